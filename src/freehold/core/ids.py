@@ -1,0 +1,43 @@
+"""Prefixed ids that sort by time of creation: `sess_` + 26 characters of Crockford base32 (48 bits ms, 80 bits random).
+
+The layout is ULID's (https://github.com/ulid/spec), in lower case. Within one millisecond the order is random.
+"""
+
+import re
+from typing import Final, Literal, Protocol
+
+from freehold.core.errors import BadRequest
+
+Prefix = Literal["sess", "evt", "key", "call", "req", "msg", "resp", "tool", "fx", "worker", "blob"]
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_SHAPE: Final = re.compile(r"([a-z]{1,8})_([0-9a-hjkmnp-tv-z]{26})")
+
+
+class IdSource(Protocol):
+    """Where time and chance come from; `core.ports.Clock` is one."""
+
+    def now_ms(self) -> int: ...
+    def entropy(self, size_bytes: int) -> bytes: ...
+
+
+def compose(prefix: str, at_ms: int, entropy: bytes) -> str:
+    """Pure. `at_ms` is Unix time in milliseconds, 0 to 2^48-1; `entropy` is ten bytes."""
+    number = (at_ms << 80) | int.from_bytes(entropy, "big")
+    digits = [""] * 26
+    for place in range(25, -1, -1):
+        digits[place] = _ALPHABET[number & 31]
+        number >>= 5
+    return f"{prefix}_{''.join(digits)}"
+
+
+def new(prefix: Prefix, source: IdSource) -> str:
+    return compose(prefix, source.now_ms(), source.entropy(10))
+
+
+def check(prefix: Prefix, text: str, *, field: str = "id") -> str:
+    """Returns `text`; raises BadRequest when it isn't an id of that prefix."""
+    match = _SHAPE.fullmatch(text)
+    if match is None or match[1] != prefix:
+        raise BadRequest(f"expected an id like {prefix}_01j…, got {text[:64]!r}", field=field)
+    return text
