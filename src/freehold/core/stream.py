@@ -122,7 +122,17 @@ def _unfold_part(index: int, part: AnswerPart) -> Iterator[StreamEvent]:
 class Folding:
     """Builds a response from a stream, one event at a time. `partial()` gives what has come so far, for a cut stream."""
 
-    __slots__ = ("_extra", "_finished", "_id", "_model", "_opaque", "_parts", "_pieces", "_usage", "first_part_seen")
+    __slots__ = (
+        "_extra",
+        "_finished",
+        "_id",
+        "_model",
+        "_opaque",
+        "_parts",
+        "_pieces",
+        "_usage",
+        "first_part_seen",
+    )
 
     def __init__(self) -> None:
         self._id = ""

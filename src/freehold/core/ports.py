@@ -1,0 +1,455 @@
+"""What the rooms ask of each other. Adapters implement these; server, gateway and runtime see nothing else.
+
+All I/O is async. Whoever opens closes: long-lived things come as async context managers, opened in app.py.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any, ClassVar, Protocol
+
+from msgspec import Struct
+
+from freehold.core.errors import FreeholdError
+from freehold.core.messages import JsonObject, Media, ModelRequest, ModelResponse, Text, ToolSpec, Usage
+from freehold.core.policy import Policy, Principal
+from freehold.core.pricing import ModelPrice
+from freehold.core.records import CallRecord
+from freehold.core.resources import Effect, Kind, Resource, Tool
+from freehold.core.session import Recorded, SessionEvent, SessionStatus
+from freehold.core.stream import StreamEvent
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """UTC."""
+        ...
+
+    def now_ms(self) -> int:
+        """Unix time in milliseconds."""
+        ...
+
+    def monotonic_s(self) -> float: ...
+    def entropy(self, size_bytes: int) -> bytes: ...
+
+
+# ------------------------------------------------------------------------------------------------ wires
+
+
+class ErrorBody(Struct, frozen=True):
+    """An error in a vendor's dialect. `headers` are lower-cased."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class StreamDecoder(Protocol):
+    """One answer's bytes to events. Any chunking of the same bytes gives the same events."""
+
+    def feed(self, data: bytes) -> Sequence[StreamEvent]:
+        """Raises FreeholdError where the vendor reports an error in the middle, BrokenOff where the bytes are not its format."""
+        ...
+
+    def end(self) -> Sequence[StreamEvent]:
+        """The bytes are over. Raises BrokenOff when the answer was not finished."""
+        ...
+
+
+class StreamEncoder(Protocol):
+    """One answer's events to bytes for a client."""
+
+    def encode(self, event: StreamEvent) -> bytes:
+        """May be empty where the dialect has nothing to say for this event yet."""
+        ...
+
+    def error(self, error: FreeholdError, request_id: str) -> bytes:
+        """An error in the middle of the stream, as this dialect tells it; nothing follows."""
+        ...
+
+    def end(self) -> bytes:
+        """After the last event (OpenAI's `[DONE]`)."""
+        ...
+
+
+class Wire(Protocol):
+    """A vendor's format for one model call, both directions, pure. One file a wire, found by its name."""
+
+    name: ClassVar[str]
+    stream_content_type: ClassVar[str]
+
+    def decode_request(self, body: bytes) -> ModelRequest:
+        """Raises BadRequest with the path of what is wrong."""
+        ...
+
+    def encode_request(self, request: ModelRequest, *, provider: str) -> bytes:
+        """`request.model` is already the provider's own name. `provider` decides which Opaque data may go along.
+
+        Raises Unsupported with the path of what this wire cannot say.
+        """
+        ...
+
+    def decode_response(self, body: bytes, *, provider: str) -> ModelResponse: ...
+    def encode_response(self, response: ModelResponse) -> bytes: ...
+    def stream_decoder(self, *, provider: str) -> StreamDecoder: ...
+    def stream_encoder(self, request: ModelRequest) -> StreamEncoder: ...
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> FreeholdError:
+        """A vendor's refusal as a cause. `retry-after` is read; the body goes to `detail` only."""
+        ...
+
+    def encode_error(self, error: FreeholdError, request_id: str) -> ErrorBody: ...
+
+    def usage_of(self, body: bytes) -> Usage | None:
+        """Reads only the usage of a whole answer: for bytes that pass through. None where there is none."""
+        ...
+
+    def usage_tap(self) -> "UsageTap": ...
+
+
+class UsageTap(Protocol):
+    """Reads only the usage of a stream that passes through, at under a microsecond a chunk."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    @property
+    def usage(self) -> Usage | None: ...
+
+    @property
+    def finished(self) -> bool: ...
+
+
+# -------------------------------------------------------------------------------------------- providers
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the catalog knows of a model; None is not known. `name` is the provider's own."""
+
+    provider: str
+    name: str
+    display_name: str = ""
+    context_tokens: int | None = None
+    output_tokens_max: int | None = None
+    tools: bool | None = None
+    images: bool | None = None
+    reasoning: bool | None = None
+    price: ModelPrice | None = None
+
+
+class RawAnswer(Protocol):
+    """A provider's answer as bytes, for passing through. Leaving the context early hangs up on the provider."""
+
+    status: int
+    content_type: str
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+    async def read(self) -> bytes: ...
+
+
+class Provider(Protocol):
+    """Where models live. Translates every fault into FreeholdErrors; never retries by itself."""
+
+    name: str
+    wire: str | None
+    """The wire that `forward` speaks; None where bytes can't pass through (rules)."""
+
+    is_language_model: bool
+    """False for `rules`: every screen that shows its answers says that no language model was asked."""
+
+    def call(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[StreamEvent]]:
+        """Entering sends the request and raises what the provider refused it with, before any event."""
+        ...
+
+    def forward(self, body: bytes, *, stream: bool) -> AbstractAsyncContextManager[RawAnswer]:
+        """The body goes out as it is, with our credentials. Entering raises on any status but 200."""
+        ...
+
+    async def models(self) -> Sequence[ModelInfo]: ...
+
+
+# ------------------------------------------------------------------------------------------------ tools
+
+
+class ToolFunction(Struct, frozen=True):
+    """What a model sees of a tool. `spec.name` is unique within its tool; the runtime puts the tool's name before it."""
+
+    spec: ToolSpec
+    effect: Effect
+
+
+class ToolRun(Struct, frozen=True, kw_only=True):
+    """`key` is the same on every attempt of the same step: hand it on as the idempotency key."""
+
+    function: str
+    arguments: JsonObject
+    key: str
+    timeout_s: float
+    principal: Principal
+    session_id: str | None = None
+
+
+class ToolOutcome(Struct, frozen=True, omit_defaults=True):
+    """`failed` is the tool's own "no" (a 404, an SQL error): an answer for the model. Faults of reaching it are exceptions."""
+
+    content: tuple[Text | Media, ...]
+    failed: bool = False
+    cost_pico: int = 0
+
+
+class OpenTool(Protocol):
+    functions: Sequence[ToolFunction]
+
+    async def run(self, run: ToolRun) -> ToolOutcome:
+        """Raises BadRequest for arguments that don't fit (with the path), TimedOut, Unavailable, TooLarge, Forbidden."""
+        ...
+
+
+class ToolHost(Protocol):
+    """What Freehold lends to a tool: nothing else of it is within a tool's reach."""
+
+    def secret(self, reference: str) -> str:
+        """The value behind `env:NAME` or `file:PATH`. Raises NotFound naming the reference, never the value."""
+        ...
+
+    async def database_url(self, name: str) -> str:
+        """The read-only address of a database that Freehold keeps for applications. Raises NotFound."""
+        ...
+
+    @property
+    def key_values(self) -> "KeyValues": ...
+
+    @property
+    def objects(self) -> "Objects": ...
+
+    @property
+    def function_folders(self) -> Sequence[str]:
+        """Folders of the operator's own Python files that `function` tools may name."""
+        ...
+
+
+class ToolKind(Protocol):
+    """One file a kind, found by its name. `config` is a msgspec Struct type (forbid_unknown_fields) for Tool.config."""
+
+    name: ClassVar[str]
+    config: ClassVar[type[Struct]]
+
+    def open(self, tool: Tool, config: Any, host: ToolHost) -> AbstractAsyncContextManager[OpenTool]: ...
+
+
+# ------------------------------------------------------------------------------------------------ store
+
+
+class SessionRow(Struct, frozen=True, kw_only=True):
+    """A projection of the log, for lists and workers. `version` is the number of events."""
+
+    id: str
+    tenant: str
+    agent: str
+    agent_version: int
+    status: SessionStatus
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    title: str = ""
+    model: str | None = None
+    usage: Usage = Usage()
+    cost_pico: int = 0
+    metadata: dict[str, str] = {}
+    created_by: str = ""
+
+
+class Lease(Struct, frozen=True):
+    """The right to write a session's turn. `epoch` fences: an append under an older epoch raises Conflict."""
+
+    session_id: str
+    tenant: str
+    owner: str
+    epoch: int
+
+
+class SessionPage(Struct, frozen=True):
+    rows: tuple[SessionRow, ...]
+    next: str | None
+
+
+class SessionLog(Protocol):
+    async def create(
+        self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
+    ) -> SessionRow:
+        """With a key that was used before in the tenant: the session of that time, nothing new."""
+        ...
+
+    async def get(self, tenant: str, session_id: str) -> SessionRow:
+        """Raises NotFound."""
+        ...
+
+    async def list(
+        self,
+        tenant: str,
+        *,
+        status: SessionStatus | None = None,
+        agent: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """Newest first."""
+        ...
+
+    async def append(
+        self,
+        session_id: str,
+        events: Sequence[SessionEvent],
+        *,
+        expected_version: int | None = None,
+        lease: Lease | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """Returns the new version. All or nothing, durable on return; many sessions' appends share one transaction.
+
+        Raises Conflict unless the log holds exactly `expected_version` events (where given) and the lease is still held
+        (where given), or when the session is cancelled; NotFound; Unavailable when the database is away: then it is not
+        known whether the append happened, so read before writing again.
+        """
+        ...
+
+    async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]: ...
+
+    def follow(
+        self, session_id: str, *, after: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Recorded]]]:
+        """Every event after `after`, each once and in order, first those that are there, then as they come; never ends by itself."""
+        ...
+
+    async def claim(self, owner: str, *, limit: int, lease_s: float) -> Sequence[Lease]:
+        """Sessions that are `running` and that nobody holds (or whose lease ran out), longest waiting first; level-triggered."""
+        ...
+
+    async def renew(self, owner: str, leases: Sequence[Lease], *, lease_s: float) -> frozenset[str]:
+        """Ids of the sessions still held."""
+        ...
+
+    async def release(self, lease: Lease) -> None: ...
+
+    async def wait_for_work(self, timeout_s: float) -> None:
+        """Returns when some session may want a worker, or after `timeout_s`."""
+        ...
+
+
+class Versioned(Struct, frozen=True, kw_only=True):
+    resource: Resource
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    created_by: str = ""
+    archived: bool = False
+
+
+class Resources(Protocol):
+    """Every version is kept. `put` of what is already there makes no new version."""
+
+    async def get(self, tenant: str, kind: Kind, name: str, *, version: int | None = None) -> Versioned:
+        """Raises NotFound, listing near names."""
+        ...
+
+    async def list(self, tenant: str, kind: Kind | None = None) -> Sequence[Versioned]: ...
+    async def versions(self, tenant: str, kind: Kind, name: str) -> Sequence[Versioned]: ...
+
+    async def put(
+        self,
+        tenant: str,
+        resources: Sequence[Resource],
+        *,
+        by: str,
+        expected: Mapping[tuple[Kind, str], int] | None = None,
+    ) -> Sequence[Versioned]:
+        """All or nothing. Raises Conflict where a resource is not at its `expected` version (0: does not exist)."""
+        ...
+
+    async def archive(self, tenant: str, kind: Kind, name: str, *, by: str) -> None: ...
+
+    def generation(self) -> int:
+        """Grows with every change that this process knows of, also other processes' (LISTEN): for caches."""
+        ...
+
+
+class CallRecords(Protocol):
+    def add(self, record: CallRecord) -> None:
+        """Never waits for the database; written in batches. Raises nothing."""
+        ...
+
+    async def flush(self) -> None: ...
+    async def list(
+        self, tenant: str, *, limit: int = 100, session_id: str | None = None
+    ) -> Sequence[CallRecord]: ...
+
+
+class KeyRow(Struct, frozen=True, kw_only=True):
+    """An API key as kept: `digest` is HMAC-SHA-256 of the secret under the installation's pepper."""
+
+    id: str
+    tenant: str
+    name: str
+    digest: bytes
+    policy: Policy
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class Keys(Protocol):
+    async def add(self, key: KeyRow) -> None: ...
+    async def list(self, tenant: str | None) -> Sequence[KeyRow]: ...
+
+    async def revoke(self, tenant: str, key_id: str) -> KeyRow:
+        """Idempotent. Raises NotFound."""
+        ...
+
+    async def changed(self, timeout_s: float) -> None:
+        """Returns when some process changed a key, or after `timeout_s`."""
+        ...
+
+
+class KeyValuePage(Struct, frozen=True):
+    items: tuple[tuple[str, Any], ...]
+    next: str | None
+
+
+class KeyValues(Protocol):
+    """Tables of JSON values by key, for applications. Keys sort as bytes."""
+
+    async def get(self, tenant: str, table: str, keys: Sequence[str]) -> Mapping[str, Any]: ...
+
+    async def scan(
+        self, tenant: str, table: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None
+    ) -> KeyValuePage: ...
+
+    async def put(self, tenant: str, table: str, items: Mapping[str, Any]) -> int: ...
+    async def delete(self, tenant: str, table: str, keys: Sequence[str]) -> int: ...
+    async def tables(self, tenant: str) -> Mapping[str, int]: ...
+
+
+class ObjectInfo(Struct, frozen=True):
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+class ObjectPage(Struct, frozen=True):
+    objects: tuple[ObjectInfo, ...]
+    next: str | None
+
+
+class Objects(Protocol):
+    """Bytes by key, per tenant: a folder, or S3-compatible. Keys are `/`-separated, relative, without `..`."""
+
+    async def get(self, tenant: str, key: str, *, start: int = 0, size_max: int) -> bytes:
+        """Raises NotFound; TooLarge where more than `size_max` bytes would come and `start` was not asked for."""
+        ...
+
+    async def head(self, tenant: str, key: str) -> ObjectInfo: ...
+    async def list(
+        self, tenant: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None
+    ) -> ObjectPage: ...
+    async def put(self, tenant: str, key: str, data: bytes) -> None: ...
+    async def delete(self, tenant: str, key: str) -> None: ...

@@ -1,0 +1,78 @@
+"""Money: integers of pico-units (10^-12) of a currency, exact for every published price per token.
+
+A price list says what each kind of token costs; `cost_pico` multiplies. Where the list comes from is the catalog's business.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+
+from freehold.core.messages import Usage
+
+PICO: Final = 10**12
+
+
+class Tier(Struct, frozen=True):
+    """From `above_tokens` of input on, *all* tokens of the call cost `pico_per_token` (how vendors price long contexts)."""
+
+    above_tokens: int
+    pico_per_token: int
+
+
+class TokenPrice(Struct, frozen=True):
+    pico_per_token: int
+    tiers: tuple[Tier, ...] = ()
+
+    def at(self, input_tokens: int) -> int:
+        price = self.pico_per_token
+        for tier in self.tiers:
+            if input_tokens > tier.above_tokens:
+                price = tier.pico_per_token
+        return price
+
+
+class ModelPrice(Struct, frozen=True, kw_only=True):
+    """A kind without a price of its own costs what its larger kind costs: cached input as input, reasoning as output."""
+
+    input: TokenPrice
+    output: TokenPrice
+    cache_read: TokenPrice | None = None
+    cache_write: TokenPrice | None = None
+    cache_write_1h: TokenPrice | None = None
+    input_audio: TokenPrice | None = None
+    output_audio: TokenPrice | None = None
+    pico_per_request: int = 0
+    currency: str = "USD"
+
+
+FREE: Final = ModelPrice(input=TokenPrice(0), output=TokenPrice(0))
+
+
+def cost_pico(usage: Usage, price: ModelPrice) -> int:
+    """Exact. Subsets of input and output are taken out of their whole before it is priced; never negative."""
+    at = usage.input_tokens
+    parts = (
+        (usage.cache_read_tokens, price.cache_read or price.input),
+        (usage.cache_write_tokens, price.cache_write or price.input),
+        (usage.cache_write_1h_tokens, price.cache_write_1h or price.cache_write or price.input),
+        (usage.input_audio_tokens, price.input_audio or price.input),
+    )
+    plain_input = max(0, usage.input_tokens - sum(tokens for tokens, _ in parts))
+    plain_output = max(0, usage.output_tokens - usage.output_audio_tokens)
+    audio_out = price.output_audio or price.output
+    return (
+        price.pico_per_request
+        + plain_input * price.input.at(at)
+        + sum(tokens * rate.at(at) for tokens, rate in parts if tokens)
+        + plain_output * price.output.at(at)
+        + usage.output_audio_tokens * audio_out.at(at)
+    )
+
+
+def show(pico: int, currency: str = "USD") -> str:
+    """For people: `$0.0123`, at most six decimals, never a rounded-away zero."""
+    sign = "$" if currency == "USD" else f"{currency} "
+    if pico == 0:
+        return f"{sign}0"
+    amount = pico / PICO
+    return f"{sign}{amount:.6f}".rstrip("0").rstrip(".") if amount >= 0.000001 else f"<{sign}0.000001"

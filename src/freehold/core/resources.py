@@ -1,0 +1,162 @@
+"""What can be declared: agents, tools, rules, providers. A template is a list of these; the store keeps every version.
+
+Unknown fields are refused. Nothing here holds a secret's value: only references (`env:NAME`, `file:PATH`).
+"""
+
+import re
+from typing import Any, Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from freehold.core.errors import BadRequest
+
+NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+SECRET: Final = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
+
+Effect: TypeAlias = Literal["pure", "idempotent", "compensatable", "irreversible"]
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Per turn. A turn that reaches one ends with `limit_reached`, naming it; the session stays and can go on.
+
+    `cost_max_usd` is a decimal number of US dollars, as text to stay exact (`"0.50"`); None is no limit of the turn's own.
+    """
+
+    steps_max: int = 50
+    tokens_max: int = 1_000_000
+    wall_time_s_max: float = 900.0
+    cost_max_usd: str | None = None
+    tool_calls_parallel_max: int = 8
+
+
+class Agent(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    tag="agent",
+    tag_field="kind",
+):
+    """`model` is `provider/name` or `auto` (the best that is found: a key, a local server, else the agent's `rules`)."""
+
+    name: str
+    model: str = "auto"
+    instructions: str = ""
+    description: str = ""
+    tools: tuple[str, ...] = ()
+    rules: str | None = None
+    limits: Limits = Limits()
+    temperature: float | None = None
+    tokens_max: int | None = None
+    reasoning_effort: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class Tool(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    tag="tool",
+    tag_field="kind",
+):
+    """A declared instance of a tool kind (`type`: sql, http, kv, objects, function ...), configured by `config`.
+
+    `effect` overrides the kind's own judgement for all its functions; `functions`, when given, offers only these.
+    """
+
+    name: str
+    type: str
+    description: str = ""
+    config: dict[str, Any] = {}
+    effect: Effect | None = None
+    functions: tuple[str, ...] | None = None
+    timeout_s: float = 30.0
+
+
+class RuleStep(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One tool call of a rule. Strings in `arguments` are templates over what was captured and what earlier steps returned.
+
+    `when` is a template; the step is left out where it renders to nothing, `false`, `none` or `0`.
+    """
+
+    tool: str
+    arguments: dict[str, Any] = {}
+    save_as: str | None = None
+    when: str | None = None
+    for_each: str | None = None
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """`when` is a regular expression (RE2) searched in the last thing the user said; named groups become variables."""
+
+    name: str
+    when: str
+    steps: tuple[RuleStep, ...] = ()
+    answer: str = ""
+    defaults: dict[str, str] = {}
+
+
+class Rules(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    tag="rules",
+    tag_field="kind",
+):
+    """What the `rules` provider answers with, as model `rules/<name>`: no language model, deterministic."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    otherwise: str = "None of the declared rules matches this question."
+    vocabulary: dict[str, dict[str, str]] = {}
+
+
+class Provider(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    tag="provider",
+    tag_field="kind",
+):
+    """Where models live. `type` names the adapter (openai, anthropic ...); `base_url` as that vendor's SDK takes it."""
+
+    name: str
+    type: str
+    base_url: str | None = None
+    api_key: str | None = None
+    models: tuple[str, ...] = ()
+    headers: dict[str, str] = {}
+
+
+Resource: TypeAlias = Agent | Tool | Rules | Provider
+Kind: TypeAlias = Literal["agent", "tool", "rules", "provider"]
+KINDS: Final[tuple[Kind, ...]] = ("provider", "rules", "tool", "agent")
+"""In the order in which they may refer to each other: later ones name earlier ones."""
+
+
+def kind_of(resource: Resource) -> Kind:
+    match resource:
+        case Agent():
+            return "agent"
+        case Tool():
+            return "tool"
+        case Rules():
+            return "rules"
+        case Provider():
+            return "provider"
+
+
+def check_name(name: str, *, field: str = "name") -> str:
+    if not NAME.fullmatch(name):
+        raise BadRequest(
+            f"expected 1-63 of a-z, 0-9, '-' and '_', beginning and ending with a letter or digit, got {name[:80]!r}",
+            field=field,
+        )
+    return name
