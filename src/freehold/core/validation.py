@@ -25,12 +25,12 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 def explained(error: msgspec.ValidationError, *, root: str = "", known: Iterable[str] = ()) -> BadRequest:
-    """`root` stands before the path; `known` are the names that an unknown field may have meant."""
+    """`root` stands before the path; `known` are the outermost object's fields."""
     text = str(error)
     at = _AT.search(text)
     path = root + (at["path"] if at else "")
     said = text[: at.start()] if at else text
-    names = tuple(known)
+    names = () if at else tuple(known)
     if unknown := _UNKNOWN.match(said):
         field = unknown["field"]
         listed = f"; known: {', '.join(names)}" if names else ""

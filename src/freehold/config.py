@@ -1,0 +1,188 @@
+"""One frozen tree of settings, read once, passed down. The only file that reads the environment.
+
+Order, later wins: defaults, `freehold.toml` in the data folder (or `--config FILE`), the environment, options of a command.
+Unknown keys are refused. Secrets stand here only as references (`env:NAME`, `file:PATH`), except `DATABASE_URL`, which is
+how every host hands over a database.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from freehold.core.errors import BadRequest
+from freehold.core.resources import SECRET
+from freehold.core.validation import explained
+
+FILE_NAME: Final = "freehold.toml"
+PORT_DEFAULT: Final = 8484
+
+# environment variable -> path of the key that it sets
+_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "DATABASE_URL": ("database", "url"),
+    "FREEHOLD_HOST": ("server", "host"),
+    "FREEHOLD_PORT": ("server", "port"),
+    "FREEHOLD_OBJECTS": ("objects", "url"),
+    "FREEHOLD_LOG_LEVEL": ("log", "level"),
+    "FREEHOLD_LOG_FORMAT": ("log", "format"),
+    "FREEHOLD_DISCOVER_LOCAL_MODELS": ("models", "discover_local"),
+}
+
+
+class Server(Struct, frozen=True, forbid_unknown_fields=True):
+    """`body_bytes_max`: largest request body taken, in bytes. `drain_s`: how long running work may take to end at a stop."""
+
+    host: str = "127.0.0.1"
+    port: int = PORT_DEFAULT
+    body_bytes_max: int = 33_554_432
+    drain_s: float = 10.0
+
+
+class Database(Struct, frozen=True, forbid_unknown_fields=True):
+    """Without a `url`, Freehold keeps a PostgreSQL of its own in the data folder."""
+
+    url: str | None = None
+    connections_max: int = 10
+
+
+class ObjectsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`url`: a folder's path (default: `objects` in the data folder) or `s3://bucket/prefix`.
+
+    `endpoint`, `region`, `access_key_id` and `secret_access_key` are for S3-compatible stores; the keys are references.
+    """
+
+    url: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+
+
+class Models(Struct, frozen=True, forbid_unknown_fields=True):
+    """`discover_local`: look for model servers (Ollama, vLLM, llama.cpp, LM Studio) on loopback at start.
+
+    `upstreams` maps a client's wire (`openai_chat`, `anthropic_messages`) to an address that takes any unprefixed model.
+    """
+
+    discover_local: bool = True
+    upstreams: dict[str, str] = {}
+
+
+class Tools(Struct, frozen=True, forbid_unknown_fields=True):
+    """`function_folders`: where `function` tools may name Python files of yours. They run with the server's rights."""
+
+    function_folders: tuple[str, ...] = ()
+
+
+class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
+    """`sessions_max`: turns at once in this process. `lease_s`: how long a dead worker's sessions wait for another."""
+
+    sessions_max: int = 256
+    lease_s: float = 10.0
+
+
+class Companion(Struct, frozen=True, forbid_unknown_fields=True):
+    """A process that the server starts and stops with itself (a small service that a tool needs). Restarted when it ends."""
+
+    name: str
+    command: tuple[str, ...]
+    ready_url: str | None = None
+
+
+class Log(Struct, frozen=True, forbid_unknown_fields=True):
+    level: str = "info"
+    format: str = "auto"
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """`data_folder` holds the embedded database, objects, keys' pepper and `server.json`; made 0700."""
+
+    data_folder: Path
+    server: Server = Server()
+    database: Database = Database()
+    objects: ObjectsConfig = ObjectsConfig()
+    models: Models = Models()
+    tools: Tools = Tools()
+    runtime: Runtime = Runtime()
+    log: Log = Log()
+    companions: tuple[Companion, ...] = ()
+    environment: dict[str, str] = {}
+    """The process's environment at the start: what `env:NAME` references read. Never shown, never logged."""
+
+
+def default_data_folder(environment: Mapping[str, str]) -> Path:
+    if chosen := environment.get("FREEHOLD_DATA"):
+        return Path(chosen).expanduser().absolute()
+    base = environment.get("XDG_DATA_HOME") or Path(environment.get("HOME") or Path.home(), ".local", "share")
+    return Path(base, "freehold").absolute()
+
+
+def read_config(
+    *,
+    data_folder: Path | None = None,
+    file: Path | None = None,
+    options: Mapping[tuple[str, ...], Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Raises BadRequest naming the file or variable, the key, what was expected and what came."""
+    surroundings = dict(os.environ if environment is None else environment)
+    folder = (data_folder or default_data_folder(surroundings)).absolute()
+    tree: dict[str, Any] = {}
+    path = file or folder / FILE_NAME
+    if file is not None or path.exists():
+        tree = _read_file(path)
+    for variable, keys in _VARIABLES.items():
+        if value := surroundings.get(variable):
+            _set(tree, keys, value)
+    for keys, value in (options or {}).items():
+        if value is not None:
+            _set(tree, keys, value)
+    config = _shape(tree | {"data_folder": str(folder)}, path)
+    _check_secret("objects.access_key_id", config.objects.access_key_id)
+    _check_secret("objects.secret_access_key", config.objects.secret_access_key)
+    return msgspec.structs.replace(config, environment=surroundings)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        tree = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise BadRequest(f"the configuration file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} is not TOML: {error}") from error
+    for key in ("data_folder", "environment"):
+        if key in tree:
+            raise BadRequest(
+                f"{path}: {key} cannot be set in the file (use --data or FREEHOLD_DATA)", field=key
+            )
+    return tree
+
+
+def _set(tree: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    *parents, last = keys
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[last] = value
+
+
+def _shape(tree: dict[str, Any], path: Path) -> Config:
+    try:
+        return msgspec.convert(tree, Config, strict=False, dec_hook=_hook)
+    except msgspec.ValidationError as error:
+        wrong = explained(error, known=Config.__struct_fields__)
+        raise BadRequest(f"configuration ({path} or the environment): {wrong}") from error
+
+
+def _hook(shape: type, value: Any) -> Any:
+    if shape is Path:
+        return Path(value)
+    raise NotImplementedError
+
+
+def _check_secret(field: str, reference: str | None) -> None:
+    if reference is not None and not SECRET.fullmatch(reference):
+        raise BadRequest("expected a reference (env:NAME or file:PATH), never the secret itself", field=field)
