@@ -1,0 +1,207 @@
+"""Providers: one answer as its reader sees it: status, headers, and a body that is read at the reader's pace.
+
+Not here: sockets and framing (`_http_connection`). An answer is asked for without compression, but a server or a box in
+between may compress all the same: gzip and deflate are undone here, a bounded piece at a time.
+"""
+
+import asyncio
+import zlib
+from types import TracebackType
+from typing import Protocol, Self
+
+from freehold.core.errors import BrokenOff, FreeholdError, Internal, TooLarge, Unavailable
+
+INFLATED_PIECE_BYTES_MAX = 64 * 1024
+"""The most that one step of reading inflates to, so that a small bomb cannot become a large piece of memory."""
+
+ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+
+
+class Source(Protocol):
+    """The connection that an unfinished answer comes from."""
+
+    def resume(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Reply:
+    """Read it to its end or close it (`async with`): an unfinished answer holds its connection.
+
+    Iterating gives pieces of the body as they come; pieces that came while the reader was busy are joined. One reader
+    at a time. A reader that is cancelled may go on reading; only closing hangs up.
+    """
+
+    __slots__ = ("_ended", "_failure", "_head", "_headers", "_inflate", "_name", "_parts", "_source", "_waiter", "size",
+                 "status")  # fmt: skip
+
+    def __init__(self, status: int, head: bytes, *, name: str, source: Source) -> None:
+        self.status = status
+        self.size = 0
+        """Bytes that wait for the reader."""
+        self._head = head
+        self._headers: dict[str, str] | None = None
+        self._name = name
+        self._source: Source | None = source
+        self._parts: list[bytes] = []
+        self._ended = False
+        self._failure: FreeholdError | None = None
+        self._inflate: _Inflate | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Names are lower case. A repeated header's values are joined with a comma."""
+        if self._headers is None:
+            self._headers = _parse_headers(self._head)
+        return self._headers
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            if self._inflate is not None and (piece := self._inflate.pull()):
+                return piece
+            if self._parts:
+                taken = self._take()
+                if self._inflate is None:
+                    return taken
+                self._inflate.push(taken)
+            elif not self._ended:
+                await self._wait()
+            elif self._failure is not None:
+                raise self._failure
+            else:
+                if self._inflate is not None:
+                    self._inflate.finish()
+                raise StopAsyncIteration
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """The whole body. Raises TooLarge over `limit_bytes` (counted after decompression). Closes in any case."""
+        if self._ended and self._failure is None and self._inflate is None and self.size <= limit_bytes:
+            return self._take()  # Most answers to short requests are here before their reader.
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async for part in self:
+                size += len(part)
+                if size > limit_bytes:
+                    raise TooLarge(f"the answer of {self._name} is over limit_bytes = {limit_bytes}")
+                parts.append(part)
+        finally:
+            self.close()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Hangs up if the answer has not ended. Idempotent; reading on then raises BrokenOff."""
+        if self._source is None:
+            return
+        source = self._source
+        self._parts.clear()
+        self.end(BrokenOff(f"the answer of {self._name} was closed before its end"))
+        source.abort()
+
+    async def aclose(self) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # What the connection calls.
+
+    def inflate(self, encoding: str) -> None:
+        """The body is compressed. Raises Unavailable for an encoding that nobody asked for and we cannot undo."""
+        if encoding not in {"gzip", "x-gzip", "deflate"}:
+            raise Unavailable(
+                f"{self._name} compressed its answer with {encoding[:40]!r}, although accept-encoding was identity"
+            )
+        self._inflate = _Inflate(self._name)
+
+    def add(self, parts: list[bytes]) -> None:
+        self._parts += parts
+        self.size += sum(map(len, parts))
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def end(self, failure: FreeholdError | None) -> None:
+        self._ended = True
+        self._failure = failure
+        self._source = None
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _take(self) -> bytes:
+        parts = self._parts
+        taken = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self.size = 0
+        if self._source is not None:
+            self._source.resume()
+        return taken
+
+    async def _wait(self) -> None:
+        if self._waiter is not None:
+            raise Internal("two readers of one answer")
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class _Inflate:
+    """Incremental gzip or zlib, several members allowed. What is pushed is held until it has been pulled."""
+
+    __slots__ = ("_held", "_more", "_name", "_stream", "_within")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._stream = zlib.decompressobj(ZLIB_OR_GZIP)
+        self._held = b""
+        self._more = False
+        self._within = False
+
+    def push(self, data: bytes) -> None:
+        self._held += data
+
+    def pull(self) -> bytes:
+        """Empty when more input is needed."""
+        while self._held or self._more:
+            self._within = True
+            try:
+                piece = self._stream.decompress(self._held, INFLATED_PIECE_BYTES_MAX)
+            except zlib.error as error:
+                raise BrokenOff(
+                    f"the compressed answer of {self._name} is damaged", detail=str(error)
+                ) from error
+            self._held = self._stream.unconsumed_tail
+            # zlib may keep finished output back at the limit although all input is consumed.
+            self._more = len(piece) == INFLATED_PIECE_BYTES_MAX and not self._stream.eof
+            if self._stream.eof:
+                self._held = self._stream.unused_data
+                self._stream = zlib.decompressobj(ZLIB_OR_GZIP)
+                self._within = False
+            if piece:
+                return piece
+        return b""
+
+    def finish(self) -> None:
+        if self._within:
+            raise BrokenOff(f"the compressed answer of {self._name} ended before its end mark")
+
+
+def _parse_headers(head: bytes) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in head.decode("latin-1").split("\r\n")[1:-2]:
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
