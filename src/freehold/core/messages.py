@@ -105,7 +105,7 @@ class Carried(Struct, frozen=True, tag="carried"):
     """A content block that only `wire` knows, as JSON. Encoding it for any other wire raises Unsupported."""
 
     wire: str
-    type: str
+    type: str = msgspec.field(name="block_type")  # Encoded as `type`, it would clash with the tag.
     block: Raw
 
 
@@ -140,7 +140,7 @@ class CarriedTool(Struct, frozen=True, tag="carried_tool"):
     """A vendor's own tool (web search, computer use), as JSON. Leaves only through the same wire."""
 
     wire: str
-    type: str
+    type: str = msgspec.field(name="tool_type")
     spec: Raw
 
 
