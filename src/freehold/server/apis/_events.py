@@ -1,0 +1,274 @@
+"""The log's facts as events of the sessions API, and the events that a client may send.
+
+One fact may be several events (an answer with text and two tool calls); each has an id that never changes and a cursor
+(`seq.part`) to resume from. Facts without a counterpart in Claude Managed Agents are `freehold.*` events, which a client
+gets when it asks with `include=freehold`. Source of the other shapes: the types of the `anthropic` SDK, beta.sessions.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, assert_never
+
+from msgspec import Struct
+
+from freehold.core import pricing
+from freehold.core.errors import BadRequest
+from freehold.core.messages import Reasoning, Refusal, Text, ToolCall, Usage
+from freehold.core.session import (
+    CancelRequested,
+    ModelAnswered,
+    ModelFailed,
+    Recorded,
+    SessionEvent,
+    SessionStarted,
+    ToolFinished,
+    ToolOutcomeUnknown,
+    ToolStarted,
+    TurnFinished,
+    TurnStarted,
+    UserSpoke,
+)
+from freehold.server.apis._content import Block, TextBlock, arguments_of, block_of, part_of
+
+EVENTS_SENT_MAX: Final = 50
+
+
+class UserMessage(Struct, frozen=True, tag="user.message", forbid_unknown_fields=True):
+    content: tuple[Block, ...] | str
+    id: str | None = None
+
+
+class UserInterrupt(Struct, frozen=True, tag="user.interrupt", forbid_unknown_fields=True):
+    id: str | None = None
+    session_thread_id: str | None = None
+
+
+Sent = UserMessage | UserInterrupt
+
+
+class SendEvents(Struct, frozen=True, forbid_unknown_fields=True):
+    events: tuple[Sent, ...]
+
+
+def facts_of(body: SendEvents, *, by: str) -> list[SessionEvent]:
+    if not body.events:
+        raise BadRequest("expected at least one event, got none", field="events")
+    if len(body.events) > EVENTS_SENT_MAX:
+        raise BadRequest(f"expected {EVENTS_SENT_MAX} events at most, got {len(body.events)}", field="events")
+    return [fact_of(event, f"events[{index}]", by=by) for index, event in enumerate(body.events)]
+
+
+def fact_of(event: Sent, field: str, *, by: str) -> SessionEvent:
+    match event:
+        case UserMessage():
+            blocks = (TextBlock(event.content),) if isinstance(event.content, str) else event.content
+            parts = tuple(part_of(block, f"{field}.content[{index}]") for index, block in enumerate(blocks))
+            return _spoken(parts, field, by)
+        case UserInterrupt():
+            return CancelRequested(scope="turn", by=by)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _spoken(parts: tuple[Any, ...], field: str, by: str) -> UserSpoke:
+    if not parts or all(isinstance(part, Text) and not part.text.strip() for part in parts):
+        raise BadRequest("expected some content, got none", field=f"{field}.content")
+    return UserSpoke(content=parts, by=by)
+
+
+class Shown(Struct, frozen=True):
+    """`cursor` is what `Last-Event-ID` and `?after=` take to go on behind this event."""
+
+    cursor: str
+    type: str
+    body: dict[str, Any]
+
+
+def read_cursor(text: str, *, field: str) -> tuple[int, int]:
+    """`12.1` or `12` (all of fact 12) as (seq, part)."""
+    seq, _, part = text.partition(".")
+    if not seq.isdecimal() or (part and not part.isdecimal()) or len(text) > 40:
+        raise BadRequest(f"expected an event's cursor like 12.0, got {text[:40]!r}", field=field)
+    return int(seq), int(part) if part else 1_000_000
+
+
+def shown(session_id: str, recorded: Recorded, *, ours: bool) -> list[Shown]:
+    """`ours`: with the `freehold.*` events. The parts of a fact are numbered the same either way."""
+    found = []
+    for part, body in enumerate(_bodies(session_id, recorded)):
+        if ours or not body["type"].startswith("freehold."):
+            found.append(Shown(f"{recorded.seq}.{part}", body["type"], body))
+    return found
+
+
+def answer_event_id(call_id: str, index: int) -> str:
+    """The id of the event that will hold part `index` of a model's answer; known while the answer is still coming."""
+    return f"evt_{call_id.removeprefix('call_')}_{index}"
+
+
+def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
+    at = recorded.at.isoformat().replace("+00:00", "Z")
+    base = session_id.removeprefix("sess_")
+
+    def made(kind: str, part: int, **fields: Any) -> dict[str, Any]:
+        return {"id": f"evt_{base}_{recorded.seq}_{part}", "type": kind, "processed_at": at} | fields
+
+    match recorded.event:
+        case SessionStarted() as event:
+            agent = {"name": event.agent, "version": event.agent_version}
+            yield made("freehold.session_started", 0, agent=agent, model=event.model, title=event.title)
+        case UserSpoke() as event:
+            yield made("user.message", 0, content=[block_of(part) for part in event.content])
+        case CancelRequested() as event:
+            yield made(
+                "user.interrupt", 0, freehold={"scope": event.scope, "by": event.by, "reason": event.reason}
+            )
+        case TurnStarted() as event:
+            yield made("session.status_running", 0, freehold={"turn": event.turn})
+        case ModelAnswered() as event:
+            yield from _answer(event, made)
+        case ModelFailed() as event:
+            yield from _model_failure(event, made)
+        case ToolStarted() as event:
+            yield made("freehold.tool_started", 0, **_tool_started(event))
+        case ToolFinished() as event:
+            extra = {"duration_ms": event.duration_ms, "cost": money(event.cost_pico), "code": event.code}
+            content = [block_of(part) for part in event.content]
+            yield made(
+                "agent.tool_result",
+                0,
+                tool_use_id=event.call_id,
+                content=content,
+                is_error=event.failed,
+                freehold=extra,
+            )
+        case ToolOutcomeUnknown() as event:
+            content = [{"type": "text", "text": event.message}]
+            extra = {"outcome": "unknown"}
+            yield made(
+                "agent.tool_result",
+                0,
+                tool_use_id=event.call_id,
+                content=content,
+                is_error=True,
+                freehold=extra,
+            )
+        case TurnFinished() as event:
+            yield from _turn_end(event, made)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+_Made = Callable[..., dict[str, Any]]
+
+
+def _answer(event: ModelAnswered, made: _Made) -> Iterator[dict[str, Any]]:
+    start = made("span.model_request_start", 0)
+    yield start
+    part = 1
+    text: list[dict[str, Any]] = []
+    calls: list[ToolCall] = []
+    for answered in event.content:
+        match answered:
+            case Text() | Refusal():
+                text.append({"type": "text", "text": answered.text})
+            case ToolCall():
+                calls.append(answered)
+            case Reasoning():
+                yield made("agent.thinking", part, freehold={"text": answered.text})
+                part += 1
+            case _:
+                yield made("freehold.content", part, content={"type": "carried"})
+                part += 1
+    if text:
+        message = made("agent.message", part, content=text)
+        yield message | {"id": answer_event_id(event.call_id, 0)} if event.call_id else message
+        part += 1
+    for call in calls:
+        yield made("agent.tool_use", part, name=call.name, input=arguments_of(call.arguments)) | {
+            "id": call.id
+        }
+        part += 1
+    extra = {
+        "model": event.model,
+        "served_by": event.served_by,
+        "cost": money(event.cost_pico) if event.priced else None,
+        "duration_ms": event.duration_ms,
+        "first_event_ms": event.first_event_ms,
+        "stop_reason": event.stop_reason,
+        "call_id": event.call_id,
+    }
+    yield _model_end(made, part, start["id"], event.usage, extra)
+
+
+def _model_failure(event: ModelFailed, made: _Made) -> Iterator[dict[str, Any]]:
+    start = made("span.model_request_start", 0)
+    yield start
+    extra = {
+        "model": event.model,
+        "code": event.code,
+        "attempts": event.attempts,
+        "duration_ms": event.duration_ms,
+    }
+    yield _model_end(made, 1, start["id"], event.usage, extra) | {"is_error": True}
+
+
+def _model_end(made: _Made, part: int, start_id: str, usage: Usage, extra: dict[str, Any]) -> dict[str, Any]:
+    return made(
+        "span.model_request_end",
+        part,
+        model_request_start_id=start_id,
+        is_error=False,
+        model_usage={
+            "input_tokens": usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens,
+            "output_tokens": usage.output_tokens,
+            "cache_read_input_tokens": usage.cache_read_tokens,
+            "cache_creation_input_tokens": usage.cache_write_tokens,
+        },
+        freehold=extra,
+    )
+
+
+def _tool_started(event: ToolStarted) -> dict[str, Any]:
+    return {
+        "tool_use_id": event.call_id,
+        "tool": event.tool,
+        "function": event.function,
+        "input": arguments_of(event.arguments),
+        "effect": event.effect,
+        "idempotency_key": event.key,
+        "attempt": event.attempt,
+    }
+
+
+_ERROR_TYPES: Final = {"rate_limited": "model_rate_limited_error", "overloaded": "model_overloaded_error"}
+
+
+def _turn_end(event: TurnFinished, made: _Made) -> Iterator[dict[str, Any]]:
+    part = 0
+    if event.outcome == "failed":
+        kind = _ERROR_TYPES.get(event.code or "", "unknown_error")
+        error = {"type": kind, "message": event.message, "retry_status": {"type": "exhausted"}}
+        yield made("session.error", part, error=error, freehold={"code": event.code})
+        part = 1
+    extra = {"outcome": event.outcome, "message": event.message, "limit": event.limit, "code": event.code}
+    if event.outcome == "cancelled" and event.code == "session":
+        yield made("session.status_terminated", part, freehold=extra)
+        return
+    yield made("session.status_idle", part, stop_reason={"type": _stop_type(event)}, freehold=extra)
+
+
+def _stop_type(event: TurnFinished) -> str:
+    match event.outcome:
+        case "completed" | "cancelled":
+            return "end_turn"
+        case "refused":
+            return "refusal"
+        case "failed":
+            return "retries_exhausted"
+        case "limit_reached":
+            return "budget_reached" if event.limit == "cost_max_usd" else "end_turn"
+
+
+def money(pico: int) -> dict[str, Any]:
+    """Exact, and readable."""
+    return {"pico": pico, "currency": "USD", "shown": pricing.show(pico)}

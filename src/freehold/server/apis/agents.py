@@ -1,0 +1,222 @@
+"""Agents, in Claude Managed Agents' shapes: /v1/agents. An agent's id is its name; what is ours stands under `freehold`."""
+
+from datetime import datetime
+from typing import Any, Final
+
+from msgspec import UNSET, Struct, UnsetType, structs
+
+from freehold.core.errors import BadRequest, Conflict, Unsupported
+from freehold.core.policy import Principal, authorize
+from freehold.core.ports import Resources, Versioned
+from freehold.core.resources import Agent, Limits, check_name
+from freehold.server.operations import Call, Operation
+
+PAGE_MAX: Final = 100
+
+
+class ModelRef(Struct, frozen=True):
+    id: str
+
+
+class AgentExtra(Struct, frozen=True, forbid_unknown_fields=True):
+    """Ours. `tools` names declared tools."""
+
+    tools: tuple[str, ...] | UnsetType = UNSET
+    rules: str | None | UnsetType = UNSET
+    limits: Limits | UnsetType = UNSET
+    temperature: float | None | UnsetType = UNSET
+    tokens_max: int | None | UnsetType = UNSET
+    reasoning_effort: str | None | UnsetType = UNSET
+
+
+class AgentBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """To create and to change: what is left out stays (or takes its default). `version` refuses a lost race."""
+
+    name: str | UnsetType = UNSET
+    model: str | ModelRef | UnsetType = UNSET
+    system: str | None | UnsetType = UNSET
+    description: str | None | UnsetType = UNSET
+    metadata: dict[str, str] | UnsetType = UNSET
+    tools: tuple[Any, ...] = ()
+    mcp_servers: tuple[Any, ...] = ()
+    skills: tuple[Any, ...] = ()
+    version: int | UnsetType = UNSET
+    freehold: AgentExtra = AgentExtra()
+
+
+class AgentShown(Struct, frozen=True, kw_only=True):
+    id: str
+    type: str = "agent"
+    name: str
+    version: int
+    model: dict[str, str]
+    system: str | None
+    description: str | None
+    metadata: dict[str, str]
+    tools: tuple[Any, ...] = ()
+    mcp_servers: tuple[Any, ...] = ()
+    skills: tuple[Any, ...] = ()
+    execution_identity: dict[str, str] = {"type": "service_account"}
+    created_at: datetime
+    updated_at: datetime
+    archived_at: datetime | None = None
+    freehold: dict[str, Any]
+
+
+class AgentPage(Struct, frozen=True):
+    data: tuple[AgentShown, ...]
+    next_page: str | None = None
+
+
+class ListAgents(Struct, frozen=True, forbid_unknown_fields=True):
+    limit: int = PAGE_MAX
+    page: str | None = None
+    include_archived: bool = False
+
+
+class GetAgent(Struct, frozen=True, forbid_unknown_fields=True):
+    version: int | None = None
+
+
+def shown(one: Versioned) -> AgentShown:
+    agent = one.resource
+    if not isinstance(agent, Agent):
+        raise TypeError(f"expected an agent, got {type(agent).__name__}")
+    return AgentShown(
+        id=agent.name,
+        name=agent.name,
+        version=one.version,
+        model={"id": agent.model},
+        system=agent.instructions or None,
+        description=agent.description or None,
+        metadata=agent.metadata,
+        created_at=one.created_at,
+        updated_at=one.updated_at,
+        archived_at=one.updated_at if one.archived else None,
+        freehold={
+            "tools": agent.tools,
+            "rules": agent.rules,
+            "limits": agent.limits,
+            "temperature": agent.temperature,
+            "tokens_max": agent.tokens_max,
+            "reasoning_effort": agent.reasoning_effort,
+        },
+    )
+
+
+def changed(agent: Agent, body: AgentBody) -> Agent:
+    """Pure. Raises Unsupported for what Claude Managed Agents have and we don't, by its path."""
+    for field in ("tools", "mcp_servers", "skills"):
+        if getattr(body, field):
+            raise Unsupported("declare tools as resources and name them in freehold.tools", field=field)
+    given: dict[str, Any] = {
+        "model": body.model.id if isinstance(body.model, ModelRef) else body.model,
+        "instructions": "" if body.system is None else body.system,
+        "description": "" if body.description is None else body.description,
+        "metadata": body.metadata,
+        **structs.asdict(body.freehold),
+    }
+    return structs.replace(agent, **{field: value for field, value in given.items() if value is not UNSET})
+
+
+class Agents:
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    async def create(self, call: Call) -> AgentShown:
+        body: AgentBody = call.body
+        if isinstance(body.name, UnsetType):
+            raise BadRequest("required, but missing", field="name")
+        if isinstance(body.model, UnsetType):
+            raise BadRequest("required, but missing", field="model")
+        agent = changed(Agent(name=check_name(body.name)), body)
+        return await self._put(call.principal, agent, expected=0)
+
+    async def update(self, call: Call) -> AgentShown:
+        body: AgentBody = call.body
+        there = await self._get(call.principal, call.path["agent_id"], "agent:Read")
+        if not isinstance(body.name, UnsetType) and body.name != there.resource.name:
+            raise Unsupported("an agent's name is its id and stays", field="name")
+        if not isinstance(body.version, UnsetType) and body.version != there.version:
+            raise Conflict(
+                f"the agent is at version {there.version}, not {body.version}: look again", field="version"
+            )
+        if not isinstance(there.resource, Agent):
+            raise TypeError("expected an agent")
+        return await self._put(call.principal, changed(there.resource, body), expected=there.version)
+
+    async def get(self, call: Call) -> AgentShown:
+        query: GetAgent = call.query
+        return shown(
+            await self._get(call.principal, call.path["agent_id"], "agent:Read", version=query.version)
+        )
+
+    async def list(self, call: Call) -> AgentPage:
+        query: ListAgents = call.query
+        if not 1 <= query.limit <= PAGE_MAX:
+            raise BadRequest(f"expected 1 to {PAGE_MAX}, got {query.limit}", field="limit")
+        authorize(call.principal, "agent:List", "agent/*")
+        found = sorted(
+            await self._resources.list(call.principal.tenant, "agent"), key=lambda one: one.resource.name
+        )
+        after = query.page or ""
+        kept = [
+            one for one in found if one.resource.name > after and (query.include_archived or not one.archived)
+        ]
+        page = tuple(shown(one) for one in kept[: query.limit])
+        return AgentPage(page, page[-1].id if len(kept) > len(page) else None)
+
+    async def versions(self, call: Call) -> AgentPage:
+        name = call.path["agent_id"]
+        authorize(call.principal, "agent:Read", f"agent/{name}")
+        found = await self._resources.versions(call.principal.tenant, "agent", name)
+        return AgentPage(tuple(shown(one) for one in found))
+
+    async def archive(self, call: Call) -> AgentShown:
+        name = call.path["agent_id"]
+        authorize(call.principal, "agent:Archive", f"agent/{name}")
+        await self._resources.archive(call.principal.tenant, "agent", name, by=call.principal.id)
+        return shown(await self._resources.get(call.principal.tenant, "agent", name))
+
+    async def _get(
+        self, principal: Principal, name: str, action: str, *, version: int | None = None
+    ) -> Versioned:
+        authorize(principal, action, f"agent/{name}")
+        return await self._resources.get(principal.tenant, "agent", name, version=version)
+
+    async def _put(self, principal: Principal, agent: Agent, *, expected: int) -> AgentShown:
+        authorize(principal, "agent:Put", f"agent/{agent.name}")
+        known = {
+            one.resource.name
+            for one in await self._resources.list(principal.tenant, "tool")
+            if not one.archived
+        }
+        for index, tool in enumerate(agent.tools):
+            if tool not in known:
+                listed = ", ".join(sorted(known)) or "none"
+                raise BadRequest(
+                    f"there is no tool {tool!r}; known: {listed}", field=f"freehold.tools[{index}]"
+                )
+        written = await self._resources.put(
+            principal.tenant, [agent], by=principal.id, expected={("agent", agent.name): expected}
+        )
+        return shown(written[0])
+
+
+def operations(resources: Resources) -> list[Operation]:
+    agents = Agents(resources)
+    one = "/v1/agents/{agent_id}"
+    return [
+        Operation(method="POST", path="/v1/agents", id="createAgent", tag="agents", summary="Declare an agent.",
+                  handler=agents.create, body=AgentBody, answer=AgentShown),
+        Operation(method="GET", path="/v1/agents", id="listAgents", tag="agents", summary="Agents, by name.",
+                  handler=agents.list, query=ListAgents, answer=AgentPage),
+        Operation(method="GET", path=one, id="getAgent", tag="agents", summary="An agent, or one version of it.",
+                  handler=agents.get, query=GetAgent, answer=AgentShown),
+        Operation(method="POST", path=one, id="updateAgent", tag="agents", summary="Change an agent: makes a new version.",
+                  handler=agents.update, body=AgentBody, answer=AgentShown),
+        Operation(method="GET", path=f"{one}/versions", id="listAgentVersions", tag="agents", summary="Every version.",
+                  handler=agents.versions, answer=AgentPage),
+        Operation(method="POST", path=f"{one}/archive", id="archiveAgent", tag="agents", summary="Take out of use.",
+                  handler=agents.archive, answer=AgentShown),
+    ]  # fmt: skip

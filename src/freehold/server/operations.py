@@ -1,0 +1,169 @@
+"""An operation of the native API: declared once, served by Starlette and described in the OpenAPI document.
+
+A handler gets a `Call` whose principal is known and whose body and query are already of their declared types; it gives back
+a value (encoded as JSON) or a Starlette response. What it raises becomes an error in the native dialect (Anthropic's shape).
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, cast
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from freehold.core import ids
+from freehold.core.errors import BadRequest, FreeholdError, Internal, TooLarge
+from freehold.core.policy import Principal
+from freehold.core.ports import Clock, Wire
+from freehold.core.validation import decode, explained
+
+log = logging.getLogger(__name__)
+
+Authenticate = Callable[[Mapping[str, str]], Principal]
+"""Lower-cased headers to who is calling. Raises Unauthenticated. Never waits."""
+
+_ENCODER: Final = msgspec.json.Encoder()
+_QUERY_IGNORED: Final = frozenset({"beta"})
+
+
+class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Takes none."""
+
+
+class Door(Struct, frozen=True, kw_only=True):
+    """What every operation is served with. `dialect` says how errors are told."""
+
+    authenticate: Authenticate
+    dialect: Wire
+    clock: Clock
+    body_bytes_max: int
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    principal: Principal
+    request_id: str
+    path: dict[str, str]
+    query: Any
+    body: Any
+    headers: Mapping[str, str]
+    request: Request
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """`body` and `query` are msgspec types; `raw_body` hands the bytes over as they are. `answer` documents the answer."""
+
+    method: str
+    path: str
+    id: str
+    summary: str
+    handler: Handler
+    tag: str
+    body: Any = None
+    raw_body: bool = False
+    query: type[Struct] = NoQuery
+    answer: Any = None
+    status: int = 200
+    open_to_all: bool = False
+
+
+ANYONE: Final = Principal("", "user", "anyone", ())
+
+
+def endpoint(operation: Operation, door: Door) -> Callable[[Request], Awaitable[Response]]:
+    decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
+
+    async def serve(request: Request) -> Response:
+        request_id = ids.new("req", door.clock)
+        try:
+            principal = ANYONE if operation.open_to_all else door.authenticate(request.headers)
+            body: Any = None
+            if operation.raw_body or decoder is not None:
+                data = await read_body(request, door.body_bytes_max)
+                body = data if decoder is None else decode(data, decoder, known=_fields(operation.body))
+            answer = await operation.handler(
+                Call(
+                    principal=principal,
+                    request_id=request_id,
+                    path={key: str(value) for key, value in request.path_params.items()},
+                    query=_query(request, operation.query),
+                    body=body,
+                    headers=request.headers,
+                    request=request,
+                )
+            )
+        except FreeholdError as error:
+            return error_response(error, door.dialect, request_id)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except Exception:  # The task's outermost edge: told apart from what callers did wrong, logged once.
+            log.exception("request.failed", extra={"request_id": request_id, "operation": operation.id})
+            return error_response(
+                Internal(f"something went wrong here; the log has it under {request_id}"),
+                door.dialect,
+                request_id,
+            )
+        if isinstance(answer, Response):
+            answer.headers.setdefault("request-id", request_id)
+            return answer
+        return json_response(answer, status=operation.status, request_id=request_id)
+
+    return serve
+
+
+def json_response(value: object, *, status: int = 200, request_id: str = "") -> Response:
+    headers = {"request-id": request_id} if request_id else {}
+    return Response(_ENCODER.encode(value), status, headers, media_type="application/json")
+
+
+def error_response(error: FreeholdError, dialect: Wire, request_id: str) -> Response:
+    told = dialect.encode_error(error, request_id)
+    if error.detail is not None:
+        log.warning(
+            "request.refused", extra={"request_id": request_id, "code": error.code, "detail": error.detail}
+        )
+    return Response(told.body, told.status, {"request-id": request_id, **told.headers})
+
+
+async def read_body(request: Request, size_max: int) -> bytes:
+    """Raises TooLarge before more than `size_max` bytes are held."""
+    too_large = TooLarge(f"a request body may have {size_max} bytes at most (server.body_bytes_max)")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > size_max:
+        raise too_large
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > size_max:
+            raise too_large
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _fields(shape: Any) -> tuple[str, ...]:
+    return cast("tuple[str, ...]", getattr(shape, "__struct_encode_fields__", ()))
+
+
+def _query(request: Request, shape: type[Struct]) -> Struct:
+    """Repeated names (`types=a&types=b`, also `types[]=`) are lists."""
+    lists = {field.encode_name for field in msgspec.structs.fields(shape) if "tuple" in str(field.type)}
+    found: dict[str, Any] = {}
+    for key, value in request.query_params.multi_items():
+        name = key.removesuffix("[]")
+        if name in _QUERY_IGNORED:
+            continue
+        if name in lists:
+            found.setdefault(name, []).append(value)
+        elif name in found:
+            raise BadRequest("expected once, came several times", field=name)
+        else:
+            found[name] = value
+    try:
+        return msgspec.convert(found, shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise explained(error, known=shape.__struct_encode_fields__) from error
