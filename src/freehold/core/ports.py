@@ -160,8 +160,13 @@ class Provider(Protocol):
         """Entering sends the request and raises what the provider refused it with, before any event."""
         ...
 
-    def forward(self, body: bytes, *, stream: bool) -> AbstractAsyncContextManager[RawAnswer]:
-        """The body goes out as it is, with our credentials. Entering raises on any status but 200."""
+    def forward(
+        self, body: bytes, *, stream: bool, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[RawAnswer]:
+        """The body goes out as it is, with our credentials. Entering raises on any status but 200.
+
+        `headers` are the client's, names lower-cased: only those go along that belong to the wire (`anthropic-beta`).
+        """
         ...
 
     async def models(self) -> Sequence[ModelInfo]: ...
