@@ -151,6 +151,8 @@ def check_path(path: str, field: str) -> None:
 
 def _split(url: str, field: str) -> SplitResult:
     """Errors don't repeat the address: it may hold a password."""
+    if not url.isprintable():  # urlsplit would drop line breaks without a word.
+        raise BadRequest("holds a line break or another control character", field=field)
     try:
         parts = urlsplit(url)
         port = parts.port
