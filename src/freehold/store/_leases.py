@@ -1,0 +1,88 @@
+"""Leases: which worker may write a session's turn. One predicate over the rows says which sessions want a worker.
+
+    status = 'running' AND due_at <= now()
+
+A lease moves `due_at` to its end, releasing moves it back to now: a worker that died is found by the same look as a session
+that never had one, so there is no event about a dead worker that could be lost. Time is the database's clock alone.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from freehold.core.errors import BadRequest
+from freehold.core.ports import Lease
+from freehold.store._statements import WORK_CHANNEL
+from freehold.store.database import Database
+
+CLAIM_MAX: Final = 1000
+LEASE_S_MAX: Final = 3600.0
+
+_CLAIM: Final = """
+WITH due AS (
+    SELECT id, due_at FROM sessions
+    WHERE status = 'running' AND due_at <= now()
+    ORDER BY due_at LIMIT $2
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE sessions s SET owner = $1, epoch = s.epoch + 1, due_at = now() + $3
+FROM due WHERE s.id = due.id
+RETURNING s.id, s.tenant, s.epoch, due.due_at AS waited_since
+"""
+
+_RENEW: Final = """
+UPDATE sessions s SET due_at = now() + $4
+FROM unnest($2::text[], $3::bigint[]) AS held (id, epoch)
+WHERE s.id = held.id AND s.epoch = held.epoch AND s.owner = $1
+RETURNING s.id
+"""
+
+_RELEASE: Final = f"""
+WITH freed AS (
+    UPDATE sessions SET owner = NULL, due_at = now()
+    WHERE id = $1 AND tenant = $2 AND owner = $3 AND epoch = $4
+    RETURNING status
+)
+SELECT status, (SELECT pg_notify('{WORK_CHANNEL}', '') WHERE status = 'running') AS called FROM freed
+"""  # noqa: S608 - built from our own constants alone
+
+
+async def claim(database: Database, owner: str, *, limit: int, lease_s: float) -> Sequence[Lease]:
+    if not owner:
+        raise BadRequest("expected a worker's id, got nothing", field="owner")
+    if not 1 <= limit <= CLAIM_MAX:
+        raise BadRequest(f"expected 1 to {CLAIM_MAX}, got {limit}", field="limit")
+    rows = await database.fetch("claiming sessions", _CLAIM, owner, limit, _duration(lease_s))
+    waited = sorted(rows, key=lambda row: row["waited_since"])
+    return [Lease(row["id"], row["tenant"], owner, row["epoch"]) for row in waited]
+
+
+async def renew(database: Database, owner: str, leases: Sequence[Lease], *, lease_s: float) -> frozenset[str]:
+    if not leases:
+        return frozenset()
+    in_order = sorted((lease.session_id, lease.epoch) for lease in leases)
+    rows = await database.fetch(
+        "renewing leases",
+        _RENEW,
+        owner,
+        [session_id for session_id, _ in in_order],
+        [epoch for _, epoch in in_order],
+        _duration(lease_s),
+    )
+    return frozenset(row["id"] for row in rows)
+
+
+async def release(database: Database, lease: Lease) -> bool:
+    """Whether the session wants a worker again at once."""
+    rows = await database.fetch(
+        "releasing a lease", _RELEASE, lease.session_id, lease.tenant, lease.owner, lease.epoch
+    )
+    return any(row["status"] == "running" for row in rows)
+
+
+def _duration(lease_s: float) -> timedelta:
+    if not 0 < lease_s <= LEASE_S_MAX:
+        raise BadRequest(
+            f"expected more than 0 and at most {LEASE_S_MAX:g} seconds, got {lease_s}", field="lease_s"
+        )
+    return timedelta(seconds=lease_s)

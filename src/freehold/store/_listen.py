@@ -1,0 +1,82 @@
+"""LISTEN: one connection a process hears all channels. What comes through it is a hint to look, never the news itself.
+
+Whoever subscribes is called with each payload and, after every (re)connection, once with None: notifications may have been
+missed, so look at everything. Losing the connection therefore costs time, never an event.
+Source: https://www.postgresql.org/docs/current/sql-notify.html
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
+
+from freehold.core.errors import FreeholdError
+from freehold.store._faults import translated
+from freehold.store._tasks import background
+from freehold.store.database import Connection, Database
+
+HEARTBEAT_S: Final = 10.0
+HEARTBEAT_TIMEOUT_S: Final = 5.0
+BACKOFF_MIN_S: Final = 0.05
+BACKOFF_MAX_S: Final = 5.0
+
+Hear: TypeAlias = Callable[[str | None, int], None]
+"""Payload, and the process id of the server's backend that sent it: a sender knows its own news already."""
+
+log = logging.getLogger(__name__)
+
+
+class Listener:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._heard: dict[str, list[Hear]] = {}
+
+    def on(self, channel: str, hear: Hear) -> None:
+        """Before the listener runs. `hear` must not wait; None means: anything may have happened."""
+        self._heard.setdefault(channel, []).append(hear)
+
+    async def _run(self, first: Connection) -> None:
+        connection: Connection | None = first
+        pause_s = BACKOFF_MIN_S
+        while True:
+            try:
+                connection = connection or await self._database.connect("listener")
+                pause_s = BACKOFF_MIN_S
+                await self._listen(connection)
+            except FreeholdError as error:
+                log.warning("store.listen.lost", extra={"detail": error.detail, "pause_s": pause_s})
+            connection = None
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+
+    async def _listen(self, connection: Connection) -> None:
+        """Until the connection is lost. Raises Unavailable when it stays silent."""
+        lost = asyncio.Event()
+        try:
+            connection.add_termination_listener(lambda _: lost.set())
+            with translated("listening to the database"):
+                for channel in self._heard:
+                    await connection.add_listener(channel, self._hear)
+                for hearers in self._heard.values():
+                    for hear in hearers:
+                        hear(None, 0)
+                while not lost.is_set():
+                    try:
+                        await asyncio.wait_for(lost.wait(), HEARTBEAT_S)
+                    except TimeoutError:
+                        await connection.execute("SELECT 1", timeout=HEARTBEAT_TIMEOUT_S)
+        finally:
+            connection.terminate()
+
+    def _hear(self, _connection: Connection, server_pid: int, channel: str, payload: str) -> None:
+        for hear in self._heard.get(channel, ()):
+            hear(payload, server_pid)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Raises Unavailable when the first connection fails; later ones are tried again and again."""
+        connection = await self._database.connect("listener")
+        async with background(self._run(connection), "listener"):
+            yield

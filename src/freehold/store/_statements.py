@@ -1,0 +1,221 @@
+"""The log's two writing statements: each writes a whole batch of many sessions, in one transaction, in one round trip.
+
+All conditions (version, lease, idempotency key, cancelled) are checked inside the statement, on the row that it locks: a
+process that is frozen between two thoughts holds no lock and cannot write late. A refused group leaves no trace.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from freehold.core.messages import Usage
+from freehold.core.ports import SessionRow
+from freehold.store._batch import Create, Group
+from freehold.store.database import Connection
+
+USAGE_COLUMNS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+)
+_USAGE: Final = ", ".join(USAGE_COLUMNS)
+_USAGE_ADDED: Final = ", ".join(f"{name} = s.{name} + w.{name}" for name in USAGE_COLUMNS)
+_USAGE_TYPES: Final = ", ".join(f"${place}::bigint[]" for place in range(9, 17))
+
+LOG_CHANNEL: Final = "freehold_log"
+WORK_CHANNEL: Final = "freehold_work"
+NOTIFY_BYTES_MAX: Final = 7999
+EVERYTHING: Final = "*"
+"""The payload when there are too many ids for one: every follower looks."""
+
+# The writer's own connection plans each statement once, and always walks the batch in its order (by id) with one index look-up
+# a session: so rows are locked in the same order in every process.
+WRITER_SETTINGS: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_mergejoin": "off",
+}
+
+# $1-$17: one element a group. $18-$21: one element an event. $22: what to tell.
+APPEND: Final = f"""
+WITH wanted AS (
+    SELECT * FROM unnest(
+        $1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::int[], $7::text[], $8::bigint[], {_USAGE_TYPES},
+        $17::boolean[]
+    ) AS w (id, expected, owner, epoch, key, added, status, cost_pico, {_USAGE}, estimated)
+), remembered AS (
+    SELECT w.id, k.version FROM wanted w JOIN append_keys k ON k.session_id = w.id AND k.key = w.key
+), moved AS (
+    UPDATE sessions s
+    SET version = s.version + w.added,
+        status = coalesce(w.status, s.status),
+        updated_at = greatest(s.updated_at, now()),
+        due_at = CASE WHEN w.status = 'running' AND s.status <> 'running' AND s.owner IS NULL THEN now() ELSE s.due_at END,
+        cost_pico = s.cost_pico + w.cost_pico,
+        {_USAGE_ADDED},
+        estimated = s.estimated OR w.estimated
+    FROM wanted w
+    WHERE s.id = w.id
+      AND s.status <> 'cancelled'
+      AND (w.expected IS NULL OR s.version = w.expected)
+      AND (w.epoch IS NULL OR (s.epoch = w.epoch AND s.owner = w.owner))
+      AND NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)
+    RETURNING s.id, s.tenant, s.version, s.version - w.added AS base, s.updated_at, w.key,
+              (w.status = 'running' AND s.owner IS NULL) AS claimable
+), written AS (
+    INSERT INTO events (session_id, seq, tenant, at, type, body)
+    SELECT m.id, m.base + e.place, m.tenant, m.updated_at, e.type, e.body
+    FROM unnest($18::text[], $19::int[], $20::text[], $21::bytea[]) AS e (id, place, type, body)
+    JOIN moved m ON m.id = e.id
+), keyed AS (
+    INSERT INTO append_keys (session_id, key, version) SELECT id, key, version FROM moved WHERE key IS NOT NULL
+)
+SELECT id, version, false AS remembered, claimable,
+       (SELECT pg_notify('{LOG_CHANNEL}', $22)) AS told,
+       (SELECT pg_notify('{WORK_CHANNEL}', '') FROM moved WHERE claimable LIMIT 1) AS called
+FROM moved
+UNION ALL
+SELECT id, version, true, false, NULL, NULL FROM remembered
+"""  # noqa: S608 - built from our own constants alone
+
+EXPLAIN: Final = "SELECT id, version, status, owner, epoch FROM sessions WHERE id = ANY($1::text[])"
+
+CREATE: Final = f"""
+WITH wanted AS (
+    SELECT * FROM unnest(
+        $1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::int[], $7::text[], $8::bigint[], {_USAGE_TYPES},
+        $17::boolean[], $18::text[], $19::text[], $20::jsonb[], $21::text[]
+    ) AS w (id, tenant, agent, agent_version, status, version, key, cost_pico, {_USAGE}, estimated, title, model, metadata, created_by)
+), remembered AS (
+    SELECT w.id, k.session_id FROM wanted w JOIN create_keys k ON k.tenant = w.tenant AND k.key = w.key
+), made AS (
+    INSERT INTO sessions (id, tenant, agent, agent_version, status, version, cost_pico, {_USAGE}, estimated, title, model, metadata, created_by)
+    SELECT id, tenant, agent, agent_version, status, version, cost_pico, {_USAGE}, estimated, title, model, metadata, created_by
+    FROM wanted w
+    WHERE NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, tenant, created_at, status = 'running' AS claimable
+), written AS (
+    INSERT INTO events (session_id, seq, tenant, at, type, body)
+    SELECT m.id, e.seq, m.tenant, m.created_at, e.type, e.body
+    FROM unnest($22::text[], $23::int[], $24::text[], $25::bytea[]) AS e (id, seq, type, body)
+    JOIN made m ON m.id = e.id
+), keyed AS (
+    INSERT INTO create_keys (tenant, key, session_id)
+    SELECT w.tenant, w.key, w.id FROM wanted w JOIN made m ON m.id = w.id WHERE w.key IS NOT NULL
+)
+SELECT id, created_at, NULL AS earlier, claimable,
+       (SELECT pg_notify('{WORK_CHANNEL}', '') FROM made WHERE claimable LIMIT 1) AS called
+FROM made
+UNION ALL
+SELECT id, NULL, session_id, false, NULL FROM remembered
+"""  # noqa: S608 - built from our own constants alone
+
+
+class Written(Struct, frozen=True):
+    """What became of a batch, by session id: absent is refused."""
+
+    versions: dict[str, int]
+    woken: bool
+
+
+async def write_appends(connection: Connection, groups: Sequence[Group]) -> Written:
+    changes = [group.change for group in groups]
+    leases = [group.lease for group in groups]
+    ids = [group.session_id for group in groups]
+    event_ids: list[str] = []
+    places: list[int] = []
+    types: list[str] = []
+    bodies: list[bytes] = []
+    for group in groups:
+        event_ids += [group.session_id] * group.count
+        places += range(1, group.count + 1)
+        for append in group.appends:
+            types += append.encoded.types
+            bodies += append.encoded.bodies
+    rows = await connection.fetch(
+        APPEND,
+        ids,
+        [group.base for group in groups],
+        [lease and lease.owner for lease in leases],
+        [lease and lease.epoch for lease in leases],
+        [group.appends[0].key for group in groups],
+        [group.count for group in groups],
+        [change.status for change in changes],
+        [change.cost_pico for change in changes],
+        *_usage_arrays([change.usage for change in changes]),
+        event_ids,
+        places,
+        types,
+        bodies,
+        _payload(ids),
+    )
+    return Written({row["id"]: row["version"] for row in rows}, any(row["claimable"] for row in rows))
+
+
+class Made(Struct, frozen=True):
+    """What became of a batch of new sessions, by the id asked for: absent is refused, a text is the earlier session's id."""
+
+    sessions: dict[str, SessionRow | str]
+    woken: bool
+
+
+async def write_creates(connection: Connection, creates: Sequence[Create]) -> Made:
+    asked = {create.row.id: create.row for create in creates}
+    rows_in = list(asked.values())
+    event_ids: list[str] = []
+    seqs: list[int] = []
+    types: list[str] = []
+    bodies: list[bytes] = []
+    for create in creates:
+        count = len(create.encoded.types)
+        event_ids += [create.row.id] * count
+        seqs += range(1, count + 1)
+        types += create.encoded.types
+        bodies += create.encoded.bodies
+    rows = await connection.fetch(
+        CREATE,
+        list(asked),
+        [row.tenant for row in rows_in],
+        [row.agent for row in rows_in],
+        [row.agent_version for row in rows_in],
+        [row.status for row in rows_in],
+        [row.version for row in rows_in],
+        [create.key for create in creates],
+        [row.cost_pico for row in rows_in],
+        *_usage_arrays([row.usage for row in rows_in]),
+        [row.title for row in rows_in],
+        [row.model for row in rows_in],
+        [msgspec.json.encode(row.metadata).decode() for row in rows_in],
+        [row.created_by for row in rows_in],
+        event_ids,
+        seqs,
+        types,
+        bodies,
+    )
+    sessions: dict[str, SessionRow | str] = {}
+    for row in rows:
+        at = row["created_at"]
+        sessions[row["id"]] = row["earlier"] or msgspec.structs.replace(
+            asked[row["id"]], created_at=at, updated_at=at
+        )
+    return Made(sessions, any(row["claimable"] for row in rows))
+
+
+def _usage_arrays(usages: Sequence[Usage]) -> list[list[int | bool]]:
+    """In the order of USAGE_COLUMNS, then `estimated`."""
+    names = (*USAGE_COLUMNS, "estimated")
+    return [[getattr(usage, name) for usage in usages] for name in names]
+
+
+def _payload(ids: Sequence[str]) -> str:
+    joined = ",".join(ids)
+    return joined if len(joined.encode()) <= NOTIFY_BYTES_MAX else EVERYTHING

@@ -1,0 +1,200 @@
+"""The log of every session, on PostgreSQL: implements core.ports.SessionLog.
+
+Writing is _writer.py (group commit) with its statements in _statements.py, following is _follow.py, leases are _leases.py.
+Not here: what events mean (core/session.py) and what to do next (runtime/).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
+
+import msgspec
+
+from freehold.core.errors import BadRequest, NotFound
+from freehold.core.messages import Usage
+from freehold.core.ports import Lease, SessionLog, SessionPage, SessionRow
+from freehold.core.session import Recorded, SessionEvent, SessionStatus
+from freehold.store import _leases
+from freehold.store._events import decode, encode
+from freehold.store._follow import Followers, open_followers
+from freehold.store._listen import Listener
+from freehold.store._statements import LOG_CHANNEL, USAGE_COLUMNS, WORK_CHANNEL
+from freehold.store._writer import Counters, Writer, open_writer
+from freehold.store.database import Database, Row
+
+READ_MAX: Final = 1000
+LIST_MAX: Final = 1000
+KEY_CHARS_MAX: Final = 255
+
+_ROW: Final = f"""
+SELECT id, tenant, agent, agent_version, status, version, created_at, updated_at, title, model, metadata, created_by,
+       cost_pico, {", ".join(USAGE_COLUMNS)}, estimated
+FROM sessions
+"""  # noqa: S608 - built from our own constants alone
+_GET: Final = f"{_ROW} WHERE tenant = $1 AND id = $2"
+_LIST: Final = f"""{_ROW}
+WHERE tenant = $1
+  AND ($2::text IS NULL OR status = $2)
+  AND ($3::text IS NULL OR agent = $3)
+  AND ($4::text IS NULL OR id < $4)
+ORDER BY id DESC LIMIT $5
+"""
+_READ: Final = "SELECT seq, at, body FROM events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
+
+
+class PostgresSessionLog:
+    """Opened with `open_log`."""
+
+    def __init__(self, database: Database, writer: Writer, followers: Followers, work: asyncio.Event) -> None:
+        self._database = database
+        self._writer = writer
+        self._followers = followers
+        self._work = work
+
+    @property
+    def counters(self) -> Counters:
+        return self._writer.counters
+
+    async def create(
+        self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
+    ) -> SessionRow:
+        encoded = encode(events)
+        change = encoded.change
+        wanted = msgspec.structs.replace(
+            row,
+            status=change.status or row.status,
+            version=len(events),
+            usage=change.usage,
+            cost_pico=change.cost_pico,
+        )
+        written = await self._writer.create(wanted, encoded, key=_checked_key(idempotency_key))
+        return await self.get(row.tenant, written) if isinstance(written, str) else written
+
+    async def get(self, tenant: str, session_id: str) -> SessionRow:
+        rows = await self._database.fetch("reading a session", _GET, tenant, session_id)
+        if not rows:
+            raise NotFound(f"no session {session_id[:80]!r}")
+        return _session_row(rows[0])
+
+    async def list(
+        self,
+        tenant: str,
+        *,
+        status: SessionStatus | None = None,
+        agent: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        _check_limit(limit, LIST_MAX)
+        rows = await self._database.fetch("listing sessions", _LIST, tenant, status, agent, cursor, limit + 1)
+        page = tuple(_session_row(row) for row in rows[:limit])
+        return SessionPage(page, page[-1].id if len(rows) > limit else None)
+
+    async def append(
+        self,
+        session_id: str,
+        events: Sequence[SessionEvent],
+        *,
+        expected_version: int | None = None,
+        lease: Lease | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
+        if lease is not None and lease.session_id != session_id:
+            raise BadRequest(
+                f"expected the lease of {session_id}, got that of {lease.session_id}", field="lease"
+            )
+        return await self._writer.append(
+            session_id,
+            encode(events),
+            expected=expected_version,
+            lease=lease,
+            key=_checked_key(idempotency_key),
+        )
+
+    async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]:
+        _check_limit(limit, READ_MAX)
+        return decode(
+            session_id,
+            await self._database.fetch("reading a session's events", _READ, session_id, after, limit),
+        )
+
+    def follow(
+        self, session_id: str, *, after: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Recorded]]]:
+        """While the database is away the follower waits, and goes on where it was."""
+        return self._followers.follow(session_id, after)
+
+    async def claim(self, owner: str, *, limit: int, lease_s: float) -> Sequence[Lease]:
+        return await _leases.claim(self._database, owner, limit=limit, lease_s=lease_s)
+
+    async def renew(self, owner: str, leases: Sequence[Lease], *, lease_s: float) -> frozenset[str]:
+        return await _leases.renew(self._database, owner, leases, lease_s=lease_s)
+
+    async def release(self, lease: Lease) -> None:
+        if await _leases.release(self._database, lease):
+            self._work.set()
+
+    async def wait_for_work(self, timeout_s: float) -> None:
+        """What came since the last return is not lost: then this returns at once."""
+        try:
+            await asyncio.wait_for(self._work.wait(), timeout_s)
+        except TimeoutError:
+            return
+        self._work.clear()
+
+
+def _checked_key(key: str | None) -> str | None:
+    if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
+        raise BadRequest(f"expected 1 to {KEY_CHARS_MAX} characters, got {len(key)}", field="idempotency_key")
+    return key
+
+
+def _check_limit(limit: int, limit_max: int) -> None:
+    if not 1 <= limit <= limit_max:
+        raise BadRequest(f"expected 1 to {limit_max}, got {limit}", field="limit")
+
+
+def _session_row(row: Row) -> SessionRow:
+    return SessionRow(
+        id=row["id"],
+        tenant=row["tenant"],
+        agent=row["agent"],
+        agent_version=row["agent_version"],
+        status=row["status"],
+        version=row["version"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        title=row["title"],
+        model=row["model"],
+        usage=Usage(**{name: row[name] for name in USAGE_COLUMNS}, estimated=row["estimated"]),
+        cost_pico=row["cost_pico"],
+        metadata=msgspec.json.decode(row["metadata"], type=dict[str, str]),
+        created_by=row["created_by"],
+    )
+
+
+@asynccontextmanager
+async def open_log(database: Database, listener: Listener) -> AsyncIterator[PostgresSessionLog]:
+    """`listener` must not run yet. Leaving writes what still waits."""
+    work = asyncio.Event()
+    async with (
+        open_followers(database) as followers,
+        open_writer(database, moved=followers.moved, woken=work.set) as writer,
+    ):
+
+        def hear_log(payload: str | None, server_pid: int) -> None:
+            if payload is None:
+                followers.all_look()
+            elif server_pid != writer.server_pid:
+                followers.hear(payload)
+
+        def hear_work(_payload: str | None, _server_pid: int) -> None:
+            work.set()
+
+        listener.on(LOG_CHANNEL, hear_log)
+        listener.on(WORK_CHANNEL, hear_work)
+        yield PostgresSessionLog(database, writer, followers, work)
+
+
+_IMPLEMENTS: type[SessionLog] = PostgresSessionLog
