@@ -1,1 +1,111 @@
-def main() -> None: ...
+"""`freehold`: the commands, each loaded when it is asked for (a start costs what the command needs, no more).
+
+Exit codes: 0 done; 1 refused or failed, and the message says why; 2 wrong usage; 3 no server; 130 interrupted.
+"""
+
+import importlib
+import sys
+from typing import Any, Final
+
+import click
+
+from freehold import __version__
+from freehold.cli._output import Output
+from freehold.client import ApiError, ServerAway
+from freehold.core.errors import FreeholdError
+
+EXIT_FAILED: Final = 1
+EXIT_NO_SERVER: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+# command -> (module, what it does in the list of commands)
+_COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "apply": ("apply", "Apply a template: says what it will change, and does it."),
+    "chat": ("chat", "Talk with an agent."),
+    "completion": ("completion", "Print the completion script for a shell."),
+    "data": ("data", "Put data where agents can read it: tables and objects."),
+    "demo": ("demo", "Run the demo: an agent answers a question over a company's data."),
+    "describe": ("get", "Show one resource whole."),
+    "dev": ("dev", "A throwaway server for tests: prints one JSON line, leaves nothing behind."),
+    "doctor": ("doctor", "Check everything that Freehold needs, and say what to do."),
+    "get": ("get", "List declared resources."),
+    "keys": ("keys", "Make, list and revoke API keys."),
+    "models": ("models", "List the models that can be called here."),
+    "serve": ("serve", "Run the server."),
+    "sessions": ("sessions", "List, show, follow and cancel sessions."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"freehold.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _COMMANDS[name][1]) for name in sorted(_COMMANDS)])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="freehold")
+@click.option("--data", metavar="FOLDER", help="Data folder of the local server. [env: FREEHOLD_DATA]")
+@click.option(
+    "--url",
+    metavar="URL",
+    envvar="FREEHOLD_URL",
+    help="Address of a server. [env: FREEHOLD_URL; default: the local one]",
+)
+@click.option(
+    "--api-key", metavar="KEY", envvar="FREEHOLD_API_KEY", help="Key for --url. [env: FREEHOLD_API_KEY]"
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Answer in JSON on standard output; nothing else goes there."
+)
+@click.pass_context
+def cli(ctx: click.Context, *, data: str | None, url: str | None, api_key: str | None, as_json: bool) -> None:
+    """Any model behind one parameter; agents that are declared, durable and yours.
+
+    Commands talk to the server at --url, else to the one that runs on the local data folder, else to one that they start
+    for as long as they take.
+    """
+    ctx.obj = {"data": data, "url": url, "api_key": api_key, "json": as_json}
+
+
+def main() -> None:
+    """Runs a command. Every error ends as one clear message on standard error and an exit code; never a traceback."""
+    output = Output(as_json="--json" in sys.argv[1:])
+    try:
+        result: Any = cli.main(standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except click.exceptions.Abort:
+        _end(output, EXIT_INTERRUPTED, "interrupted", "interrupted")
+    except KeyboardInterrupt:
+        _end(output, EXIT_INTERRUPTED, "interrupted", "interrupted; what was finished is kept")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ServerAway as error:
+        _end(output, EXIT_NO_SERVER, "unavailable", str(error))
+    except ApiError as error:
+        hint = f" (request {error.request_id})" if error.request_id and error.status >= 500 else ""
+        _end(output, EXIT_FAILED, error.type, f"{error.message}{hint}")
+    except FreeholdError as error:
+        _end(output, EXIT_FAILED, error.code, f"{error}" + (f"\n{error.detail}" if error.detail else ""))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_FAILED)
+
+
+def _end(output: Output, code: int, kind: str, message: str) -> None:
+    output.error(kind, message)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

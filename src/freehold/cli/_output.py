@@ -1,0 +1,81 @@
+"""What commands print: for people with colours where a terminal is, for programs in JSON. Progress goes to standard error."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Output:
+    """`out` is standard output, `note` standard error. With `as_json`, standard output holds JSON only."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.out = Console(highlight=False, soft_wrap=True)
+        self.note = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def json(self, value: object) -> None:
+        sys.stdout.write(msgspec.json.format(_ENCODER.encode(value), indent=2).decode() + "\n")
+        sys.stdout.flush()
+
+    def json_line(self, value: object) -> None:
+        sys.stdout.write(_ENCODER.encode(value).decode() + "\n")
+        sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        """For people only."""
+        if not self.as_json:
+            self.out.print(text)
+
+    def progress(self, text: str) -> None:
+        self.note.print(f"[dim]{escape(text)}[/dim]")
+
+    def warn(self, text: str) -> None:
+        self.note.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+    def error(self, kind: str, message: str) -> None:
+        if self.as_json:
+            self.json({"error": {"type": kind, "message": message}})
+        else:
+            self.note.print(f"[red]error:[/red] {escape(message)}")
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+        """Plain columns; nothing is cut off where output isn't a terminal."""
+        found = list(rows)
+        if not found:
+            self.say(f"[dim]{escape(empty)}[/dim]")
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold", no_wrap=not self.out.is_terminal)
+        for row in found:
+            table.add_row(*(escape(cell) for cell in row))
+        width = self.out.width if self.out.is_terminal else 10_000
+        self.out.print(table, width=width)
+
+
+def ago(moment: str) -> str:
+    """`3 min ago`, for an ISO 8601 moment."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return "just now" if seconds < 5 else f"{int(seconds)} s ago"
+
+
+def short(value: Any, *, width: int) -> str:
+    """One line of at most `width` characters."""
+    text = value if isinstance(value, str) else _ENCODER.encode(value).decode()
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def seconds(milliseconds: float) -> str:
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
