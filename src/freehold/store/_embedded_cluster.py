@@ -23,7 +23,7 @@ from freehold.store._embedded_binaries import (
     identity_for,
     installed_binaries,
 )
-from freehold.store._embedded_process import Cluster, data_address, evict, run_folder, runnable, start_error
+from freehold.store._embedded_process import Cluster, data_address, evict, runnable_at_once, start_error
 from freehold.store._passwords import Passwords, sync_folder
 from freehold.store.data_folder import folder_error
 
@@ -44,6 +44,7 @@ TUNING: Mapping[str, str] = {
     "max_connections": "200",
     "wal_level": "minimal",  # as safe in a crash; written for replicas, which need a PostgreSQL of one's own
     "max_wal_senders": "0",
+    "max_logical_replication_workers": "0",
     "max_wal_size": "512MB",
     "temp_file_limit": "4GB",
     "jit": "off",  # costs tens of ms on a statement's first run, pays on analytics only
@@ -90,12 +91,9 @@ def _initialise(
     try:
         if identity:
             os.chown(fresh, identity.init_uid, identity.init_gid)
-            with run_folder(identity.init_uid, identity.init_gid) as run:
-                _run_initdb(runnable(binaries, run, identity), fresh, identity, password)
-        else:
-            _run_initdb(binaries, fresh, None, password)
-        (fresh / "pg_hba.conf").unlink()
-        (fresh / "pg_hba.conf").write_text(_HBA)
+        with runnable_at_once(binaries, identity) as programs:
+            _run_initdb(programs, fresh, identity, password)
+        _write_access_rules(fresh / "pg_hba.conf")
         if identity:
             _give(fresh, identity)
         sync_folder(fresh)
@@ -145,6 +143,16 @@ def _run_initdb(binaries: Binaries, fresh: Path, identity: Identity | None, pass
         os.close(reading)
     if done.returncode:
         raise start_error(fresh.parent, done.stdout.decode("utf-8", "replace").strip())
+
+
+def _write_access_rules(path: Path) -> None:
+    path.unlink()
+    with open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii"
+    ) as file:
+        file.write(_HBA)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _give(tree: Path, identity: Identity) -> None:

@@ -63,8 +63,6 @@ def start(argv: list[str], uid: int, gid: int) -> tuple[int, int]:
         os.set_blocking(said, False)
         return process, said
     try:
-        for number in OWN_SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(saying, 1)
         os.dup2(saying, 2)
@@ -135,10 +133,13 @@ def remove(folder: str) -> None:
 
 
 def main(log_path: str, run_folder: str, uid: str, gid: str, *argv: str) -> None:
+    log = Log(log_path)
+    # Forked first, ignored after: a process that ignores them until it becomes PostgreSQL would miss an early order to stop.
+    for number in OWN_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    process, said = start(list(argv), int(uid), int(gid))
     for number in OWN_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    log = Log(log_path)
-    process, said = start(list(argv), int(uid), int(gid))
     os.chdir("/")
     # Cleaners of /tmp leave a locked folder alone: https://systemd.io/TEMPORARY_DIRECTORIES/
     fcntl.flock(os.open(run_folder, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)

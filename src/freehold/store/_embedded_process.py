@@ -131,18 +131,21 @@ def data_address(path: Path, identity: Identity | None) -> str:
 
 def runnable(binaries: Binaries, run: Path, identity: Identity | None) -> Binaries:
     """The programs where the user that shall run them can reach them, which may be a copy in the run folder."""
-    if identity is None or binaries.reachable_by_others():
-        return binaries
-    return binaries.copied_to(run)
+    return binaries.copied_to(run) if _out_of_reach(binaries, identity) else binaries
 
 
 @contextmanager
-def run_folder(uid: int, gid: int) -> Iterator[Path]:
-    folder = _new_run_folder(uid, gid)
+def runnable_at_once(binaries: Binaries, identity: Identity | None) -> Iterator[Binaries]:
+    """The same for a program that runs before there is a run folder, and ends before the block does."""
+    if not _out_of_reach(binaries, identity):
+        yield binaries
+        return
+    run = _new_run_folder(-1, -1)
     try:
-        yield folder
+        run.chmod(0o711)
+        yield binaries.copied_to(run)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def start_error(folder: Path, last_words: str) -> FreeholdError:
@@ -177,6 +180,10 @@ def _fits(parent: Path, *, others: bool) -> bool:
     return (
         all(place.stat().st_mode & 0o001 for place in places) and not os.statvfs(parent).f_flag & os.ST_NOEXEC
     )
+
+
+def _out_of_reach(binaries: Binaries, identity: Identity | None) -> bool:
+    return identity is not None and not binaries.reachable_by_others()
 
 
 def evict(path: Path) -> None:

@@ -1,0 +1,49 @@
+"""A real PostgreSQL for every test that wants one: `database_url` is an empty database of the test's own.
+
+One cluster a process, so one a worker of pytest-xdist. It forgets everything in the end and so need not sync to disk; what
+depends on durability starts its own. The first test that asks waits about a second, each one after that about 0.1 s.
+"""
+
+import itertools
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from freehold.store.embedded import EmbeddedServer, embedded
+
+FORGETFUL = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+EMPTY = "template1"
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+async def postgres_server() -> AsyncIterator[EmbeddedServer]:
+    with tempfile.TemporaryDirectory(prefix="freehold-tests-") as folder:
+        async with embedded(Path(folder) / "data", settings=FORGETFUL) as server:
+            yield server
+
+
+@pytest.fixture
+async def database_url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
+    async with fresh_database(postgres_server) as url:
+        yield url
+
+
+@asynccontextmanager
+async def fresh_database(server: EmbeddedServer, *, template: str = EMPTY) -> AsyncIterator[str]:
+    """The URL of a new database, a copy of `template` (to which nobody may be connected); dropped in the end, whoever uses it."""
+    name = f"test_{next(_numbers)}"
+    connection = await asyncpg.connect(server.dsn())
+    try:
+        await connection.execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
+        try:
+            yield server.dsn(name)
+        finally:
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await connection.close()
