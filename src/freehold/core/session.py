@@ -60,7 +60,9 @@ class TurnStarted(Struct, frozen=True, tag="turn_started", omit_defaults=True, k
 class ModelAnswered(Struct, frozen=True, tag="model_answered", omit_defaults=True, kw_only=True):
     """`seen_seq` is the last event that the model was shown: input that came later stands after this answer.
 
-    `model` is what was asked for, `served_by` who answered (`provider/name`). `call_id` is the call's record.
+    `model` is what was asked for, `served_by` who answered (`provider/name`). `call_id` is the call's record. `usage` and
+    `cost_pico` include what failed attempts before it used. The ids of tool calls are unique within the session: the runtime
+    sees to that before it records. `is_language_model` is false where declared rules answered.
     """
 
     seen_seq: int
@@ -74,10 +76,14 @@ class ModelAnswered(Struct, frozen=True, tag="model_answered", omit_defaults=Tru
     call_id: str = ""
     duration_ms: float = 0.0
     first_event_ms: float | None = None
+    is_language_model: bool = True
 
 
 class ModelFailed(Struct, frozen=True, tag="model_failed", omit_defaults=True, kw_only=True):
-    """After all retries. `code` is an error's code from core/errors.py."""
+    """After all retries. `code` is an error's code from core/errors.py, or `cancelled` where someone stopped the call.
+
+    `attempts` is 0 where the model could not even be asked: a tool did not open, the agent is gone, its owner lost the right.
+    """
 
     seen_seq: int
     model: str
@@ -187,9 +193,14 @@ def row_change(events: Iterable[SessionEvent]) -> RowChange:
 
 
 class OpenCall(Struct):
-    """A tool call that the model made and that has no result yet. `started` counts attempts written to the log."""
+    """A tool call that the model made and that has no result yet. `started` is its latest attempt.
+
+    `answer_seq` and `index` are its place in the log, which no other call of the session has: its idempotency key comes of them.
+    """
 
     call: ToolCall
+    answer_seq: int
+    index: int
     started: ToolStarted | None = None
 
 
@@ -197,6 +208,8 @@ class SessionState:
     """What the log says so far. Grows in place, one event at a time, in constant time: a turn owns its state alone.
 
     `messages` is the conversation a model has seen or will see, in order; `queued` is input that no model call has taken up.
+    `call_ids` are the ids of all tool calls that were ever made here. Everything `turn_...` starts anew with each turn; a step
+    is a model's answer or a tool's run (its further attempts don't count).
     """
 
     def __init__(self) -> None:
@@ -207,11 +220,14 @@ class SessionState:
         self.open_calls: dict[str, OpenCall] = {}
         self.results: dict[str, ToolResult] = {}
         self.call_order: list[str] = []
+        self.call_ids: set[str] = set()
         self.cancel: CancelRequested | None = None
+        self.cancel_seq = 0
         self.closed = False
         self.failed: ModelFailed | None = None
         self.last_answer: ModelAnswered | None = None
         self.turn = 0
+        self.turn_seq = 0
         self.in_turn = False
         self.turn_started_at: datetime | None = None
         self.turn_steps = 0
@@ -221,7 +237,8 @@ class SessionState:
         self.cost_pico = 0
 
     def apply(self, recorded: Recorded) -> None:
-        """Events must come in order and without gaps; raises ValueError otherwise (a reader's bug, not a user's)."""
+        """Events must come in order, without gaps, and make sense where they stand; raises ValueError otherwise (a bug of
+        whoever wrote or read the log, not a user's)."""
         if recorded.seq != self.seq + 1:
             raise ValueError(f"event {recorded.seq} cannot follow event {self.seq}")
         self.seq = recorded.seq
@@ -231,7 +248,7 @@ class SessionState:
             case UserSpoke() as event:
                 self.queued.append((recorded.seq, event))
             case CancelRequested() as event:
-                self.cancel = event
+                self._ask_to_cancel(event)
             case TurnStarted() as event:
                 self._begin_turn(event, recorded.at)
             case ModelAnswered() as event:
@@ -241,7 +258,8 @@ class SessionState:
                 self.failed = event
                 self._count(event.usage, event.cost_pico)
             case ToolStarted() as event:
-                self.open_calls[event.call_id].started = event
+                self._open_call(event.call_id).started = event
+                self.turn_steps += event.attempt == 1
             case ToolFinished() as event:
                 self._count(Usage(), event.cost_pico)
                 self._result(ToolResult(event.call_id, event.content, event.failed))
@@ -252,8 +270,29 @@ class SessionState:
             case _ as unreachable:
                 assert_never(unreachable)
 
+    def conversation(self) -> tuple[Message, ...]:
+        """What the next model call is shown: all of `messages`, then the queued input. Only whole: not while calls are open."""
+        return (*self.messages, *(Message("user", event.content) for _, event in self.queued))
+
+    def input_left(self, outcome: TurnOutcome) -> bool:
+        """Whether, if the turn ended so now, there would be input left for a turn of its own.
+
+        A turn uses up the input that was there when it began, whatever becomes of it, and what its model calls took up; a
+        cancelled one, all that was said before the cancel.
+        """
+        return any(seq > self._used_up_to(outcome) for seq, _ in self.queued)
+
+    def _used_up_to(self, outcome: TurnOutcome) -> int:
+        return max(self.turn_seq, self.cancel_seq) if outcome == "cancelled" else self.turn_seq
+
+    def _ask_to_cancel(self, event: CancelRequested) -> None:
+        """The wider of two requests holds: a session that someone ended is not saved by cancelling its turn."""
+        if self.cancel is None or self.cancel.scope == "turn":
+            self.cancel = event
+        self.cancel_seq = self.seq
+
     def _begin_turn(self, event: TurnStarted, at: datetime) -> None:
-        self.turn, self.in_turn, self.turn_started_at = event.turn, True, at
+        self.turn, self.turn_seq, self.in_turn, self.turn_started_at = event.turn, self.seq, True, at
         self.turn_steps, self.turn_usage, self.turn_cost_pico = 0, Usage(), 0
         self.failed = self.last_answer = None
 
@@ -265,10 +304,13 @@ class SessionState:
         self.last_answer = event
         self.turn_steps += 1
         self._count(event.usage, event.cost_pico)
-        for part in event.content:
-            if isinstance(part, ToolCall):
-                self.open_calls[part.id] = OpenCall(part)
-                self.call_order.append(part.id)
+        calls = [part for part in event.content if isinstance(part, ToolCall)]
+        for index, call in enumerate(calls):
+            if call.id in self.call_ids:
+                raise ValueError(f"event {self.seq} repeats the tool call id {call.id!r}")
+            self.call_ids.add(call.id)
+            self.open_calls[call.id] = OpenCall(call, self.seq, index)
+            self.call_order.append(call.id)
 
     def _count(self, usage: Usage, cost_pico: int) -> None:
         self.usage, self.cost_pico = self.usage.plus(usage), self.cost_pico + cost_pico
@@ -279,8 +321,15 @@ class SessionState:
         self.queued = [(seq, event) for seq, event in self.queued if seq > seen_seq]
         self.messages.extend(Message("user", event.content) for event in taken)
 
+    def _open_call(self, call_id: str) -> OpenCall:
+        try:
+            return self.open_calls[call_id]
+        except KeyError:
+            raise ValueError(f"event {self.seq} names the tool call {call_id!r}, which is not open") from None
+
     def _result(self, result: ToolResult) -> None:
         """Results stand in the order of their calls, in one message, once the last of them is in."""
+        self._open_call(result.call_id)
         del self.open_calls[result.call_id]
         self.results[result.call_id] = result
         if not self.open_calls:
@@ -290,17 +339,13 @@ class SessionState:
     def _end_turn(self, event: TurnFinished) -> None:
         """Calls that will never be answered get a result that says so, or no vendor would take the conversation again."""
         for call_id in [call_id for call_id in self.call_order if call_id in self.open_calls]:
+            what = "not run" if self.open_calls[call_id].started is None else "interrupted"
             self._result(
-                ToolResult(call_id, (Text(f"not run: the turn ended ({event.outcome})"),), failed=True)
+                ToolResult(call_id, (Text(f"{what}: the turn ended ({event.outcome})"),), failed=True)
             )
-        if event.outcome == "cancelled":
-            self._take_queued(self.seq)
-        self.in_turn, self.cancel = False, None
+        self._take_queued(self._used_up_to(event.outcome))
+        self.in_turn, self.cancel, self.cancel_seq = False, None, 0
         self.closed = event.outcome == "cancelled" and event.code == "session"
-
-    def conversation(self) -> tuple[Message, ...]:
-        """What the next model call is shown: all of `messages`, then the queued input."""
-        return (*self.messages, *(Message("user", event.content) for _, event in self.queued))
 
 
 def replay(events: Iterable[Recorded]) -> SessionState:

@@ -1,0 +1,258 @@
+"""Runtime: what a session does next, by its log alone. Pure: no I/O, no clock, no memory; turn.py carries it out.
+
+    decide(state, plan, now) -> StartTurn | CallModel | RunTools | FinishTurn | Rest
+
+Called whenever nothing of the session runs, so a call that is open and started was cut off: by a crash, a cancel or a limit.
+Such a call runs again when that is harmless (pure, idempotent: same key), else its outcome is unknown and is said to be.
+"""
+
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from freehold.core import pricing
+from freehold.core.errors import BadRequest, ContentRefused, ContextTooLong, LimitReached
+from freehold.core.messages import Text, ToolCall
+from freehold.core.resources import Effect, Limits
+from freehold.core.session import (
+    ModelAnswered,
+    ModelFailed,
+    OpenCall,
+    SessionEvent,
+    SessionState,
+    ToolFinished,
+    ToolOutcomeUnknown,
+    ToolStarted,
+    TurnFinished,
+    TurnOutcome,
+    TurnStarted,
+)
+from freehold.runtime.calls import Claim, PlannedFunction, claim, claim_again
+
+ATTEMPTS_MAX: Final = 5
+"""Of one tool call whose worker died each time: past it, the call is more likely what kills them."""
+
+REPEATABLE: Final[frozenset[Effect]] = frozenset({"pure", "idempotent"})
+
+
+class Plan(Struct, frozen=True):
+    """What holds for the turn: who it is, what the agent may use and how much. `functions` are by the name the model uses."""
+
+    session_id: str
+    limits: Limits
+    functions: dict[str, PlannedFunction]
+    cost_max_pico: int | None = None
+
+
+class StartTurn(Struct, frozen=True):
+    turn: int
+
+
+class CallModel(Struct, frozen=True):
+    pass
+
+
+class RunTools(Struct, frozen=True):
+    """Record `answers` and the `claims` in one append, then run the claims side by side."""
+
+    claims: tuple[Claim, ...]
+    answers: tuple[ToolFinished | ToolOutcomeUnknown, ...]
+
+
+class FinishTurn(Struct, frozen=True):
+    """Record `events` in one append, and only if nothing else came in between: the last of them settles the session."""
+
+    events: tuple[SessionEvent, ...]
+
+
+class Rest(Struct, frozen=True):
+    """Nothing to do until somebody says something."""
+
+
+Step: TypeAlias = StartTurn | CallModel | RunTools | FinishTurn | Rest
+
+
+class Reached(Struct, frozen=True):
+    limit: str
+    message: str
+
+
+def decide(state: SessionState, plan: Plan, now: datetime) -> Step:
+    if state.closed:
+        return Rest()
+    if state.cancel is not None:
+        return _cancelled(state)
+    if not state.in_turn:
+        return StartTurn(state.turn + 1) if state.queued else Rest()
+    if state.failed is not None:
+        return _failed(state, state.failed, plan, now)
+    answer = state.last_answer
+    if answer is not None and answer.stop_reason == "refusal":
+        return finish(state, "refused", message="the model declined to answer")
+    if state.open_calls:
+        return _run_tools(state, plan, now)
+    if answer is not None and not _goes_on(answer):
+        return _answered(state, answer)
+    reached = limit_reached(state, plan, now)
+    return _stopped(state, reached) if reached else CallModel()
+
+
+def finish(
+    state: SessionState,
+    outcome: TurnOutcome,
+    *,
+    message: str = "",
+    limit: str | None = None,
+    code: str | None = None,
+) -> FinishTurn:
+    """Ends the turn; where input is left over, the next turn begins in the same append, or no worker would look again."""
+    finished = TurnFinished(outcome=outcome, message=message, limit=limit, code=code)
+    unknown = tuple(
+        outcome_unknown(call.started)
+        for call in state.open_calls.values()
+        if call.started is not None and call.started.effect not in REPEATABLE
+    )
+    over = outcome == "cancelled" and code == "session"
+    if over or not state.input_left(outcome):
+        return FinishTurn((*unknown, finished))
+    return FinishTurn((*unknown, finished, TurnStarted(turn=state.turn + 1)))
+
+
+def outcome_unknown(started: ToolStarted, why: str = "it was cut off while it ran") -> ToolOutcomeUnknown:
+    """For a call whose effect can't be taken back and of which nobody knows whether it happened."""
+    return ToolOutcomeUnknown(
+        call_id=started.call_id,
+        message=(
+            f"outcome unknown: {started.tool}/{started.function} may or may not have taken effect: {why}. It was not tried "
+            f"again, because its effect is {started.effect}. Find out what happened before calling it again "
+            f"(its idempotency key was {started.key})."
+        ),
+    )
+
+
+def _cancelled(state: SessionState) -> FinishTurn:
+    assert state.cancel is not None  # noqa: S101 - for the type checker; decide() has looked
+    by = f" by {state.cancel.by}" if state.cancel.by else ""
+    reason = f": {state.cancel.reason}" if state.cancel.reason else ""
+    return finish(state, "cancelled", message=f"cancelled{by}{reason}", code=state.cancel.scope)
+
+
+def _failed(state: SessionState, failed: ModelFailed, plan: Plan, now: datetime) -> FinishTurn:
+    match failed.code:
+        case ContentRefused.code:
+            return finish(state, "refused", message=failed.message, code=failed.code)
+        case LimitReached.code:
+            reached = limit_reached(state, plan, now)
+            if reached:
+                return _stopped(state, reached)
+            return finish(state, "limit_reached", message=failed.message, code=failed.code)
+        case _:
+            return finish(state, "failed", message=failed.message, code=failed.code)
+
+
+def _goes_on(answer: ModelAnswered) -> bool:
+    """Whether the model is to be asked again: its calls are answered by now, or it only paused."""
+    return answer.stop_reason == "pause" or any(isinstance(part, ToolCall) for part in answer.content)
+
+
+def _answered(state: SessionState, answer: ModelAnswered) -> FinishTurn:
+    match answer.stop_reason:
+        case "tokens_max":
+            message = "the answer was cut off at the model's output limit; raise the agent's tokens_max, or ask it to go on"
+            return finish(state, "limit_reached", limit="answer_tokens_max", message=message)
+        case "context_full":
+            message = "the conversation no longer fits the model's context; go on in a new session, or with a larger model"
+            return finish(state, "failed", code=ContextTooLong.code, message=message)
+        case _:
+            return finish(state, "completed")
+
+
+def _run_tools(state: SessionState, plan: Plan, now: datetime) -> RunTools | FinishTurn:
+    claims: list[Claim] = []
+    answers: list[ToolFinished | ToolOutcomeUnknown] = []
+    for call in [state.open_calls[call_id] for call_id in state.call_order if call_id in state.open_calls]:
+        found = _next_attempt(state, plan, call)
+        if isinstance(found, Claim):
+            claims.append(found)
+        else:
+            answers.append(found)
+    new = sum(1 for one in claims if one.started.attempt == 1)
+    if claims and (reached := limit_reached(state, plan, now, steps=new)):
+        return _stopped(state, reached)
+    return RunTools(tuple(claims[: max(1, plan.limits.tool_calls_parallel_max)]), tuple(answers))
+
+
+def _next_attempt(
+    state: SessionState, plan: Plan, call: OpenCall
+) -> Claim | ToolFinished | ToolOutcomeUnknown:
+    if call.started is None:
+        answer = state.last_answer
+        cut = (
+            answer is not None and answer.stop_reason == "tokens_max" and call.call.id == state.call_order[-1]
+        )
+        return claim(plan.session_id, call, plan.functions, cut=cut)
+    if call.started.effect not in REPEATABLE:
+        return outcome_unknown(call.started)
+    if call.started.attempt < ATTEMPTS_MAX:
+        return claim_again(call.started)
+    message = (
+        f"gave up: {call.started.tool}/{call.started.function} was cut off in each of its {ATTEMPTS_MAX} attempts, "
+        "because the worker that ran it died or was stopped. Do without it, or try it with other arguments."
+    )
+    return ToolFinished(call_id=call.call.id, content=(Text(message),), failed=True, code="internal")
+
+
+def _stopped(state: SessionState, reached: Reached) -> FinishTurn:
+    return finish(
+        state, "limit_reached", limit=reached.limit, message=reached.message, code=LimitReached.code
+    )
+
+
+def limit_reached(state: SessionState, plan: Plan, now: datetime, *, steps: int = 1) -> Reached | None:
+    """Whether the turn's limits leave room for so many further `steps`."""
+    limits = plan.limits
+    used = state.turn_usage.input_tokens + state.turn_usage.output_tokens
+    ends_at = wall_time_ends_at(state, limits)
+    if state.turn_steps + steps > limits.steps_max:
+        return _reached("steps_max", limits.steps_max, f"{state.turn_steps} done, {steps} more wanted")
+    if used >= limits.tokens_max:
+        return _reached("tokens_max", limits.tokens_max, f"{used} tokens used")
+    if plan.cost_max_pico is not None and state.turn_cost_pico >= plan.cost_max_pico:
+        return _reached("cost_max_usd", limits.cost_max_usd, f"{pricing.show(state.turn_cost_pico)} spent")
+    if ends_at is not None and now >= ends_at:
+        spent_s = limits.wall_time_s_max + (now - ends_at).total_seconds()
+        return _reached("wall_time_s_max", limits.wall_time_s_max, f"the turn has lasted {spent_s:.0f} s")
+    return None
+
+
+def wall_time_ends_at(state: SessionState, limits: Limits) -> datetime | None:
+    """Wall time is literal: it also runs while no worker is there."""
+    if state.turn_started_at is None:
+        return None
+    return state.turn_started_at + timedelta(seconds=limits.wall_time_s_max)
+
+
+def _reached(limit: str, size: object, used: str) -> Reached:
+    return Reached(
+        limit,
+        f"the turn reached {limit} = {size} ({used}). "
+        f"Send another message to go on in a new turn, or raise limits.{limit} of the agent.",
+    )
+
+
+def cost_max_pico(limits: Limits) -> int | None:
+    """Raises BadRequest where the declared text is no amount of money."""
+    if limits.cost_max_usd is None:
+        return None
+    try:
+        amount = Decimal(limits.cost_max_usd)
+        if not amount.is_finite() or amount < 0:
+            raise InvalidOperation
+    except InvalidOperation as error:
+        raise BadRequest(
+            f"expected US dollars as text like '0.50', got {limits.cost_max_usd[:40]!r}",
+            field="limits.cost_max_usd",
+        ) from error
+    return int(amount * pricing.PICO)

@@ -1,0 +1,199 @@
+"""Runtime: what an API does with sessions: start, speak, cancel, read, follow. Nothing of any dialect, nothing of a turn.
+
+Every door authorizes: `session:Create` on `agent/<name>`; `session:Send`, `session:Cancel` and `session:Read` on
+`session/<id>` (`session/*` for lists). A session acts with its creator's rights of the moment, narrowed to its agent's tools:
+whoever may send to it has it act so. Another tenant's session is not found.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from freehold.core import ids
+from freehold.core.errors import BadRequest, Conflict
+from freehold.core.messages import Media, Text
+from freehold.core.policy import Principal, authorize
+from freehold.core.ports import Clock, Resources, SessionLog, SessionPage, SessionRow
+from freehold.core.session import (
+    CancelRequested,
+    Recorded,
+    SessionEvent,
+    SessionStarted,
+    SessionStatus,
+    UserSpoke,
+    row_change,
+)
+from freehold.runtime.inputs import (
+    EVENTS_LIMIT_MAX,
+    INPUTS_MAX,
+    MODEL_CHARS_MAX,
+    REASON_CHARS_MAX,
+    SESSIONS_LIMIT_MAX,
+    TITLE_CHARS_MAX,
+    Input,
+    check_content,
+    check_idempotency_key,
+    check_length,
+    check_limit,
+    check_metadata,
+)
+from freehold.runtime.live import Live
+from freehold.runtime.stream import Item, merged
+
+
+class Sessions:
+    def __init__(self, log: SessionLog, resources: Resources, live: Live, clock: Clock) -> None:
+        self._log = log
+        self._resources = resources
+        self._live = live
+        self._clock = clock
+
+    async def create(
+        self,
+        principal: Principal,
+        agent: str,
+        *,
+        version: int | None = None,
+        model: str | None = None,
+        title: str = "",
+        metadata: Mapping[str, str] | None = None,
+        content: Sequence[Text | Media] = (),
+        idempotency_key: str | None = None,
+    ) -> SessionRow:
+        """With `content`, the first turn begins at once. Raises NotFound when there is no such agent or version."""
+        authorize(principal, "session:Create", f"agent/{agent}")
+        check_length(title, TITLE_CHARS_MAX, field="title")
+        check_length(model or "", MODEL_CHARS_MAX, field="model")
+        check_metadata(metadata or {})
+        check_idempotency_key(idempotency_key)
+        found = await self._resources.get(principal.tenant, "agent", agent, version=version)
+        events: list[SessionEvent] = [
+            SessionStarted(
+                agent=agent, agent_version=found.version, model=model, title=title, by=principal.id
+            )
+        ]
+        if content:
+            events.append(_spoken(content, principal))
+        row = SessionRow(
+            id=ids.new("sess", self._clock),
+            tenant=principal.tenant,
+            agent=agent,
+            agent_version=found.version,
+            status=row_change(events).status or "idle",
+            version=len(events),
+            created_at=(now := self._clock.now()),
+            updated_at=now,
+            title=title,
+            model=model,
+            metadata=dict(metadata or {}),
+            created_by=principal.id,
+        )
+        return await self._log.create(row, events, idempotency_key=idempotency_key)
+
+    async def send(
+        self,
+        principal: Principal,
+        session_id: str,
+        content: Sequence[Text | Media],
+        *,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """Returns the session's version. While a turn runs, the input waits for the turn's next model call."""
+        spoken = _spoken(content, principal)
+        return await self.tell(principal, session_id, [spoken], idempotency_key=idempotency_key)
+
+    async def cancel(
+        self, principal: Principal, session_id: str, *, for_good: bool = False, reason: str = ""
+    ) -> int:
+        """Stops what runs; `for_good` ends the session too. What has already ended is left as it is."""
+        request = CancelRequested(scope="session" if for_good else "turn", by=principal.id, reason=reason)
+        return await self.tell(principal, session_id, [request])
+
+    async def tell(
+        self,
+        principal: Principal,
+        session_id: str,
+        inputs: Sequence[Input],
+        *,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """Several inputs at once, all or nothing. Returns the session's version."""
+        check_idempotency_key(idempotency_key)
+        if not 0 < len(inputs) <= INPUTS_MAX:
+            raise BadRequest(f"expected 1 to {INPUTS_MAX} events, got {len(inputs)}", field="events")
+        for one in inputs:
+            self._check_input(principal, session_id, one)
+        row = await self._row(principal, session_id)
+        if row.status == "cancelled":
+            if all(isinstance(one, CancelRequested) for one in inputs):
+                return row.version
+            raise Conflict(f"session {session_id} was cancelled for good; start a new one")
+        wanted = _without_idle_cancels(inputs, row.status)
+        if not wanted:
+            return row.version
+        return await self._log.append(session_id, wanted, idempotency_key=idempotency_key)
+
+    async def get(self, principal: Principal, session_id: str) -> SessionRow:
+        self._authorize(principal, "session:Read", session_id)
+        return await self._row(principal, session_id)
+
+    async def list(
+        self,
+        principal: Principal,
+        *,
+        status: SessionStatus | None = None,
+        agent: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        authorize(principal, "session:Read", "session/*")
+        check_limit(limit, SESSIONS_LIMIT_MAX)
+        return await self._log.list(principal.tenant, status=status, agent=agent, limit=limit, cursor=cursor)
+
+    async def events(
+        self, principal: Principal, session_id: str, *, after: int = 0, limit: int = 1000
+    ) -> Sequence[Recorded]:
+        """In order, those with a `seq` over `after`."""
+        check_limit(limit, EVENTS_LIMIT_MAX)
+        await self.get(principal, session_id)
+        return await self._log.read(session_id, after=after, limit=limit)
+
+    @asynccontextmanager
+    async def stream(
+        self, principal: Principal, session_id: str, *, after: int = 0
+    ) -> AsyncIterator[AsyncIterator[Item]]:
+        """Facts and live deltas, from the fact after `after` on, without end."""
+        await self.get(principal, session_id)
+        async with merged(self._log, self._live, session_id, after=after) as items:
+            yield items
+
+    def _authorize(self, principal: Principal, action: str, session_id: str) -> None:
+        ids.check("sess", session_id, field="session_id")
+        authorize(principal, action, f"session/{session_id}")
+
+    def _check_input(self, principal: Principal, session_id: str, one: Input) -> None:
+        match one:
+            case UserSpoke():
+                self._authorize(principal, "session:Send", session_id)
+                check_content(one.content)
+            case CancelRequested():
+                self._authorize(principal, "session:Cancel", session_id)
+                check_length(one.reason, REASON_CHARS_MAX, field="reason")
+
+    async def _row(self, principal: Principal, session_id: str) -> SessionRow:
+        return await self._log.get(principal.tenant, session_id)
+
+
+def _spoken(content: Sequence[Text | Media], principal: Principal) -> UserSpoke:
+    spoken = UserSpoke(content=tuple(content), by=principal.id)
+    check_content(spoken.content)
+    return spoken
+
+
+def _without_idle_cancels(inputs: Sequence[Input], status: SessionStatus) -> list[Input]:
+    """There is nothing to stop in a session that rests, unless something is said before."""
+    wanted: list[Input] = []
+    for one in inputs:
+        stops_nothing = isinstance(one, CancelRequested) and one.scope == "turn" and status == "idle"
+        if wanted or not stops_nothing:
+            wanted.append(one)
+    return wanted

@@ -1,0 +1,124 @@
+"""Runtime: one attempt of one tool call, to one fact. When and whether it runs is decide.py's matter.
+
+A failure is an answer for the model. Where the effect can't be repeated and nobody knows whether it happened (time ran out,
+the connection broke), the fact says just that.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from freehold.core.errors import (
+    BadRequest,
+    Forbidden,
+    FreeholdError,
+    Internal,
+    NotFound,
+    RateLimited,
+    TimedOut,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+)
+from freehold.core.messages import Bytes, Media, Text
+from freehold.core.policy import Principal, authorize
+from freehold.core.ports import Clock, ToolOutcome, ToolRun
+from freehold.core.session import ToolFinished, ToolOutcomeUnknown
+from freehold.runtime.calls import Claim
+from freehold.runtime.decide import REPEATABLE, outcome_unknown
+from freehold.runtime.tools import Toolbox
+
+log = logging.getLogger(__name__)
+
+RESULT_TEXT_BYTES_MAX: Final = 128 * 1024
+"""About 32,000 tokens: what a model can still use of one result."""
+RESULT_MEDIA_BYTES_MAX: Final = 4 * 1024 * 1024
+
+HAPPENED_NOT: Final = (BadRequest, Unsupported, Unauthenticated, Forbidden, NotFound, RateLimited)
+"""Errors that say that nothing was done. Any other leaves it open."""
+
+
+async def run_tool(
+    claim: Claim, toolbox: Toolbox, principal: Principal, *, session_id: str, clock: Clock
+) -> ToolFinished | ToolOutcomeUnknown:
+    """Raises nothing but CancelledError."""
+    began_s = clock.monotonic_s()
+    try:
+        outcome = _bounded(await _run(claim, toolbox, principal, session_id=session_id))
+    except TooLarge as error:
+        return _failure(claim, error, _ms_since(began_s, clock))
+    except FreeholdError as error:
+        if isinstance(error, Unavailable):
+            toolbox.distrust(claim.started.tool)
+        if claim.started.effect not in REPEATABLE and not isinstance(error, HAPPENED_NOT):
+            return outcome_unknown(claim.started, str(error))
+        return _failure(claim, error, _ms_since(began_s, clock))
+    except Exception:
+        log.exception("tool.crashed", extra={"session": session_id, "tool": claim.started.tool})
+        if claim.started.effect not in REPEATABLE:
+            return outcome_unknown(claim.started, "it failed inside Freehold")
+        inside = Internal("the tool failed inside Freehold; its log has the details")
+        return _failure(claim, inside, _ms_since(began_s, clock))
+    return ToolFinished(
+        call_id=claim.started.call_id,
+        content=outcome.content,
+        failed=outcome.failed,
+        duration_ms=_ms_since(began_s, clock),
+        cost_pico=outcome.cost_pico,
+    )
+
+
+async def _run(claim: Claim, toolbox: Toolbox, principal: Principal, *, session_id: str) -> ToolOutcome:
+    started = claim.started
+    authorize(principal, "tool:Run", f"tool/{started.tool}/{started.function}")
+    tool, timeout_s = toolbox.find(started.tool)
+    run = ToolRun(
+        function=started.function,
+        arguments=claim.arguments,
+        key=started.key,
+        timeout_s=timeout_s,
+        principal=principal,
+        session_id=session_id,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await tool.run(run)
+    except TimeoutError as error:
+        raise TimedOut(f"no result within {timeout_s:g} s (the tool's timeout_s)") from error
+
+
+def _bounded(outcome: ToolOutcome) -> ToolOutcome:
+    """Raises TooLarge; the tool has run then."""
+    text = sum(len(part.text.encode()) for part in outcome.content if isinstance(part, Text))
+    if text > RESULT_TEXT_BYTES_MAX:
+        raise TooLarge(_too_large(text, RESULT_TEXT_BYTES_MAX, "text"))
+    media = sum(
+        len(part.source.data)
+        for part in outcome.content
+        if isinstance(part, Media) and isinstance(part.source, Bytes)
+    )
+    if media > RESULT_MEDIA_BYTES_MAX:
+        raise TooLarge(_too_large(media, RESULT_MEDIA_BYTES_MAX, "media"))
+    return outcome
+
+
+def _too_large(size: int, size_max: int, what: str) -> str:
+    return (
+        f"it ran, but its result has {size} bytes of {what} and {size_max} is the most that is passed on. "
+        "Ask for less: fewer rows or fields, a narrower filter, a smaller range."
+    )
+
+
+def _failure(claim: Claim, error: FreeholdError, duration_ms: float) -> ToolFinished:
+    return ToolFinished(
+        call_id=claim.started.call_id,
+        content=(Text(f"{error.code}: {error}"),),
+        failed=True,
+        code=error.code,
+        duration_ms=duration_ms,
+    )
+
+
+def _ms_since(began_s: float, clock: Clock) -> float:
+    return round((clock.monotonic_s() - began_s) * 1000, 3)

@@ -1,0 +1,304 @@
+"""Runtime: carries out, for one leased session, what decide.py says: perform, record, and again, until it rests.
+
+What runs can be stopped at any time: by a cancel that someone wrote into the log, by the turn's wall time, or by the worker
+(a lost lease, a stop), which cancels the task. Whatever was recorded holds, and whatever was not is decided again by the next
+one to hold the lease. Whom to serve is not decided here (worker.py).
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
+
+from freehold.core.errors import FreeholdError, Internal
+from freehold.core.messages import ModelRequest, ReasoningSetting, Text
+from freehold.core.policy import Policy, Principal, Statement
+from freehold.core.ports import Clock, Lease, SessionLog
+from freehold.core.resources import Agent, Limits
+from freehold.core.session import ModelFailed, SessionEvent, TurnStarted
+from freehold.runtime.calls import Claim
+from freehold.runtime.decide import (
+    CallModel,
+    FinishTurn,
+    Plan,
+    Rest,
+    RunTools,
+    StartTurn,
+    cost_max_pico,
+    decide,
+    finish,
+    wall_time_ends_at,
+)
+from freehold.runtime.declared import Declarations, DeclaredTool
+from freehold.runtime.journal import Journal, LeaseLost, OnPoint, no_points
+from freehold.runtime.live import Live
+from freehold.runtime.model_step import Asked, Gateway, ModelStep, RetryPolicy
+from freehold.runtime.tool_step import run_tool
+from freehold.runtime.tools import Toolbox, ToolSet
+
+log = logging.getLogger(__name__)
+
+WATCH_AFTER_S: Final = 0.02
+"""What runs longer than this is watched for cancels; watching costs a subscription and a read."""
+WALL_TIME_MARGIN_S: Final = 0.005
+GIVE_UP_TRIES_MAX: Final = 5
+
+
+class Principals(Protocol):
+    async def current(self, tenant: str, principal_id: str) -> Principal:
+        """Who that is now, with the rights of now. Raises Forbidden or Unauthenticated when revoked, expired or gone."""
+        ...
+
+
+class Means(Struct, frozen=True, kw_only=True):
+    """All that a turn works with; the same for every session of a process."""
+
+    log: SessionLog
+    gateway: Gateway
+    declarations: Declarations
+    tools: ToolSet
+    principals: Principals
+    live: Live
+    clock: Clock
+    retries: RetryPolicy = RetryPolicy()
+    on_point: OnPoint = no_points
+
+
+class Outfit(Struct, frozen=True):
+    """What is found out once a turn. The agent acts with its session's creator's rights of now, and only through its tools."""
+
+    agent: Agent
+    toolbox: Toolbox
+    principal: Principal
+
+
+def agent_policy(agent: Agent) -> Policy:
+    tools = tuple(f"tool/{name}/*" for name in agent.tools)
+    model = Statement("Allow", "model:Call", "*")
+    return Policy((model, Statement("Allow", "tool:Run", tools)) if tools else (model,))
+
+
+class SessionRun:
+    """One session under one lease. `stopping` asks it to leave off at the next step's border."""
+
+    def __init__(self, means: Means, lease: Lease, stopping: asyncio.Event) -> None:
+        self._means = means
+        self._lease = lease
+        self._stopping = stopping
+        self._journal = Journal(means.log, lease, means.clock, means.on_point)
+        self._state = self._journal.state
+        self._plan = Plan(lease.session_id, Limits(), {})
+        self._outfit: Outfit | None = None
+        self._borrowed = AsyncExitStack()
+
+    async def run(self) -> bool:
+        """False when the lease is better left to run out: it is lost, or whoever got it next would fare no better.
+
+        Raises only what the database does, and CancelledError.
+        """
+        try:
+            async with self._borrowed:
+                await self._journal.catch_up()
+                found_seq = self._state.seq
+                while not self._stopping.is_set() and await self._step():
+                    pass
+        except LeaseLost as error:
+            log.info("session.lease_lost", extra={"session": self._lease.session_id, "why": str(error)})
+            return False
+        except Exception as error:
+            if isinstance(error, FreeholdError) and error.retryable:
+                raise
+            log.exception("session.crashed", extra={"session": self._lease.session_id})
+            return await self._give_up()
+        if self._state.seq == found_seq and not self._stopping.is_set():
+            log.warning("session.nothing_to_do", extra={"session": self._lease.session_id})
+            return False
+        return True
+
+    async def _step(self) -> bool:
+        """False when there is nothing more to do."""
+        await self._prepare()
+        match decide(self._state, self._plan, self._means.clock.now()):
+            case Rest():
+                return False
+            case StartTurn() as step:
+                await self._put_back()
+                await self._journal.append([TurnStarted(turn=step.turn)])
+            case CallModel():
+                await self._call_model()
+            case RunTools() as step:
+                await self._run_tools(step)
+            case FinishTurn() as step:
+                if await self._journal.append(step.events, exact=True):
+                    await self._put_back()
+        return True
+
+    async def _prepare(self) -> None:
+        """Before a turn's first step. Where the agent can't be set up, that fails the turn as a model failure would."""
+        state = self._state
+        if (
+            self._outfit is not None
+            or not state.in_turn
+            or state.cancel is not None
+            or state.failed is not None
+        ):
+            return
+        try:
+            agent, tools, principal = await self._declared()
+        except FreeholdError as error:
+            if error.retryable:
+                raise
+            await self._fail_to_ask(error)
+            return
+        try:
+            borrowed = self._means.tools.borrow(self._lease.tenant, agent.name, tools)
+            toolbox = await self._borrowed.enter_async_context(borrowed)
+            self._plan = Plan(
+                self._lease.session_id, agent.limits, toolbox.functions, cost_max_pico(agent.limits)
+            )
+        except FreeholdError as error:
+            await self._fail_to_ask(error)
+            return
+        self._outfit = Outfit(agent, toolbox, principal)
+
+    async def _declared(self) -> tuple[Agent, list[DeclaredTool], Principal]:
+        """Raises a retryable error only when the database is away: that is not the turn's fault."""
+        started = self._state.started
+        if started is None:
+            raise Internal("the session's log does not begin with its start")
+        tenant, declarations = self._lease.tenant, self._means.declarations
+        agent = await declarations.agent(tenant, started.agent, started.agent_version)
+        tools = [await declarations.tool(tenant, name) for name in agent.tools]
+        creator = await self._means.principals.current(tenant, started.by)
+        return agent, tools, creator.narrowed("agent", agent.name, agent_policy(agent))
+
+    async def _fail_to_ask(self, error: FreeholdError) -> None:
+        model = (self._state.started and self._state.started.model) or ""
+        failed = ModelFailed(
+            seen_seq=self._state.seq, model=model, code=error.code, message=str(error), attempts=0
+        )
+        await self._journal.append([failed])
+
+    async def _put_back(self) -> None:
+        """The next turn sees tools and rights as they are then."""
+        self._outfit = None
+        await self._borrowed.aclose()
+
+    def _fitted(self) -> Outfit:
+        if self._outfit is None:
+            raise Internal("a step was decided on before the turn was prepared")
+        return self._outfit
+
+    async def _call_model(self) -> None:
+        outfit, means = self._fitted(), self._means
+        asked = Asked(
+            principal=outfit.principal,
+            session_id=self._lease.session_id,
+            agent=outfit.agent.name,
+            rules=outfit.agent.rules,
+        )
+        call = ModelStep(
+            means.gateway, means.live, means.clock, retries=means.retries, asked=asked, state=self._state
+        )
+        means.on_point("model:before")
+        if await self._carry_out([call.run(self._request(outfit))]):
+            means.on_point("model:after")
+            return
+        code, why = (
+            ("cancelled", "cancelled") if self._state.cancel else ("limit_reached", "out of wall time")
+        )
+        if spent := call.stopped(code, f"the call was stopped: {why}"):
+            await self._journal.append([spent])
+
+    def _request(self, outfit: Outfit) -> ModelRequest:
+        agent, started = outfit.agent, self._state.started
+        return ModelRequest(
+            model=(started and started.model) or agent.model,
+            messages=self._state.conversation(),
+            instructions=(Text(agent.instructions),) if agent.instructions else (),
+            tools=outfit.toolbox.specs,
+            reasoning=ReasoningSetting(effort=agent.reasoning_effort) if agent.reasoning_effort else None,
+            tokens_max=agent.tokens_max,
+            temperature=agent.temperature,
+            stream=True,
+        )
+
+    async def _run_tools(self, step: RunTools) -> None:
+        claimed = [claim.started for claim in step.claims]
+        await self._journal.append([*step.answers, *claimed])
+        if step.claims and self._state.cancel is None:
+            await self._carry_out([self._run_tool(claim) for claim in step.claims])
+
+    async def _run_tool(self, claim: Claim) -> SessionEvent:
+        outfit = self._fitted()
+        self._means.on_point("tool:before")
+        event = await run_tool(
+            claim,
+            outfit.toolbox,
+            outfit.principal,
+            session_id=self._lease.session_id,
+            clock=self._means.clock,
+        )
+        self._means.on_point("tool:after")
+        return event
+
+    async def _carry_out(self, effects: Sequence[Coroutine[Any, Any, SessionEvent]]) -> bool:
+        """Runs them side by side and records each as it is done. False when a cancel or the wall time stopped some."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = {group.create_task(effect) for effect in effects}
+                stopped = await self._record_as_done(group, running)
+            late = [task.result() for task in stopped if not task.cancelled()]
+            if late:
+                await self._journal.append(late)
+            return len(late) == len(stopped)
+        except BaseExceptionGroup as together:
+            # One cause at a time: which of several came first is all that the worker acts on.
+            raise together.exceptions[0] from together
+
+    async def _record_as_done(
+        self, group: asyncio.TaskGroup, running: set[asyncio.Task[SessionEvent]]
+    ) -> set[asyncio.Task[SessionEvent]]:
+        """Returns those that it stopped; they may still end with a result."""
+        watcher: asyncio.Task[None] | None = None
+        while running:
+            waiting: set[asyncio.Task[Any]] = {*running, watcher} if watcher else {*running}
+            wait_s = self._time_left_s() if watcher else min(WATCH_AFTER_S, self._time_left_s())
+            done, _ = await asyncio.wait(waiting, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            finished = {task for task in running if task in done}
+            running -= finished
+            if finished:
+                await self._journal.append([task.result() for task in finished])
+            if self._state.cancel is not None or self._time_left_s() <= 0:
+                break
+            if watcher is None and running and not done:
+                watcher = group.create_task(self._journal.cancelled())
+        for task in (*running, *((watcher,) if watcher else ())):
+            task.cancel()
+        return running
+
+    def _time_left_s(self) -> float:
+        """Until the turn's wall time is up; a little more, so that a timer that fires early finds it so."""
+        ends_at = wall_time_ends_at(self._state, self._plan.limits)
+        if ends_at is None:
+            return 0.0
+        return (ends_at - self._means.clock.now()).total_seconds() + WALL_TIME_MARGIN_S
+
+    async def _give_up(self) -> bool:
+        """A fault of ours ends the turn, visibly."""
+        message = "the turn failed inside Freehold; its log has the details. Send a message to go on."
+        for _ in range(GIVE_UP_TRIES_MAX):
+            try:
+                await self._journal.catch_up()
+                events = finish(self._state, "failed", message=message, code="internal").events
+                if await self._journal.append(events, exact=True):
+                    return True
+            except LeaseLost:
+                return False
+            except Exception:
+                log.exception("session.unreadable", extra={"session": self._lease.session_id})
+                return False
+        return False

@@ -1,0 +1,193 @@
+"""Runtime: which sessions this process carries forward. What a session does is turn.py's matter.
+
+Level-triggered: a worker asks the log which sessions want one, whatever became of the worker before. A lease is kept by a
+heartbeat; one that is lost stops its session's work here at once. No fault of one session ends the worker, and a database that
+is away only makes it wait.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from msgspec import Struct
+
+from freehold.core import ids
+from freehold.core.errors import FreeholdError
+from freehold.core.ports import Lease
+from freehold.runtime.turn import Means, SessionRun
+
+log = logging.getLogger(__name__)
+
+BACKOFF_S: Final = 0.2
+BACKOFF_S_MAX: Final = 5.0
+RELEASE_S_MAX: Final = 5.0
+
+
+class WorkerSettings(Struct, frozen=True, kw_only=True):
+    """`lease_s`: how long a dead worker's sessions wait for another. `drain_s`: how long a stop waits for what runs."""
+
+    sessions_max: int = 256
+    lease_s: float = 15.0
+    poll_s: float = 5.0
+    drain_s: float = 10.0
+
+
+DEFAULTS: Final = WorkerSettings()
+
+
+class _Held(Struct):
+    """A session that is carried forward here."""
+
+    lease: Lease
+    task: asyncio.Task[None]
+
+
+class Worker:
+    def __init__(self, means: Means, settings: WorkerSettings = DEFAULTS) -> None:
+        self.owner = ids.new("worker", means.clock)
+        self._means = means
+        self._settings = settings
+        self._held: dict[str, _Held] = {}
+        self._stopping = asyncio.Event()
+        self._look = asyncio.Event()
+        self._renewed_at_s = means.clock.monotonic_s()
+
+    @property
+    def busy_count(self) -> int:
+        return len(self._held)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Works until left; then finishes the steps that run, or hands them back after `drain_s`."""
+        working = asyncio.create_task(self._work(), name="worker")
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            self._look.set()
+            await working
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            beating = group.create_task(self._heartbeat(), name="worker:heartbeat")
+            await self._claim_until_stopped(group)
+            await self._drain()
+            beating.cancel()
+
+    async def _drain(self) -> None:
+        tasks = [held.task for held in self._held.values()]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=self._settings.drain_s)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("worker.drain_cut_short", extra={"worker": self.owner, "sessions": len(late)})
+            await asyncio.wait(late)
+
+    async def _claim_until_stopped(self, group: asyncio.TaskGroup) -> None:
+        backoff_s = BACKOFF_S
+        while not self._stopping.is_set():
+            try:
+                if not await self._claim(group):
+                    await self._wait()
+                backoff_s = BACKOFF_S
+                continue
+            except FreeholdError as error:
+                log.warning("worker.claim_failed", extra={"worker": self.owner, "error": str(error)})
+            except Exception:
+                log.exception("worker.crashed", extra={"worker": self.owner})
+            await _first_of(self._stopping.wait(), asyncio.sleep(backoff_s))
+            backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+
+    async def _claim(self, group: asyncio.TaskGroup) -> bool:
+        """True when there may be more to claim at once."""
+        self._look.clear()
+        room = self._settings.sessions_max - len(self._held)
+        if room <= 0:
+            return False
+        if self._held and self._means.clock.monotonic_s() - self._renewed_at_s > self._settings.lease_s:
+            # The database was away for longer than our leases: ask for them again before somebody (we) claims them.
+            await self._renew()
+        leases = await self._means.log.claim(self.owner, limit=room, lease_s=self._settings.lease_s)
+        for lease in leases:
+            self._begin(group, lease)
+        return len(leases) == room
+
+    def _begin(self, group: asyncio.TaskGroup, lease: Lease) -> None:
+        """Having got a session anew that is still carried forward here means that its old lease is void."""
+        old = self._held.get(lease.session_id)
+        if old is not None:
+            old.task.cancel()
+        task = group.create_task(self._carry(lease), name=f"session:{lease.session_id}")
+        self._held[lease.session_id] = _Held(lease, task)
+
+    async def _wait(self) -> None:
+        """Until there may be work, or room for it."""
+        if len(self._held) >= self._settings.sessions_max:
+            await self._look.wait()
+            return
+        await _first_of(self._look.wait(), self._means.log.wait_for_work(self._settings.poll_s))
+
+    async def _carry(self, lease: Lease) -> None:
+        """The outermost edge of one session's work."""
+        ours = False
+        try:
+            ours = await SessionRun(self._means, lease, self._stopping).run()
+        except asyncio.CancelledError:
+            ours = self._stopping.is_set()
+            raise
+        except FreeholdError as error:
+            log.warning("session.put_off", extra={"session": lease.session_id, "error": str(error)})
+        except Exception:
+            log.exception("session.crashed", extra={"session": lease.session_id})
+        finally:
+            held = self._held.get(lease.session_id)
+            if held is not None and held.lease is lease:
+                del self._held[lease.session_id]
+            if ours:
+                await self._release(lease)
+            self._look.set()
+
+    async def _release(self, lease: Lease) -> None:
+        """A lease that can't be given back runs out by itself."""
+        try:
+            async with asyncio.timeout(RELEASE_S_MAX):
+                await self._means.log.release(lease)
+        except (FreeholdError, TimeoutError) as error:
+            log.warning("session.not_released", extra={"session": lease.session_id, "error": str(error)})
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_s / 3)
+            try:
+                await self._renew()
+            except FreeholdError as error:
+                # Not known to be lost: what runs may go on, since nothing new can start without an append under the lease.
+                log.warning("worker.not_renewed", extra={"worker": self.owner, "error": str(error)})
+
+    async def _renew(self) -> None:
+        asked = dict(self._held)
+        if asked:
+            leases = [held.lease for held in asked.values()]
+            kept = await self._means.log.renew(self.owner, leases, lease_s=self._settings.lease_s)
+            for session_id in asked.keys() - kept:
+                if self._held.get(session_id) is asked[session_id]:
+                    log.warning("session.lease_lost", extra={"session": session_id, "worker": self.owner})
+                    asked[session_id].task.cancel()
+        self._renewed_at_s = self._means.clock.monotonic_s()
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Returns when the first of them is over, with its exception if it has one; the others are cancelled."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
