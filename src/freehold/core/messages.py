@@ -92,13 +92,15 @@ class ToolCall(Struct, frozen=True, tag="tool_call", omit_defaults=True):
     arguments: str
     opaque: Opaque | None = None
     cache: Literal["5m", "1h"] | None = None
+    extra: Extra = {}
 
 
 class ToolResult(Struct, frozen=True, tag="tool_result", omit_defaults=True):
     call_id: str
-    content: "tuple[Text | Media, ...]"
+    content: "tuple[Text | Media | Carried, ...]"
     failed: bool = False
     cache: Literal["5m", "1h"] | None = None
+    extra: Extra = {}
 
 
 class Carried(Struct, frozen=True, tag="carried"):
@@ -245,7 +247,7 @@ class ModelResponse(Struct, frozen=True, omit_defaults=True, kw_only=True):
         return tuple(part for part in self.content if isinstance(part, ToolCall))
 
 
-def text_of(parts: "tuple[Part, ...] | tuple[AnswerPart, ...] | tuple[Text | Media, ...]") -> str:
+def text_of(parts: tuple[Part, ...] | tuple[AnswerPart, ...]) -> str:
     return "".join(part.text for part in parts if isinstance(part, Text))
 
 

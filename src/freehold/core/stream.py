@@ -62,8 +62,11 @@ class OpaqueSet(Struct, frozen=True, tag="opaque_set"):
     opaque: Opaque
 
 
-class PartFinished(Struct, frozen=True, tag="part_finished"):
+class PartFinished(Struct, frozen=True, tag="part_finished", omit_defaults=True):
+    """`extra` is what the vendor said of a Text part while it came (its citations); it joins the part's own."""
+
     index: int
+    extra: Extra = {}
 
 
 class UsageReported(Struct, frozen=True, tag="usage_reported"):
@@ -128,6 +131,7 @@ class Folding:
         "_id",
         "_model",
         "_opaque",
+        "_part_extra",
         "_parts",
         "_pieces",
         "_usage",
@@ -141,6 +145,7 @@ class Folding:
         self._parts: dict[int, AnswerPart] = {}
         self._pieces: dict[int, list[str]] = {}
         self._opaque: dict[int, Opaque] = {}
+        self._part_extra: dict[int, Extra] = {}
         self._usage = Usage()
         self._finished: Finished | None = None
         self.first_part_seen = False
@@ -171,7 +176,8 @@ class Folding:
             case Finished():
                 self._finished = event
             case PartFinished():
-                pass
+                if event.extra:
+                    self._part_extra[event.index] = event.extra
 
     def response(self) -> ModelResponse:
         """The whole answer. Raises BrokenOff when `Finished` has not come."""
@@ -198,8 +204,11 @@ class Folding:
         added = "".join(self._pieces.get(index, ()))
         opaque = self._opaque.get(index)
         match part:
-            case Text() | Refusal():
-                return structs.replace(part, text=part.text + added) if added else part
+            case Text():
+                extra = _merged(part.extra, self._part_extra.get(index, {}))
+                return Text(part.text + added, part.cache, extra)
+            case Refusal():
+                return Refusal(part.text + added)
             case Reasoning():
                 return Reasoning(part.text + added, opaque or part.opaque)
             case ToolCall():
