@@ -1,0 +1,168 @@
+"""A turn as it happens, for people: every step with what it did, how long it took and what it cost; the answer as it comes.
+
+Reads the sessions API's events (with previews and `freehold.*`); the same code shows a live turn and one of long ago.
+"""
+
+from typing import Any, Final
+
+from msgspec import Struct, field
+from rich.markup import escape
+
+from freehold.cli._output import Output, seconds, short
+from freehold.client import StreamedEvent
+
+ARGUMENTS_WIDTH: Final = 100
+RESULT_WIDTH: Final = 100
+
+
+class Totals(Struct):
+    """Of what was shown."""
+
+    model_calls: int = 0
+    tool_runs: int = 0
+    failed_tool_runs: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_pico: int = 0
+    duration_ms: float = 0.0
+    unpriced: bool = False
+
+
+class Ended(Struct):
+    """How the turn ended: `outcome` as in the log (`completed`, `limit_reached`, `failed`, `cancelled`, `refused`)."""
+
+    outcome: str
+    message: str
+
+
+class Transcript(Struct):
+    """Feed it events; it prints. `asked_rules` becomes true when an answer came from no language model."""
+
+    output: Output
+    show_user: bool = False
+    totals: Totals = field(default_factory=Totals)
+    asked_rules: bool = False
+    error: str = ""
+    _names: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    _shown_previews: dict[str, str] = field(default_factory=dict)
+    _mid_line: bool = False
+
+    def feed(self, event: StreamedEvent) -> Ended | None:
+        """Returns how the turn ended, when it did."""
+        body = event.body
+        match event.type:
+            case "event_delta":
+                self._preview(body)
+            case "event_start" if body["event"]["id"] in self._shown_previews:
+                self._again(body["event"]["id"])
+            case "agent.message":
+                self._message(body)
+            case "agent.tool_use":
+                self._names[body["id"]] = (body["name"], body["input"])
+            case "agent.tool_result":
+                self._result(body)
+            case "span.model_request_end":
+                self._model_call(body)
+            case "user.message" if self.show_user:
+                self._line(f"\n[bold]› {escape(_text(body['content']))}[/bold]")
+            case "session.error":
+                self.error = body["error"]["message"]
+            case "session.status_idle" | "session.status_terminated":
+                self._end_line()
+                return Ended(body["freehold"]["outcome"], body["freehold"]["message"] or self.error)
+            case _:
+                pass
+        return None
+
+    def summary(self) -> str:
+        totals = self.totals
+        money = f"${totals.cost_pico / 10**12:.6f}".rstrip("0").rstrip(".") if totals.cost_pico else "$0"
+        parts = [
+            f"{totals.model_calls} model {'call' if totals.model_calls == 1 else 'calls'}",
+            f"{totals.tool_runs} tool {'run' if totals.tool_runs == 1 else 'runs'}",
+            f"{totals.input_tokens:,} + {totals.output_tokens:,} tokens",
+            f"{money}{' and calls without a known price' if totals.unpriced else ''}",
+        ]
+        return " · ".join(parts)
+
+    def _preview(self, body: dict[str, Any]) -> None:
+        text = body["delta"]["content"].get("text", "")
+        event_id = body["event_id"]
+        if event_id not in self._shown_previews:
+            self._line("")
+        self._shown_previews[event_id] = self._shown_previews.get(event_id, "") + text
+        self._write(text)
+
+    def _again(self, event_id: str) -> None:
+        """The answer broke off and begins anew: what was shown of it no longer counts."""
+        if self._shown_previews.pop(event_id):
+            self._line("[dim](the answer broke off; it is being asked for again)[/dim]")
+
+    def _message(self, body: dict[str, Any]) -> None:
+        """What the preview left out is written; where it was something else, all of it."""
+        text = _text(body["content"])
+        shown = self._shown_previews.pop(body["id"], None)
+        if shown is None or not text.startswith(shown):
+            self._line("")
+            self._write(text)
+        else:
+            self._write(text[len(shown) :])
+        self._end_line()
+
+    def _result(self, body: dict[str, Any]) -> None:
+        name, arguments = self._names.get(body["tool_use_id"], ("tool", {}))
+        extra = body.get("freehold") or {}
+        failed = bool(body.get("is_error"))
+        self.totals.tool_runs += 1
+        self.totals.failed_tool_runs += failed
+        duration, cost = extra.get("duration_ms", 0.0), extra.get("cost") or {}
+        self.totals.cost_pico += cost.get("pico", 0)
+        mark = "[red]✗[/red]" if failed else "[green]●[/green]"
+        spent = f"{seconds(duration)}  {cost.get('shown', '$0')}"
+        self._line(f"  {mark} [bold]{escape(name)}[/bold] [dim]{spent}[/dim]")
+        self._line(f"      [cyan]{escape(short(arguments, width=ARGUMENTS_WIDTH))}[/cyan]")
+        text = " ".join(block.get("text", f"({block['type']})") for block in body.get("content") or [])
+        style = "red" if failed else "dim"
+        self._line(f"      [{style}]{escape(short(text, width=RESULT_WIDTH))}[/{style}]")
+
+    def _model_call(self, body: dict[str, Any]) -> None:
+        usage, extra = body["model_usage"], body["freehold"]
+        tokens_in = (
+            usage["input_tokens"] + usage["cache_read_input_tokens"] + usage["cache_creation_input_tokens"]
+        )
+        totals = self.totals
+        totals.model_calls += 1
+        totals.input_tokens += tokens_in
+        totals.output_tokens += usage["output_tokens"]
+        totals.duration_ms += extra.get("duration_ms") or 0.0
+        cost = extra.get("cost")
+        totals.cost_pico += cost["pico"] if cost else 0
+        totals.unpriced = totals.unpriced or cost is None
+        served = extra.get("served_by") or extra.get("model") or "model"
+        self.asked_rules = self.asked_rules or served.startswith("rules/")
+        spent = (
+            f"{tokens_in} + {usage['output_tokens']} tokens  " if tokens_in or usage["output_tokens"] else ""
+        )
+        price = cost["shown"] if cost else "price unknown"
+        mark = "[red]✗[/red]" if body.get("is_error") else "[blue]◆[/blue]"
+        self._line(
+            f"  {mark} {escape(served)} [dim]{seconds(extra.get('duration_ms') or 0)}  {spent}{price}[/dim]"
+        )
+
+    def _write(self, text: str) -> None:
+        if text and not self.output.as_json:
+            self.output.out.print(escape(text), end="")
+            self._mid_line = not text.endswith("\n")
+
+    def _line(self, text: str) -> None:
+        self._end_line()
+        self.output.say(text)
+
+    def _end_line(self) -> None:
+        if self._mid_line:
+            self.output.say("")
+            self._mid_line = False
+
+
+def _text(content: list[dict[str, Any]]) -> str:
+    return "".join(block.get("text", "") for block in content)

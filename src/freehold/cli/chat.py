@@ -1,0 +1,131 @@
+"""`freehold chat AGENT [MESSAGE]`: one question, or a conversation; always in a session that can be taken up again."""
+
+import secrets
+import sys
+from typing import Any
+
+import click
+
+from freehold.cli._connection import Settings, connected, json_option, settings
+from freehold.cli._transcript import Ended, Transcript
+from freehold.client import Client
+
+RULES_NOTE = (
+    "No language model was asked: the answer was composed by declared rules. "
+    "Set OPENAI_API_KEY or ANTHROPIC_API_KEY, start a local model server, or give --model provider/name."
+)
+
+
+@click.command()
+@click.argument("agent")
+@click.argument("message", required=False)
+@click.option("--session", "session_id", metavar="ID", help="Go on in a session instead of beginning one.")
+@click.option("--continue", "go_on", is_flag=True, help="Go on in the newest session with this agent.")
+@click.option(
+    "--model", metavar="MODEL", help="provider/name, instead of the agent's own (new sessions only)."
+)
+@click.option("--title", default="", help="Title of a new session.")
+@json_option
+@click.pass_context
+def chat(
+    ctx: click.Context,
+    *,
+    agent: str,
+    message: str | None,
+    session_id: str | None,
+    go_on: bool,
+    model: str | None,
+    title: str,
+    as_json: bool,
+) -> int:
+    """Talk with AGENT.
+
+    With MESSAGE, ask it and print the answer; without, read messages from the terminal (or one from a pipe).
+
+    \b
+      freehold chat retail-inventory "What is on its way to Rotterdam?"
+      freehold chat retail-inventory --continue "And to Hamburg?"
+    """
+    chosen = settings(ctx)
+    if session_id and go_on:
+        raise click.UsageError("give --session or --continue, not both")
+    if model and (session_id or go_on):
+        raise click.UsageError("--model is chosen when a session begins; leave out --session and --continue")
+    with connected(chosen) as client:
+        if go_on:
+            session_id = newest_session(client, agent)
+        if session_id is None:
+            session_id = begin(client, agent, model=model, title=title)
+        if message is not None:
+            return ask(client, chosen, session_id, message)
+        if not sys.stdin.isatty():
+            return ask(client, chosen, session_id, sys.stdin.read())
+        return _converse(client, chosen, session_id)
+
+
+def begin(client: Client, agent: str, *, model: str | None = None, title: str = "") -> str:
+    body: dict[str, Any] = {"agent": agent, "title": title}
+    if model:
+        body["freehold"] = {"model": model}
+    created: str = client.request("POST", "/v1/sessions", body=body, idempotency_key=secrets.token_hex(16))[
+        "id"
+    ]
+    return created
+
+
+def newest_session(client: Client, agent: str) -> str:
+    for session in client.pages("/v1/sessions", query={"agent_id": agent, "limit": 1}, limit=1):
+        newest: str = session["id"]
+        return newest
+    raise click.UsageError(f"there is no session with {agent} yet; leave out --continue")
+
+
+def ask(client: Client, chosen: Settings, session_id: str, message: str) -> int:
+    """Sends and shows until the turn ends. Returns an exit code: 0 only when the turn was completed."""
+    body = {"events": [{"type": "user.message", "content": [{"type": "text", "text": message}]}]}
+    sent = client.request(
+        "POST", f"/v1/sessions/{session_id}/events", body=body, idempotency_key=secrets.token_hex(16)
+    )
+    ended, transcript = follow(client, chosen, session_id, after=sent["data"][0]["freehold"]["cursor"])
+    report(chosen, session_id, ended, transcript)
+    return 0 if ended.outcome == "completed" else 1
+
+
+def follow(client: Client, chosen: Settings, session_id: str, *, after: str) -> tuple[Ended, Transcript]:
+    """Shows what comes behind `after` until the turn ends. Ctrl-C leaves; the turn goes on where the server does."""
+    transcript = Transcript(chosen.output)
+    query = {"event_deltas[]": ["agent.message"], "include": "freehold"}
+    for event in client.stream(f"/v1/sessions/{session_id}/events/stream", query=query, after=after):
+        if chosen.output.as_json and event.cursor is not None:
+            chosen.output.json_line(event.body)
+        ended = transcript.feed(event)
+        if ended is not None:
+            return ended, transcript
+    raise AssertionError("a stream of events ends only with its caller")
+
+
+def report(chosen: Settings, session_id: str, ended: Ended, transcript: Transcript) -> None:
+    if chosen.output.as_json:
+        return
+    chosen.output.say(f"\n[dim]{transcript.summary()} · {session_id}[/dim]")
+    if transcript.asked_rules:
+        chosen.output.say(f"[yellow]{RULES_NOTE}[/yellow]")
+    if ended.outcome != "completed":
+        chosen.output.error(
+            ended.outcome, f"the turn ended: {ended.outcome.replace('_', ' ')}. {ended.message}".strip()
+        )
+
+
+def _converse(client: Client, chosen: Settings, session_id: str) -> int:
+    chosen.output.say(f"[dim]{session_id} · empty line or Ctrl-D ends; the session stays[/dim]")
+    code = 0
+    while True:
+        try:
+            message = click.prompt(
+                click.style("›", bold=True), prompt_suffix=" ", default="", show_default=False
+            )
+        except click.exceptions.Abort:
+            return code
+        if not message.strip():
+            return code
+        code = ask(client, chosen, session_id, message)

@@ -1,0 +1,79 @@
+"""`freehold data`: put data where agents can read it: key-value tables and objects."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import click
+
+from freehold.cli._connection import connected, json_option, settings
+from freehold.client import Client
+
+ITEMS_PER_REQUEST: Final = 5_000
+FILES_MAX: Final = 200_000
+
+
+@click.group()
+def data() -> None:
+    """Put data where agents can read it: tables and objects."""
+
+
+@data.command("put-items")
+@click.argument("table")
+@click.argument("file", type=click.File("rb"))
+@json_option
+@click.pass_context
+def put_items(ctx: click.Context, *, table: str, file: "click.utils.LazyFile", as_json: bool) -> None:
+    """Write the lines of FILE ({"key": ..., "value": ...}) into TABLE; - reads standard input."""
+    chosen = settings(ctx)
+    with connected(chosen) as client:
+        count = upload_items(client, table, iter(file))
+    if chosen.output.as_json:
+        chosen.output.json({"count": count})
+    chosen.output.say(f"{count:,} items written to {table}")
+
+
+@data.command("put-objects")
+@click.argument("prefix")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@json_option
+@click.pass_context
+def put_objects(ctx: click.Context, *, prefix: str, folder: Path, as_json: bool) -> None:
+    """Write every file below FOLDER as an object PREFIX/path."""
+    chosen = settings(ctx)
+    with connected(chosen) as client:
+        count = upload_objects(client, prefix, folder)
+    if chosen.output.as_json:
+        chosen.output.json({"count": count})
+    chosen.output.say(f"{count:,} objects written below {prefix}")
+
+
+def upload_items(client: Client, table: str, lines: Iterator[bytes]) -> int:
+    count, batch = 0, list[bytes]()
+    for line in lines:
+        batch.append(line.rstrip(b"\n"))
+        if len(batch) == ITEMS_PER_REQUEST:
+            count += _put(client, table, batch)
+            batch = []
+    return count + (_put(client, table, batch) if batch else 0)
+
+
+def _put(client: Client, table: str, batch: list[bytes]) -> int:
+    written: int = client.request(
+        "PUT", f"/v1/tables/{quote(table, safe='')}/items", content=b"\n".join(batch)
+    )["count"]
+    return written
+
+
+def upload_objects(client: Client, prefix: str, folder: Path) -> int:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if len(files) > FILES_MAX:
+        raise click.UsageError(
+            f"{folder} holds {len(files):,} files; {FILES_MAX:,} at most go in one command"
+        )
+    base = prefix.strip("/")
+    for path in files:
+        key = "/".join(part for part in (base, path.relative_to(folder).as_posix()) if part)
+        client.request("PUT", f"/v1/objects/{quote(key)}", content=path.read_bytes())
+    return len(files)

@@ -1,0 +1,83 @@
+"""`freehold get` and `freehold describe`: declared resources."""
+
+from typing import Any
+
+import click
+import yaml
+
+from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._output import ago
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.option("--archived", is_flag=True, help="Also those that were taken out of use.")
+@json_option
+@click.pass_context
+def get(ctx: click.Context, *, kind: str | None, archived: bool, as_json: bool) -> None:
+    """List resources: all, or those of one KIND (agents, tools, rules, providers)."""
+    chosen = settings(ctx)
+    with connected(chosen) as client:
+        query = {"kind": kind, "include_archived": "true" if archived else None}
+        found = client.request("GET", "/v1/resources", query=query)["data"]
+    if chosen.output.as_json:
+        chosen.output.json(found)
+        return
+    rows = [
+        (one["kind"], one["name"], str(one["version"]), _about(one["resource"]), ago(one["updated_at"]))
+        for one in found
+    ]
+    chosen.output.table(
+        ("KIND", "NAME", "VERSION", "ABOUT", "CHANGED"),
+        rows,
+        empty="Nothing is declared yet: freehold apply FILE",
+    )
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name")
+@click.option("--version", type=int, help="Not the newest, but this one.")
+@click.option("--versions", is_flag=True, help="List every version instead.")
+@json_option
+@click.pass_context
+def describe(
+    ctx: click.Context, *, kind: str, name: str, version: int | None, versions: bool, as_json: bool
+) -> None:
+    """Show one resource whole, as a template that would declare it."""
+    chosen = settings(ctx)
+    output = chosen.output
+    with connected(chosen) as client:
+        path = f"/v1/resources/{kind}/{name}"
+        if versions:
+            found = client.request("GET", f"{path}/versions")["data"]
+            if output.as_json:
+                output.json(found)
+                return
+            rows = [(str(one["version"]), one["created_by"], one["created_at"]) for one in found]
+            output.table(("VERSION", "BY", "AT"), rows, empty="No versions.")
+            return
+        one = client.request("GET", path, query={"version": version})
+    if output.as_json:
+        output.json(one)
+        return
+    output.say(
+        f"[dim]# {one['kind']} {one['name']}, version {one['version']}, by {one['created_by']} at {one['created_at']}[/dim]"
+    )
+    output.out.print(
+        yaml.safe_dump(one["resource"], sort_keys=False, allow_unicode=True, width=110), markup=False, end=""
+    )
+
+
+def _about(resource: dict[str, Any]) -> str:
+    match resource["kind"]:
+        case "agent":
+            return f"{resource.get('model', 'auto')}; tools: {', '.join(resource.get('tools', ())) or 'none'}"
+        case "tool" | "provider":
+            return (
+                f"{resource['type']}{': ' + resource['description'] if resource.get('description') else ''}"[
+                    :80
+                ]
+            )
+        case _:
+            return f"{len(resource.get('rules', ()))} rules"

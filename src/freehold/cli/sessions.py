@@ -1,0 +1,155 @@
+"""`freehold sessions`: what runs and what ran: list, show, tail, cancel."""
+
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._output import ago
+from freehold.cli._transcript import Transcript
+from freehold.client import StreamedEvent
+
+
+@click.group()
+def sessions() -> None:
+    """List, show, follow and cancel sessions."""
+
+
+@sessions.command("list")
+@click.option("--status", type=click.Choice(["idle", "running", "terminated"]), help="Only those.")
+@click.option("--agent", metavar="NAME", help="Only sessions with this agent.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@json_option
+@click.pass_context
+def list_sessions(
+    ctx: click.Context, *, status: str | None, agent: str | None, limit: int, as_json: bool
+) -> None:
+    """Sessions, newest first."""
+    chosen = settings(ctx)
+    query = {"statuses[]": status, "agent_id": agent, "limit": min(limit, 100)}
+    with connected(chosen) as client:
+        found = list(client.pages("/v1/sessions", query=query, limit=limit))
+    if chosen.output.as_json:
+        chosen.output.json(found)
+        return
+    rows = [
+        (
+            one["id"],
+            one["agent"]["name"],
+            one["status"],
+            str(one["freehold"]["version"]),
+            one["freehold"]["cost"]["shown"],
+            ago(one["updated_at"]),
+            one["title"] or "",
+        )
+        for one in found
+    ]
+    chosen.output.table(
+        ("SESSION", "AGENT", "STATUS", "EVENTS", "COST", "CHANGED", "TITLE"), rows, empty="No sessions yet."
+    )
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.option(
+    "--log",
+    "log_only",
+    is_flag=True,
+    help="Every event of the log, a line each, instead of the conversation.",
+)
+@json_option
+@click.pass_context
+def show(ctx: click.Context, *, session_id: str, log_only: bool, as_json: bool) -> None:
+    """Show a session: what was said and done, how long it took and what it cost."""
+    chosen = settings(ctx)
+    output = chosen.output
+    with connected(chosen) as client:
+        session = client.request("GET", f"/v1/sessions/{session_id}")
+        events = list(
+            client.pages(f"/v1/sessions/{session_id}/events", query={"include": "freehold", "limit": 1000})
+        )
+    if output.as_json:
+        output.json({"session": session, "events": events})
+        return
+    agent, ours = session["agent"], session["freehold"]
+    output.say(f"[bold]{session_id}[/bold]  {escape(session['title'] or '')}")
+    output.say(
+        f"[dim]{agent['name']} version {agent['version']} · {session['status']} · {ours['version']} events · {ours['cost']['shown']}[/dim]"
+    )
+    if log_only:
+        for event in events:
+            output.say(
+                f"[dim]{event['freehold']['cursor']:>7}  {event['processed_at'][11:23]}[/dim]  {_line(event)}"
+            )
+        return
+    transcript = Transcript(output, show_user=True)
+    for event in events:
+        ended = transcript.feed(StreamedEvent(event["freehold"]["cursor"], event["type"], event))
+        if ended is not None and ended.outcome != "completed":
+            output.say(f"  [yellow]{escape(ended.outcome)}: {escape(ended.message)}[/yellow]")
+    output.say(f"\n[dim]{transcript.summary()}[/dim]")
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.option(
+    "--after",
+    metavar="CURSOR",
+    help="Begin behind this event; 0 is from the first. Default: what comes from now on.",
+)
+@json_option
+@click.pass_context
+def tail(ctx: click.Context, *, session_id: str, after: str | None, as_json: bool) -> None:
+    """Follow a session's events as they come; Ctrl-C ends."""
+    chosen = settings(ctx)
+    with connected(chosen) as client:
+        if after is None:
+            after = str(client.request("GET", f"/v1/sessions/{session_id}")["freehold"]["version"])
+        for event in client.stream(
+            f"/v1/sessions/{session_id}/events/stream", query={"include": "freehold"}, after=after
+        ):
+            if chosen.output.as_json:
+                chosen.output.json_line(event.body)
+            else:
+                chosen.output.say(f"[dim]{event.cursor or '':>7}[/dim]  {_line(event.body)}")
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.option("--turn", is_flag=True, help="Only stop the turn that runs; the session can go on.")
+@click.option("--reason", default="", help="Why; stands in the log.")
+@json_option
+@click.pass_context
+def cancel(ctx: click.Context, *, session_id: str, turn: bool, reason: str, as_json: bool) -> None:
+    """Stop a session for good (or, with --turn, what it is doing)."""
+    chosen = settings(ctx)
+    with connected(chosen) as client:
+        body = {"scope": "turn" if turn else "session", "reason": reason}
+        session = client.request("POST", f"/v1/sessions/{session_id}/cancel", body=body)
+    if chosen.output.as_json:
+        chosen.output.json(session)
+    chosen.output.say(f"cancelled the {'turn' if turn else 'session'} {session_id}")
+
+
+def _line(event: dict[str, Any]) -> str:
+    """One event in one line, with rich's markup."""
+    kind = event["type"]
+    ours = event.get("freehold") or {}
+    match kind:
+        case "user.message" | "agent.message":
+            text = " ".join(block.get("text", "") for block in event["content"])
+            detail = " ".join(text.split())[:100]
+        case "agent.tool_use":
+            detail = f"{event['name']} {event['input']}"[:100]
+        case "freehold.tool_started":
+            detail = f"{event['function']} attempt {event['attempt']}, {event['effect']}, key {event['idempotency_key']}"
+        case "agent.tool_result":
+            detail = f"{'failed' if event['is_error'] else 'ok'} in {ours.get('duration_ms', 0):.0f} ms"
+        case "span.model_request_end":
+            detail = f"{ours.get('served_by') or ours.get('model')} in {ours.get('duration_ms', 0):.0f} ms"
+        case "session.status_idle" | "session.status_terminated":
+            detail = ours.get("outcome", "")
+        case _:
+            detail = ""
+    return f"[bold]{kind}[/bold] {escape(detail)}"
