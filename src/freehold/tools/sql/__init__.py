@@ -138,7 +138,7 @@ def _away(tool: Tool, error: BaseException) -> FreeholdError:
 def _functions(
     tool: Tool, config: Config, pool: "asyncpg.Pool[asyncpg.Record]", schema: Schema
 ) -> list[Function]:
-    async def query(asked: Query, run: ToolRun) -> ToolOutcome:
+    async def query(asked: Query, _: ToolRun) -> ToolOutcome:
         if refusal := _refusal(asked.sql):
             return answer({"error": refusal}, failed=True)
         try:
@@ -150,7 +150,7 @@ def _functions(
         except (OSError, asyncpg.InterfaceError) as error:
             raise _away(tool, error) from error
 
-    async def describe(asked: Describe, run: ToolRun) -> ToolOutcome:
+    async def describe(asked: Describe, _: ToolRun) -> ToolOutcome:
         return (
             answer({"schema": schema.told(asked.tables)})
             if asked.tables
