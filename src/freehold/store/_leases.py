@@ -4,6 +4,7 @@
 
 A lease moves `due_at` to its end, releasing moves it back to now: a worker that died is found by the same look as a session
 that never had one, so there is no event about a dead worker that could be lost. Time is the database's clock alone.
+Claiming and releasing both begin a new epoch: an append under a lease needs to name its epoch, nothing else.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ RETURNING s.id
 
 _RELEASE: Final = f"""
 WITH freed AS (
-    UPDATE sessions SET owner = NULL, due_at = now()
+    UPDATE sessions SET owner = NULL, epoch = epoch + 1, due_at = now()
     WHERE id = $1 AND tenant = $2 AND owner = $3 AND epoch = $4
     RETURNING status
 )

@@ -98,7 +98,8 @@ class Writer:
                 if not self._waiting.count:
                     self._wanted.clear()
                     await self._wanted.wait()
-                    await asyncio.sleep(0)  # What becomes ready in the same tick joins the batch.
+                # What becomes ready in the same tick joins the batch, also who was just told of the last one and goes on.
+                await asyncio.sleep(0)
                 creates = self._waiting.next_creates()
                 if creates:
                     await self._write_creates(creates)

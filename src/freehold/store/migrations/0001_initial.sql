@@ -35,7 +35,7 @@ CREATE TABLE sessions (
 );
 COMMENT ON TABLE sessions IS 'One row a session: a projection of its log (events) for lists and for workers. Only an append changes it, and a lease.';
 COMMENT ON COLUMN sessions.version IS 'Number of events in the log, and the seq of the last one.';
-COMMENT ON COLUMN sessions.epoch IS 'Fencing token: grows by one with every claim. An append under a lease must name the current one.';
+COMMENT ON COLUMN sessions.epoch IS 'Fencing token: grows with every claim and release. An append under a lease must name the current one.';
 COMMENT ON COLUMN sessions.owner IS 'The worker that holds the lease. NULL: nobody.';
 COMMENT ON COLUMN sessions.due_at IS 'A worker may claim a running session from this time on: when its lease runs out, or since when it waits.';
 
