@@ -160,6 +160,13 @@ class TestOnAServerOfYours:
         async with connected(retail.owner) as owner:
             assert await owner.fetchval("SELECT 1") == 1
 
+    async def test_a_refused_password_of_ours_is_told_from_one_of_theirs(
+        self, postgres_server: EmbeddedServer, tmp_path: Path
+    ):
+        wrong = postgres_server.dsn().replace("@/", "x@/")
+        with pytest.raises(Unavailable, match="DATABASE_URL"):
+            await Databases(wrong, Passwords(tmp_path / "passwords.json")).ensure("retail")
+
     async def test_a_server_that_is_away_is_called_so(self, tmp_path: Path):
         url = f"postgresql://freehold:x@/freehold?host={tmp_path}&port=5432"
         with pytest.raises(Unavailable, match="cannot be reached"):

@@ -302,6 +302,17 @@ class TestFoldersAndUsers:
         finally:
             aside.rename(passwords)
 
+    async def test_a_password_file_of_another_database_is_named(self, made: Path):
+        passwords = made / "postgres-passwords.json"
+        right = passwords.read_text()
+        try:
+            passwords.write_text('{"postgres": "wrong"}')
+            with pytest.raises(Unavailable, match=r"does not accept the password.*postgres-passwords\.json"):
+                async with embedded(made):
+                    pass
+        finally:
+            passwords.write_text(right)
+
     async def test_a_postgres_that_cannot_start_gives_its_last_words_as_detail(self, made: Path):
         with pytest.raises(Unavailable, match="did not start") as caught:
             async with embedded(made, settings={"shared_buffers": "plenty"}):

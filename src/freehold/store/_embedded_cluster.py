@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,14 @@ from freehold.store._embedded_binaries import (
     identity_for,
     installed_binaries,
 )
-from freehold.store._embedded_process import Cluster, data_address, evict, runnable_at_once, start_error
+from freehold.store._embedded_process import (
+    POLL_S,
+    Cluster,
+    data_address,
+    evict,
+    runnable_at_once,
+    start_error,
+)
 from freehold.store._passwords import Passwords, sync_folder
 from freehold.store.data_folder import folder_error
 
@@ -33,6 +41,7 @@ SUPERUSER = "postgres"
 FREE_BYTES_MIN = 128 * 1024 * 1024
 """A fresh cluster takes 47 MB."""
 INIT_S_MAX = 120.0
+SWEEP_S_MAX = 5.0
 
 _FRESH_PREFIX = f"{CLUSTER_NAME}.new-"
 _HBA = "# Only over the socket in Freehold's private folder, and only with a password.\nlocal all all scram-sha-256\n"
@@ -64,7 +73,7 @@ def prepare(folder: Path, passwords: Passwords) -> Cluster:
     identity = identity_for(path)
     try:
         for rubbish in folder.glob(f"{_FRESH_PREFIX}*"):
-            shutil.rmtree(rubbish, ignore_errors=True)
+            _remove(rubbish)
         if not path.exists() or not any(path.iterdir()):
             _initialise(folder, path, binaries, identity, passwords.ensure(SUPERUSER))
         _check_version(path)
@@ -76,6 +85,14 @@ def prepare(folder: Path, passwords: Passwords) -> Cluster:
     except OSError as error:
         raise _explained(folder, identity, error) from error
     return Cluster(folder, path, binaries, identity)
+
+
+def _remove(rubbish: Path) -> None:
+    """Also while the `initdb` of a killed Freehold still writes there: it gives up once its files vanish."""
+    deadline = time.monotonic() + SWEEP_S_MAX
+    while rubbish.exists() and time.monotonic() < deadline:
+        shutil.rmtree(rubbish, ignore_errors=True)
+        time.sleep(POLL_S)
 
 
 def _initialise(

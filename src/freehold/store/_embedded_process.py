@@ -71,27 +71,32 @@ class Cluster:
 
     def start(self, settings: Mapping[str, str]) -> "Process":
         """Returns at once; PostgreSQL is ready when `Process.ready` says so."""
-        uid, gid = (self.identity.uid, self.identity.gid) if self.identity else (-1, -1)
+        run = None
         try:
-            run = _new_run_folder(uid, gid)
-            postgres = runnable(self.binaries, run, self.identity).postgres
-            # The run folder's name in every process's title is how `evict` knows them.
-            named = {"unix_socket_directories": str(run), "cluster_name": run.name}
-            arguments = [f"--{name}={value}" for name, value in {**HELD, **settings, **named}.items()]
-            guard = [sys.executable, "-I", "-S", guard_program.__file__]
-            guard += [str(self.folder / LOG_NAME), str(run), str(uid), str(gid)]
-            popen = subprocess.Popen(  # noqa: S603 - our own programs and options
-                [*guard, str(postgres), "-D", data_address(self.path, self.identity), *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=self.path,
-                env={},
-                start_new_session=True,  # Ctrl-C is for Freehold, which stops PostgreSQL when it is done with it.
-            )
+            run = _new_run_folder(self.identity)
+            return Process(self, run, self._guarded(run, settings))
         except OSError as error:
+            if run:
+                shutil.rmtree(run, ignore_errors=True)
             raise Unavailable(f"PostgreSQL could not be started: {error}.", detail=str(error)) from error
-        return Process(self, run, popen)
+
+    def _guarded(self, run: Path, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        uid, gid = (self.identity.uid, self.identity.gid) if self.identity else (-1, -1)
+        postgres = runnable(self.binaries, run, self.identity).postgres
+        # The run folder's name in every process's title is how `evict` knows them.
+        named = {"unix_socket_directories": str(run), "cluster_name": run.name}
+        arguments = [f"--{name}={value}" for name, value in {**HELD, **settings, **named}.items()]
+        guard = [sys.executable, "-I", "-S", guard_program.__file__]
+        guard += [str(self.folder / LOG_NAME), str(run), str(uid), str(gid)]
+        return subprocess.Popen(  # noqa: S603 - our own programs and options
+            [*guard, str(postgres), "-D", data_address(self.path, self.identity), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self.path,
+            env={},
+            start_new_session=True,  # Ctrl-C is for Freehold, which stops PostgreSQL when it is done with it.
+        )
 
 
 class Process:
@@ -131,18 +136,18 @@ def data_address(path: Path, identity: Identity | None) -> str:
 
 def runnable(binaries: Binaries, run: Path, identity: Identity | None) -> Binaries:
     """The programs where the user that shall run them can reach them, which may be a copy in the run folder."""
-    return binaries.copied_to(run) if _out_of_reach(binaries, identity) else binaries
+    return binaries if identity is None or binaries.reachable_by_others() else binaries.copied_to(run)
 
 
 @contextmanager
 def runnable_at_once(binaries: Binaries, identity: Identity | None) -> Iterator[Binaries]:
     """The same for a program that runs before there is a run folder, and ends before the block does."""
-    if not _out_of_reach(binaries, identity):
+    if identity is None or binaries.reachable_by_others():
         yield binaries
         return
-    run = _new_run_folder(-1, -1)
+    run = _new_run_folder(identity)
     try:
-        run.chmod(0o711)
+        os.chown(run, identity.init_uid, identity.init_gid)
         yield binaries.copied_to(run)
     finally:
         shutil.rmtree(run, ignore_errors=True)
@@ -156,12 +161,13 @@ def start_error(folder: Path, last_words: str) -> FreeholdError:
     return Unavailable(text, detail=last_words)
 
 
-def _new_run_folder(uid: int, gid: int) -> Path:
-    """A private folder with a short path: sockets have narrow limits, and data folders may lie deep. -1: owned by us."""
+def _new_run_folder(identity: Identity | None) -> Path:
+    """A private folder with a short path: sockets have narrow limits, and data folders may lie deep."""
     for parent in (Path(tempfile.gettempdir()), *_RUN_PARENTS):
-        if _fits(parent, others=uid >= 0):
+        if _fits(parent, others=identity is not None):
             folder = Path(tempfile.mkdtemp(prefix=_RUN_PREFIX, dir=parent))
-            os.chown(folder, uid, gid)
+            if identity:
+                os.chown(folder, identity.uid, identity.gid)
             return folder
     raise Unavailable(
         "PostgreSQL needs a folder for its socket, and there is none with a short path that it can use and that programs may "
@@ -180,10 +186,6 @@ def _fits(parent: Path, *, others: bool) -> bool:
     return (
         all(place.stat().st_mode & 0o001 for place in places) and not os.statvfs(parent).f_flag & os.ST_NOEXEC
     )
-
-
-def _out_of_reach(binaries: Binaries, identity: Identity | None) -> bool:
-    return identity is not None and not binaries.reachable_by_others()
 
 
 def evict(path: Path) -> None:

@@ -110,6 +110,10 @@ class Databases:
             finally:
                 await connection.close()
         except asyncpg.InvalidPasswordError as error:
+            if url == self._url:
+                raise Unavailable(
+                    "PostgreSQL does not accept the user or password of DATABASE_URL."
+                ) from error
             raise _unknown_password(urlsplit(url).username or "", self._passwords) from error
         except asyncpg.InsufficientPrivilegeError as error:
             raise Forbidden(

@@ -112,7 +112,7 @@ async def embedded(
         try:
             await _ready(process)
             server = EmbeddedServer(process, passwords)
-            await server._provide()  # noqa: SLF001
+            await _provided(server)
             yield server
         finally:
             await _finished(process.stop)
@@ -128,6 +128,22 @@ async def _ready(process: Process) -> None:
         log_path = process.cluster.folder / LOG_NAME
         raise Unavailable(
             f"The embedded PostgreSQL was not ready within {START_S_MAX:.0f} s. See {log_path}."
+        ) from error
+
+
+async def _provided(server: EmbeddedServer) -> None:
+    try:
+        await server._provide()  # noqa: SLF001
+    except asyncpg.InvalidPasswordError as error:
+        raise Unavailable(
+            "The database does not accept the password that Freehold kept for it. Restore the file "
+            f"{server.log_path.with_name(PASSWORDS_NAME)} that belongs to this database.",
+            detail=str(error),
+        ) from error
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Unavailable(
+            f"The embedded PostgreSQL started, and then failed. Is its disk full? See {server.log_path}.",
+            detail=str(error),
         ) from error
 
 
