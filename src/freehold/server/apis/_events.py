@@ -12,13 +12,12 @@ from msgspec import Struct
 
 from freehold.core import pricing
 from freehold.core.errors import BadRequest
-from freehold.core.messages import Reasoning, Refusal, Text, ToolCall, Usage
+from freehold.core.messages import Carried, Media, Reasoning, Refusal, Text, ToolCall, Usage
 from freehold.core.session import (
     CancelRequested,
     ModelAnswered,
     ModelFailed,
     Recorded,
-    SessionEvent,
     SessionStarted,
     ToolFinished,
     ToolOutcomeUnknown,
@@ -49,7 +48,7 @@ class SendEvents(Struct, frozen=True, forbid_unknown_fields=True):
     events: tuple[Sent, ...]
 
 
-def facts_of(body: SendEvents, *, by: str) -> list[SessionEvent]:
+def facts_of(body: SendEvents, *, by: str) -> list[UserSpoke | CancelRequested]:
     if not body.events:
         raise BadRequest("expected at least one event, got none", field="events")
     if len(body.events) > EVENTS_SENT_MAX:
@@ -57,7 +56,7 @@ def facts_of(body: SendEvents, *, by: str) -> list[SessionEvent]:
     return [fact_of(event, f"events[{index}]", by=by) for index, event in enumerate(body.events)]
 
 
-def fact_of(event: Sent, field: str, *, by: str) -> SessionEvent:
+def fact_of(event: Sent, field: str, *, by: str) -> UserSpoke | CancelRequested:
     match event:
         case UserMessage():
             blocks = (TextBlock(event.content),) if isinstance(event.content, str) else event.content
@@ -96,13 +95,15 @@ def shown(session_id: str, recorded: Recorded, *, ours: bool) -> list[Shown]:
     found = []
     for part, body in enumerate(_bodies(session_id, recorded)):
         if ours or not body["type"].startswith("freehold."):
-            found.append(Shown(f"{recorded.seq}.{part}", body["type"], body))
+            cursor = f"{recorded.seq}.{part}"
+            extra = {**(body.get("freehold") or {}), "cursor": cursor}
+            found.append(Shown(cursor, body["type"], body | {"freehold": extra}))
     return found
 
 
-def answer_event_id(call_id: str, index: int) -> str:
-    """The id of the event that will hold part `index` of a model's answer; known while the answer is still coming."""
-    return f"evt_{call_id.removeprefix('call_')}_{index}"
+def answer_event_id(session_id: str, seen_seq: int) -> str:
+    """The id of the `agent.message` that a model's answer will be: known while the answer is still coming."""
+    return f"evt_{session_id.removeprefix('sess_')}_answer_{seen_seq}"
 
 
 def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
@@ -125,7 +126,7 @@ def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
         case TurnStarted() as event:
             yield made("session.status_running", 0, freehold={"turn": event.turn})
         case ModelAnswered() as event:
-            yield from _answer(event, made)
+            yield from _answer(session_id, event, made)
         case ModelFailed() as event:
             yield from _model_failure(event, made)
         case ToolStarted() as event:
@@ -161,7 +162,7 @@ def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
 _Made = Callable[..., dict[str, Any]]
 
 
-def _answer(event: ModelAnswered, made: _Made) -> Iterator[dict[str, Any]]:
+def _answer(session_id: str, event: ModelAnswered, made: _Made) -> Iterator[dict[str, Any]]:
     start = made("span.model_request_start", 0)
     yield start
     part = 1
@@ -176,12 +177,17 @@ def _answer(event: ModelAnswered, made: _Made) -> Iterator[dict[str, Any]]:
             case Reasoning():
                 yield made("agent.thinking", part, freehold={"text": answered.text})
                 part += 1
-            case _:
-                yield made("freehold.content", part, content={"type": "carried"})
+            case Media():
+                yield made("freehold.media", part, content=[block_of(answered)])
                 part += 1
+            case Carried():
+                carried = {"type": answered.type, "wire": answered.wire, "block": answered.block}
+                yield made("freehold.carried", part, content=[carried])
+                part += 1
+            case _ as unreachable:
+                assert_never(unreachable)
     if text:
-        message = made("agent.message", part, content=text)
-        yield message | {"id": answer_event_id(event.call_id, 0)} if event.call_id else message
+        yield made("agent.message", part, content=text) | {"id": answer_event_id(session_id, event.seen_seq)}
         part += 1
     for call in calls:
         yield made("agent.tool_use", part, name=call.name, input=arguments_of(call.arguments)) | {

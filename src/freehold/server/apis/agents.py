@@ -22,11 +22,11 @@ class AgentExtra(Struct, frozen=True, forbid_unknown_fields=True):
     """Ours. `tools` names declared tools."""
 
     tools: tuple[str, ...] | UnsetType = UNSET
-    rules: str | None | UnsetType = UNSET
+    rules: str | UnsetType | None = UNSET
     limits: Limits | UnsetType = UNSET
-    temperature: float | None | UnsetType = UNSET
-    tokens_max: int | None | UnsetType = UNSET
-    reasoning_effort: str | None | UnsetType = UNSET
+    temperature: float | UnsetType | None = UNSET
+    tokens_max: int | UnsetType | None = UNSET
+    reasoning_effort: str | UnsetType | None = UNSET
 
 
 class AgentBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,8 +34,8 @@ class AgentBody(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str | UnsetType = UNSET
     model: str | ModelRef | UnsetType = UNSET
-    system: str | None | UnsetType = UNSET
-    description: str | None | UnsetType = UNSET
+    system: str | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
     metadata: dict[str, str] | UnsetType = UNSET
     tools: tuple[Any, ...] = ()
     mcp_servers: tuple[Any, ...] = ()
