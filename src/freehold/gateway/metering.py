@@ -1,0 +1,176 @@
+"""Gateway: one call's record: times, usage, money. However the call ends, exactly one record is left.
+
+The vendor's own count is what is billed. Where none came (the client hung up, the stream broke off, a server that doesn't
+count) it is estimated from bytes, four to a token, and says so. Not here: limits and budgets, and where records go.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, Protocol, TypeAlias, assert_never
+
+import msgspec
+from msgspec import structs
+
+from freehold.core import ids
+from freehold.core.errors import BrokenOff, FreeholdError, TimedOut
+from freehold.core.messages import (
+    Carried,
+    Media,
+    ModelRequest,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from freehold.core.policy import Principal
+from freehold.core.ports import CallRecords, Clock
+from freehold.core.pricing import cost_pico
+from freehold.core.records import CallRecord
+from freehold.gateway.targets import Target
+
+BYTES_PER_TOKEN: Final = 4
+"""Of English text and JSON, roughly; other scripts have fewer."""
+
+MEDIA_TOKENS: Final = 1000
+"""A picture's worth, roughly."""
+
+OK: Final = "ok"
+CLIENT_GONE: Final = "client_gone"
+_MAY_BE_BILLED: Final = {CLIENT_GONE, TimedOut.code, BrokenOff.code}
+"""Outcomes after which the vendor may still bill the input, although nothing came."""
+
+
+class Meter:
+    """One call. `finish` may be called again; only the first time counts."""
+
+    __slots__ = ("_at", "_clock", "_first_s", "_principal", "_records", "_started_s", "agent", "record", "requested",
+                 "session_id", "streamed", "target", "wire")  # fmt: skip
+
+    def __init__(
+        self, clock: Clock, records: CallRecords, principal: Principal, *, wire: str, requested: str
+    ) -> None:
+        self._clock = clock
+        self._records = records
+        self._principal = principal
+        self._at: datetime = clock.now()
+        self._started_s = clock.monotonic_s()
+        self._first_s: float | None = None
+        self.wire = wire
+        self.requested = requested
+        self.target: Target | None = None
+        self.session_id: str | None = None
+        self.agent: str | None = None
+        self.streamed = False
+        self.record: CallRecord | None = None
+
+    def first_event(self) -> None:
+        if self._first_s is None:
+            self._first_s = self._clock.monotonic_s()
+
+    @property
+    def began(self) -> bool:
+        return self._first_s is not None
+
+    def finish(self, outcome: str, usage: Usage) -> CallRecord:
+        if self.record is not None:
+            return self.record
+        target, now_s = self.target, self._clock.monotonic_s()
+        price = target.price(self._at) if target else None
+        counted = usage.input_tokens or usage.output_tokens
+        cost = cost_pico(usage, price) if price is not None and (counted or outcome == OK) else 0
+        self.record = record = CallRecord(
+            id=ids.new("call", self._clock),
+            at=self._at,
+            tenant=self._principal.tenant,
+            principal=self._principal.id,
+            wire=self.wire,
+            model_requested=self.requested,
+            provider=target.provider.name if target else "",
+            model=target.name if target else "",
+            outcome=outcome,
+            usage=usage,
+            cost_pico=cost,
+            currency=price.currency if price is not None else "USD",
+            priced=price is not None or not counted,
+            duration_ms=_ms(now_s - self._started_s),
+            first_event_ms=None if self._first_s is None else _ms(self._first_s - self._started_s),
+            streamed=self.streamed,
+            session_id=self.session_id,
+            agent=self.agent,
+        )
+        self._records.add(record)
+        return record
+
+
+Resolve: TypeAlias = Callable[[Meter], Awaitable[Target]]
+"""Finds who answers, notes it on the meter, and raises Forbidden where the caller may not ask."""
+
+
+class Answered(Protocol):
+    """How far an answer came. `error` is what broke it off, on the provider's side."""
+
+    @property
+    def error(self) -> BaseException | None: ...
+    @property
+    def finished(self) -> bool: ...
+
+
+def outcome(answer: Answered | None, error: BaseException | None) -> str:
+    """`error` is what its reader left with: an answer that was finished by then is `ok`, whatever the reader did afterwards."""
+    if answer is not None and answer.error is not None:
+        return _outcome_of(answer.error)
+    if answer is not None and answer.finished:
+        return OK
+    return CLIENT_GONE if error is None else _outcome_of(error)
+
+
+def _outcome_of(error: BaseException) -> str:
+    if isinstance(error, FreeholdError):
+        return error.code
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit, OSError)):
+        return CLIENT_GONE
+    return "internal"
+
+
+def may_be_billed(outcome: str) -> bool:
+    return outcome in _MAY_BE_BILLED
+
+
+def estimated(reported: Usage | None, *, input_bytes: int, output_tokens: int) -> Usage:
+    """What came is kept where it is more: a count made halfway knows the input exactly and the output so far."""
+    if reported is None:
+        return Usage(
+            input_tokens=-(-input_bytes // BYTES_PER_TOKEN), output_tokens=output_tokens, estimated=True
+        )
+    return structs.replace(reported, output_tokens=max(reported.output_tokens, output_tokens), estimated=True)
+
+
+def request_bytes(request: ModelRequest) -> int:
+    """What a model would read, as far as it is text. Only for estimates."""
+    size = sum(_part_bytes(text) for text in request.instructions)
+    size += sum(len(msgspec.json.encode(tool)) for tool in request.tools)
+    return size + sum(_part_bytes(part) for message in request.messages for part in message.content)
+
+
+def _part_bytes(part: Part) -> int:
+    match part:
+        case Text() | Refusal() | Reasoning():
+            return len(part.text.encode())
+        case Media():
+            return MEDIA_TOKENS * BYTES_PER_TOKEN
+        case ToolCall():
+            return len(part.name) + len(part.arguments)
+        case ToolResult():
+            return sum(_part_bytes(inner) for inner in part.content)
+        case Carried():
+            return len(bytes(part.block))
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,382 @@
+"""Gateway: which model a name stands for. The answer to a name that was seen before is one dict look-up.
+
+`provider/name` goes to a declared provider, else to a row of the catalog that is usable (its key is set, or it is a local
+server that was found). A bare name goes to the first provider that is known to have it. `rules/name` are declared rules, no
+language model; `auto` is the best that is there. With `upstreams`, names without a provider go to the address of the client's
+wire. Not here: routes among several models, and the list for people (listing.py).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import islice
+from typing import Final
+
+from msgspec import Struct, structs
+
+from freehold.catalog.catalog import ProviderRow
+from freehold.catalog.prices import PriceBook
+from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unavailable
+from freehold.core.ports import Provider, Resources
+from freehold.core.resources import Provider as DeclaredProvider
+from freehold.core.resources import Rules
+from freehold.gateway.targets import OpenProvider, Target, Upstream
+
+AUTO: Final = "auto"
+RULES: Final = "rules"
+MODEL_CHARS_MAX: Final = 256
+RESOLVED_MAX: Final = 10_000
+"""Names remembered per tenant. When full, the memory starts anew: names come from callers."""
+
+SUGGESTED_MAX: Final = 3
+SUGGEST_AMONG_MAX: Final = 1500
+DISCOVERY_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class ProviderState(Struct, frozen=True):
+    """For people: can this provider be asked, and if not, what is missing."""
+
+    name: str
+    type: str
+    usable: bool
+    why: str
+    declared: bool
+    local: bool
+    models: tuple[str, ...] = ()
+
+
+class _Tenant:
+    """What one tenant's declarations amount to, at one generation of the resources."""
+
+    __slots__ = ("declared", "generation", "resolved", "rules", "unusable")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.declared: dict[str, tuple[DeclaredProvider, Upstream]] = {}
+        self.unusable: dict[str, tuple[DeclaredProvider, str]] = {}
+        self.rules: dict[str, Rules] = {}
+        self.resolved: dict[tuple[str, str, str | None], Target] = {}
+
+
+class ModelTable:
+    """`resolve_secret` takes `env:NAME` or `file:PATH`. `upstreams` maps a client's wire to an address (see above)."""
+
+    def __init__(
+        self,
+        *,
+        rows: Mapping[str, ProviderRow],
+        adapters: Mapping[str, OpenProvider],
+        resources: Resources,
+        resolve_secret: Callable[[str], str],
+        prices: PriceBook,
+        rules: Callable[[Rules], Provider],
+        upstreams: Mapping[str, str] | None = None,
+    ) -> None:
+        self._rows = rows
+        self._adapters = adapters
+        self._resources = resources
+        self._resolve_secret = resolve_secret
+        self._prices = prices
+        self._open_rules = rules
+        self._tenants: dict[str, _Tenant] = {}
+        self._loading = asyncio.Lock()
+        self._usable: dict[str, Upstream] = {}
+        self._unusable: dict[str, str] = {}
+        self._by_wire: dict[str, Upstream] = {}
+        self._open_rows()
+        for wire, address in (upstreams or {}).items():
+            self._open_upstream(wire, address)
+
+    # Asking.
+
+    async def resolve(
+        self, tenant: str, model: str, *, wire: str = "session", rules: str | None = None
+    ) -> Target:
+        """Waits for the database only after a declaration has changed.
+
+        `rules` are what `auto` falls back to. Raises NotFound, saying what is near and what is missing.
+        """
+        known = await self._tenant(tenant)
+        target = known.resolved.get((wire, model, rules))
+        if target is None:
+            target = self._resolve(known, model, wire, rules)
+            if len(known.resolved) >= RESOLVED_MAX:
+                known.resolved.clear()
+            known.resolved[wire, model, rules] = target
+        return target
+
+    async def usable(self, tenant: str) -> Sequence[Upstream]:
+        """In order of preference: declared ones, then the catalog's, then local servers."""
+        return list(self._upstreams(await self._tenant(tenant)).values())
+
+    async def declared_rules(self, tenant: str) -> Sequence[str]:
+        return sorted((await self._tenant(tenant)).rules)
+
+    async def states(self, tenant: str) -> Sequence[ProviderState]:
+        """Every provider that is declared or in the catalog, the usable ones first."""
+        known = await self._tenant(tenant)
+        states = [
+            ProviderState(
+                name, one.row.type, usable=True, why=_found_how(one), declared=one.declared, local=one.row.local,
+                models=one.offered,
+            )
+            for name, one in self._upstreams(known).items()
+        ]  # fmt: skip
+        for name, (declared, why) in known.unusable.items():
+            states.append(
+                ProviderState(name, declared.type, usable=False, why=why, declared=True, local=False)
+            )
+        for name, why in self._unusable.items():
+            if name not in known.declared and name not in known.unusable:
+                row = self._rows[name]
+                states.append(
+                    ProviderState(name, row.type, usable=False, why=why, declared=False, local=row.local)
+                )
+        return states
+
+    async def explain(
+        self, tenant: str, model: str, *, wire: str = "session", rules: str | None = None
+    ) -> str:
+        """One or two sentences for a person: who would answer, or why nobody."""
+        try:
+            target = await self.resolve(tenant, model, wire=wire, rules=rules)
+        except NotFound as error:
+            return error.message
+        kind = "" if target.provider.is_language_model else " (declared rules: no language model is asked)"
+        return f"{model} is answered by {target.provider.name}, as its model {target.name}{kind}"
+
+    # Finding local servers.
+
+    async def discover(self) -> None:
+        """Asks the ports of local rows, all at once, for at most DISCOVERY_S; raises nothing. Again at any time."""
+        local = [row for row in self._rows.values() if row.local]
+        async with asyncio.TaskGroup() as group:
+            for row in local:
+                group.create_task(self._probe(row))
+        for tenant in self._tenants.values():
+            tenant.resolved.clear()
+
+    async def _probe(self, row: ProviderRow) -> None:
+        provider = self._adapters[row.type](row, None, {})
+        try:
+            async with asyncio.timeout(DISCOVERY_S):
+                offered = tuple(info.name for info in await provider.models())
+        except (FreeholdError, TimeoutError):
+            offered = ()
+        if offered:
+            self._unusable.pop(row.name, None)
+            self._usable[row.name] = Upstream(row, provider, offered=offered)
+        else:
+            self._usable.pop(row.name, None)
+            self._unusable[row.name] = f"no server with models answers at {row.base_url}"
+
+    # Opening providers.
+
+    def _open_rows(self) -> None:
+        for row in self._rows.values():
+            if row.local:
+                self._unusable[row.name] = f"not looked for at {row.base_url}"
+                continue
+            key = self._key(row)
+            if key is None and row.api_key:
+                self._unusable[row.name] = f"{' or '.join(row.api_key)} is not set"
+            else:
+                self._usable[row.name] = Upstream(row, self._adapters[row.type](row, key, {}))
+
+    def _open_upstream(self, wire: str, address: str) -> None:
+        """The first row that speaks the wire lends its name; its key goes along where there is one."""
+        for row in self._rows.values():
+            moved = structs.replace(row, base_url=address)
+            provider = self._adapters[row.type](moved, self._key(row), {})
+            if provider.wire == wire and not row.local:
+                self._unusable.pop(row.name, None)
+                self._by_wire[wire] = Upstream(moved, provider)
+                self._usable = {row.name: self._by_wire[wire], **self._usable, row.name: self._by_wire[wire]}
+                return
+        known = sorted({row.type for row in self._rows.values()})
+        raise BadRequest(
+            f"no provider speaks the wire {wire!r}; adapters: {', '.join(known)}", field="models.upstreams"
+        )
+
+    def _key(self, row: ProviderRow) -> str | None:
+        for name in row.api_key:
+            try:
+                return self._resolve_secret(f"env:{name}")
+            except NotFound:
+                continue
+        return None
+
+    def _open_declared(self, declared: DeclaredProvider) -> Upstream:
+        """`type` is an adapter, or a row of the catalog, whose address and ways it then has."""
+        base = self._rows.get(declared.type)
+        if base is None and declared.type not in self._adapters:
+            known = ", ".join(sorted({*self._rows, *self._adapters}))
+            raise BadRequest(f"unknown type {declared.type!r}; known: {known}", field="type")
+        base_url = declared.base_url or (base.base_url if base else None)
+        if base_url is None:
+            raise BadRequest(
+                f"type {declared.type!r} has no address of its own: give base_url", field="base_url"
+            )
+        row = structs.replace(
+            base or ProviderRow(name="", type=declared.type, base_url=""),
+            name=declared.name,
+            base_url=base_url,
+        )
+        key = self._resolve_secret(declared.api_key) if declared.api_key else self._key(row)
+        if key is None and row.api_key and declared.base_url is None:
+            raise NotFound(f"api_key is not declared, and {' or '.join(row.api_key)} is not set")
+        provider = self._adapters[row.type](row, key, declared.headers)
+        return Upstream(row, provider, declared=True, offered=declared.models)
+
+    # Keeping up with what is declared.
+
+    async def _tenant(self, tenant: str) -> _Tenant:
+        known = self._tenants.get(tenant)
+        if known is not None and known.generation == self._resources.generation():
+            return known
+        async with self._loading:
+            known = self._tenants.get(tenant)
+            generation = self._resources.generation()
+            if known is not None and known.generation == generation:
+                return known
+            try:
+                self._tenants[tenant] = known = await self._load(tenant, generation, known)
+            except Unavailable:
+                if known is None:
+                    raise
+                log.warning("models.not_reloaded", extra={"tenant": tenant})  # What was declared last holds.
+            return known
+
+    async def _load(self, tenant: str, generation: int, before: _Tenant | None) -> _Tenant:
+        known = _Tenant(generation)
+        for versioned in await self._resources.list(tenant, "provider"):
+            declared = versioned.resource
+            if versioned.archived or not isinstance(declared, DeclaredProvider):
+                continue
+            kept = before.declared.get(declared.name) if before else None
+            if kept is not None and kept[0] == declared:
+                known.declared[declared.name] = kept
+                continue
+            try:
+                known.declared[declared.name] = (declared, self._open_declared(declared))
+            except FreeholdError as error:
+                known.unusable[declared.name] = (declared, str(error))
+        for versioned in await self._resources.list(tenant, "rules"):
+            if isinstance(versioned.resource, Rules) and not versioned.archived:
+                known.rules[versioned.resource.name] = versioned.resource
+        return known
+
+    # Deciding.
+
+    def _upstreams(self, known: _Tenant) -> dict[str, Upstream]:
+        declared = {name: one for name, (_, one) in known.declared.items()}
+        hidden = declared.keys() | known.unusable.keys()
+        return {**declared, **{name: one for name, one in self._usable.items() if name not in hidden}}
+
+    def _resolve(self, known: _Tenant, model: str, wire: str, rules: str | None) -> Target:
+        if not model or len(model) > MODEL_CHARS_MAX:
+            raise BadRequest(
+                f"expected the name of a model, up to {MODEL_CHARS_MAX} characters", field="model"
+            )
+        if model == AUTO:
+            return self._auto(known, rules)
+        prefix, slash, name = model.partition("/")
+        upstreams = self._upstreams(known)
+        if slash and name:
+            if prefix == RULES:
+                return self._rules_target(known, name)
+            if prefix in upstreams:
+                return self._target(upstreams[prefix], name)
+            if why := self._why_not(known, prefix):
+                raise NotFound(f"provider {prefix} cannot be asked: {why}", field="model")
+        if wire in self._by_wire:
+            return self._target(self._by_wire[wire], model)
+        for upstream in upstreams.values():
+            if self._has(upstream, model):
+                return self._target(upstream, model)
+        if self._by_wire:
+            return self._target(next(iter(self._by_wire.values())), model)
+        raise self._unknown(known, upstreams, model)
+
+    def _auto(self, known: _Tenant, rules: str | None) -> Target:
+        upstreams = self._upstreams(known)
+        for upstream in upstreams.values():
+            chat = (name for name in upstream.offered if "embed" not in name)
+            if name := next(chat, upstream.row.default_model):
+                return self._target(upstream, name)
+        if rules is not None:
+            return self._rules_target(known, rules)
+        raise NotFound(
+            "no model is there for `auto`: set a provider's key (OPENAI_API_KEY, ANTHROPIC_API_KEY ...), start a local server"
+            " (Ollama, vLLM, llama.cpp, LM Studio), or give the agent `rules`",
+            field="model",
+        )
+
+    def _rules_target(self, known: _Tenant, name: str) -> Target:
+        declared = known.rules.get(name)
+        if declared is None:
+            near = _near(name, known.rules)
+            raise NotFound(f"no rules are declared as {name!r}{_asked(near, 'rules/')}", field="model")
+        return Target(self._open_rules(declared), name, f"model/{RULES}/{name}", None, free=True)
+
+    def _target(self, upstream: Upstream, name: str) -> Target:
+        row = upstream.row
+        listed = self._prices.find(row.prices, name) if row.prices else None
+        return Target(upstream.provider, name, f"model/{row.name}/{name}", listed, free=row.local)
+
+    def _has(self, upstream: Upstream, model: str) -> bool:
+        if model in upstream.offered:
+            return True
+        prices = upstream.row.prices
+        return prices is not None and self._prices.find(prices, model) is not None
+
+    def _why_not(self, known: _Tenant, name: str) -> str | None:
+        if name in known.unusable:
+            return known.unusable[name][1]
+        return self._unusable.get(name)
+
+    def _unknown(self, known: _Tenant, upstreams: Mapping[str, Upstream], model: str) -> NotFound:
+        near = _near(model, islice(self._names(upstreams), SUGGEST_AMONG_MAX))
+        if near:
+            return NotFound(f"no model {model!r} is known{_asked(near)}", field="model")
+        could = [
+            f"{row.name} ({why})"
+            for row in self._rows.values()
+            if (why := self._why_not(known, row.name)) and row.prices and self._prices.find(row.prices, model)
+        ]
+        if could:
+            return NotFound(
+                f"no usable provider has the model {model!r}; it would be at {could[0]}", field="model"
+            )
+        usable = ", ".join(upstreams) or "none: no provider's key is set and no local server was found"
+        return NotFound(
+            f"no model {model!r} is known; say provider/name, usable providers: {usable}", field="model"
+        )
+
+    def _names(self, upstreams: Mapping[str, Upstream]) -> Iterator[str]:
+        for name, upstream in upstreams.items():
+            offered = list(upstream.offered)
+            if upstream.row.prices:
+                offered += [listed.id for listed in self._prices.models(upstream.row.prices)]
+            for model in offered:
+                yield model
+                yield f"{name}/{model}"
+
+
+def _near(name: str, among: "Iterator[str] | Mapping[str, Rules]") -> Sequence[str]:
+    return get_close_matches(name, list(among), n=SUGGESTED_MAX, cutoff=0.7)
+
+
+def _asked(near: Sequence[str], prefix: str = "") -> str:
+    return f"; did you mean {' or '.join(prefix + name for name in near)}?" if near else ""
+
+
+def _found_how(upstream: Upstream) -> str:
+    if upstream.declared:
+        return f"declared, at {upstream.row.base_url}"
+    if upstream.row.local:
+        return f"found at {upstream.row.base_url} with {len(upstream.offered)} models"
+    return f"{' or '.join(upstream.row.api_key)} is set"

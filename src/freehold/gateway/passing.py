@@ -1,0 +1,136 @@
+"""Gateway: bodies that pass through as bytes. Only the top level of the JSON is read; what it holds stays as it came.
+
+The client's wire and the provider's are the same here, so nothing is translated. Two things may change on the way: `model`,
+where the provider's name differs from what the client wrote, and `stream_options`, so that a stream is metered even if its
+client didn't ask to be told; what the provider then adds for it is taken out again.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from freehold.core.errors import BadRequest
+
+OPENAI_CHAT: Final = "openai_chat"
+EVENT_BYTES_MAX: Final = 1024 * 1024
+_WITH_USAGE: Final = Raw(b'{"include_usage":true}')
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_str = msgspec.json.Decoder(str)
+_bool = msgspec.json.Decoder(bool | None)
+_options = msgspec.json.Decoder(dict[str, Raw] | None)
+
+
+class Envelope:
+    """A request's body, its model, and whether it wants a stream: all that must be known to pass it on."""
+
+    __slots__ = ("_fields", "body", "model", "stream")
+
+    def __init__(self, body: bytes) -> None:
+        """Raises BadRequest. Keeps the body as it is."""
+        self.body = body
+        try:
+            self._fields = _fields.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"the body is no JSON object: {error}") from error
+        model = self._fields.get("model")
+        if model is None:
+            raise BadRequest("expected the name of a model, the field is missing", field="model")
+        try:
+            self.model = _str.decode(model)
+        except msgspec.DecodeError as error:
+            raise BadRequest(
+                f"expected the name of a model as text, got {bytes(model)[:40]!r}", field="model"
+            ) from error
+        stream = self._fields.get("stream")
+        try:
+            self.stream = stream is not None and bool(_bool.decode(stream))
+        except msgspec.DecodeError as error:
+            raise BadRequest(
+                f"expected true or false, got {bytes(stream or b'')[:40]!r}", field="stream"
+            ) from error
+
+    def asks_for_usage(self) -> bool:
+        """Raises BadRequest for options that are none."""
+        given = self._fields.get("stream_options")
+        if given is None:
+            return False
+        try:
+            asked = (_options.decode(given) or {}).get("include_usage")
+            return asked is not None and bool(_bool.decode(asked))
+        except msgspec.DecodeError as error:
+            raise BadRequest(
+                "expected an object with include_usage: true or false", field="stream_options"
+            ) from error
+
+    def passed_as(self, model: str, *, metered: bool) -> bytes:
+        """The body for a provider that calls the model `model`; `metered` adds OpenAI's wish for usage. The same bytes if possible."""
+        if model == self.model and not metered:
+            return self.body
+        fields = self._fields
+        if model != self.model:
+            fields = {**fields, "model": Raw(msgspec.json.encode(model))}
+        if metered:
+            given = fields.get("stream_options")
+            options = (_options.decode(given) if given is not None else None) or {}
+            wish = Raw(msgspec.json.encode({**options, "include_usage": True})) if options else _WITH_USAGE
+            fields = {**fields, "stream_options": wish}
+        return msgspec.json.encode(fields)
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[Raw] | None = None
+    usage: Raw | None = None
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+
+
+class UsageHidden:
+    """Takes OpenAI's closing usage chunk (`"choices":[]`) out of a stream whose client didn't ask for it.
+
+    Bytes are held back only while an event is not complete, up to EVENT_BYTES_MAX; everything else passes as it came.
+    """
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What may go on to the client; may be empty."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        elif b'"usage"' not in data and data.endswith((b"\n\n", b"\r\n\r\n")):
+            return data
+        end = _end_of_events(data)
+        if len(data) - end <= EVENT_BYTES_MAX:
+            data, self._held = data[:end], data[end:]
+        return self._filtered(data) if b'"usage"' in data else data
+
+    def end(self) -> bytes:
+        held, self._held = self._held, b""
+        return b"" if _is_usage(held) else held
+
+    def _filtered(self, data: bytes) -> bytes:
+        separator = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"
+        events = data.split(separator)
+        kept = [event for event in events if b'"usage"' not in event or not _is_usage(event)]
+        return data if len(kept) == len(events) else separator.join(kept)
+
+
+def _end_of_events(data: bytes) -> int:
+    """Where the last whole event ends; 0 where none does."""
+    plain, carriage = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
+    return max(plain + 2 if plain >= 0 else 0, carriage + 4 if carriage >= 0 else 0)
+
+
+def _is_usage(event: bytes) -> bool:
+    _, found, text = event.partition(b"data:")
+    if not found:
+        return False
+    try:
+        chunk = _chunk.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return chunk.choices == [] and chunk.usage is not None and bytes(chunk.usage) != b"null"

@@ -1,0 +1,83 @@
+"""Gateway: the one door to models. Resolve the name, authorize, ask, meter, record; whoever calls a model comes through here.
+
+`call` speaks in values and serves any pair of wires; `forward` passes bytes where client and provider share a wire. Both
+return after the first event (or the whole answer) is there, so what fails before it is an exception and not half an
+answer. Nothing on the way waits for the database, and nothing logs. Not here: authentication (governance/keys.py), retries
+(the caller's: a retry is a call of its own, with a record of its own).
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from freehold.core.messages import ModelRequest
+from freehold.core.policy import Principal, authorize
+from freehold.core.ports import CallRecords, Clock, Wire
+from freehold.gateway.calling import Calling
+from freehold.gateway.forwarding import Forwarding
+from freehold.gateway.metering import Meter, Resolve
+from freehold.gateway.models import ModelTable
+from freehold.gateway.passing import Envelope
+from freehold.gateway.targets import Target
+
+ACTION: Final = "model:Call"
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+class Gateway:
+    """`wires` are by name; those of clients and of providers are the same set."""
+
+    def __init__(
+        self, *, models: ModelTable, wires: Mapping[str, Wire], records: CallRecords, clock: Clock
+    ) -> None:
+        self.models = models
+        self._wires = wires
+        self._records = records
+        self._clock = clock
+
+    def call(
+        self,
+        principal: Principal,
+        request: ModelRequest,
+        *,
+        wire: str = "session",
+        session_id: str | None = None,
+        agent: str | None = None,
+        rules: str | None = None,
+    ) -> Calling:
+        """`wire` is the client's dialect; `rules` are what `auto` falls back to.
+
+        Entering raises NotFound, Forbidden, Unsupported and whatever the provider refused the call with; iterating raises
+        what broke it off.
+        """
+        meter = Meter(self._clock, self._records, principal, wire=wire, requested=request.model)
+        meter.session_id, meter.agent, meter.streamed = session_id, agent, request.stream
+        return Calling(self._resolving(principal, rules), request, meter)
+
+    async def passes(self, principal: Principal, *, wire: str, model: str) -> bool:
+        """Whether `forward` serves this model for a client of `wire`; else decode the request and `call`. Raises NotFound."""
+        target = await self.models.resolve(principal.tenant, model, wire=wire)
+        return target.provider.wire == wire
+
+    def forward(
+        self,
+        principal: Principal,
+        envelope: Envelope,
+        *,
+        wire: str,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> Forwarding:
+        """`headers` are the client's, names lower-cased. Raises on entering as `call` does."""
+        meter = Meter(self._clock, self._records, principal, wire=wire, requested=envelope.model)
+        meter.streamed = envelope.stream
+        return Forwarding(self._resolving(principal, None), self._wires[wire], envelope, headers, meter)
+
+    def _resolving(self, principal: Principal, rules: str | None) -> Resolve:
+        async def resolve(meter: Meter) -> Target:
+            target = await self.models.resolve(
+                principal.tenant, meter.requested, wire=meter.wire, rules=rules
+            )
+            meter.target = target
+            authorize(principal, ACTION, target.resource)
+            return target
+
+        return resolve

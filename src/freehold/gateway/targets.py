@@ -1,0 +1,42 @@
+"""Gateway: what a model's name stands for once it is resolved: whom to ask, under which name, and what it costs."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from freehold.catalog.catalog import ProviderRow
+from freehold.catalog.prices import ListedModel
+from freehold.core.ports import Provider
+from freehold.core.pricing import FREE, ModelPrice
+
+OpenProvider: TypeAlias = Callable[[ProviderRow, str | None, Mapping[str, str]], Provider]
+"""An adapter as the gateway sees it: row, credential, further headers. Opens nothing, so it need not be closed.
+
+Raises BadRequest naming the field. app.py binds what adapters need besides (the pool of connections).
+"""
+
+
+class Upstream(Struct, frozen=True):
+    """A provider that can be asked, with its row. `offered` are the names that are known to be there, in order."""
+
+    row: ProviderRow
+    provider: Provider
+    declared: bool = False
+    offered: tuple[str, ...] = ()
+
+
+class Target(Struct, frozen=True):
+    """`name` is the provider's own name of the model; `resource` is what a policy names."""
+
+    provider: Provider
+    name: str
+    resource: str
+    listed: ListedModel | None
+    free: bool
+
+    def price(self, at: datetime) -> ModelPrice | None:
+        if self.free:
+            return FREE
+        return None if self.listed is None else self.listed.price(at)

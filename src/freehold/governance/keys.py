@@ -1,0 +1,188 @@
+"""Governance: API keys: made once, shown once, kept as a digest, and known by heart so that no call waits for the database.
+
+A key reads `fh_<id>_<secret><checksum>`: a prefix that scanners for leaked secrets can look for, its row's id, 256 bits of
+chance, and a CRC-32 by which a mistyped key is told from an unknown one (the form follows
+https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/). Kept is its HMAC-SHA-256 under
+the installation's pepper. Not here: how a request carries a key (server/), and who may make one (policy).
+"""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from zlib import crc32
+
+from msgspec import Struct
+
+from freehold.core import ids
+from freehold.core.errors import BadRequest, Internal, Unauthenticated, Unavailable
+from freehold.core.policy import ALLOW_ALL, Policy, Principal
+from freehold.core.ports import Clock, KeyRow, Keys
+
+PREFIX: Final = "fh_"
+SECRET_BYTES: Final = 32
+SECRET_DIGITS: Final = 43
+CHECKSUM_DIGITS: Final = 6
+CREDENTIAL_CHARS_MAX: Final = 256
+PEPPER_BYTES_MIN: Final = 16
+NAME_CHARS_MAX: Final = 200
+
+RELOAD_S: Final = 30.0
+"""How long a change may go unseen when its notification is lost. Otherwise changes are seen at once."""
+
+RETRY_S: Final = 1.0
+_BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+log = logging.getLogger(__name__)
+
+
+class IssuedKey(Struct, frozen=True):
+    """`plain` is shown to its owner now, and can never be had again."""
+
+    row: KeyRow
+    plain: str
+
+    def __repr__(self) -> str:
+        return f"IssuedKey({self.row.id})"
+
+
+class _Known(Struct, frozen=True):
+    digest: bytes
+    principal: Principal
+    expires_at_ms: int | None
+    revoked: bool
+
+
+class KeyTable:
+    """All keys of all tenants, in memory. `load` before the first use; `follow` in a task for as long as it is used."""
+
+    def __init__(self, keys: Keys, *, pepper: bytes, clock: Clock) -> None:
+        if len(pepper) < PEPPER_BYTES_MIN:
+            raise Internal(
+                f"the pepper has {len(pepper)} bytes, it needs PEPPER_BYTES_MIN = {PEPPER_BYTES_MIN}"
+            )
+        self._keys = keys
+        self._pepper = pepper
+        self._clock = clock
+        self._known: Mapping[bytes, _Known] = {}
+
+    def authenticate(self, credential: str | None) -> Principal:
+        """Microseconds, and no wait. Raises Unauthenticated, saying what is wrong as far as the caller may know."""
+        if not credential or len(credential) > CREDENTIAL_CHARS_MAX:
+            raise Unauthenticated(_explain(credential))
+        digest = hmac.digest(self._pepper, credential.encode(), "sha256")
+        known = self._known.get(digest)
+        if known is None or not hmac.compare_digest(known.digest, digest):
+            raise Unauthenticated(_explain(credential))
+        if known.revoked:
+            raise Unauthenticated(f"the API key {known.principal.id} was revoked")
+        if known.expires_at_ms is not None and self._clock.now_ms() >= known.expires_at_ms:
+            raise Unauthenticated(f"the API key {known.principal.id} has expired")
+        return known.principal
+
+    async def create(
+        self, tenant: str, name: str, policy: Policy = ALLOW_ALL, *, expires_at: datetime | None = None
+    ) -> IssuedKey:
+        """Good at once in this process, and within a second in the others."""
+        if not 1 <= len(name) <= NAME_CHARS_MAX:
+            raise BadRequest(f"expected 1 to {NAME_CHARS_MAX} characters, got {len(name)}", field="name")
+        now = self._clock.now()
+        if expires_at is not None and (expires_at.tzinfo is None or expires_at <= now):
+            raise BadRequest("expected a time in the future with its zone", field="expires_at")
+        key_id = ids.new("key", self._clock)
+        plain = compose(key_id, self._clock.entropy(SECRET_BYTES))
+        row = KeyRow(
+            id=key_id,
+            tenant=tenant,
+            name=name,
+            digest=hmac.digest(self._pepper, plain.encode(), "sha256"),
+            policy=policy,
+            created_at=now,
+            expires_at=expires_at,
+        )
+        await self._keys.add(row)
+        self._known = {**self._known, row.digest: _known(row)}
+        return IssuedKey(row, plain)
+
+    async def ensure_first_key(self, tenant: str = "default") -> str | None:
+        """At the first start: a key that may do everything, in plain, this once. None where there ever was a key."""
+        if await self._keys.list(None):
+            return None
+        return (await self.create(tenant, "first key")).plain
+
+    async def revoke(self, tenant: str, key_id: str) -> KeyRow:
+        """Idempotent; at once in this process, within a second in the others. Raises NotFound."""
+        row = await self._keys.revoke(tenant, key_id)
+        self._known = {**self._known, row.digest: _known(row)}
+        return row
+
+    async def list(self, tenant: str) -> Sequence[KeyRow]:
+        return await self._keys.list(tenant)
+
+    async def load(self) -> None:
+        """Raises Unavailable when the database is away."""
+        rows = await self._keys.list(None)
+        self._known = {row.digest: _known(row) for row in rows}
+
+    async def follow(self) -> None:
+        """Keeps up with changes of any process, until cancelled. While the database is away, what was known last holds."""
+        away = False
+        while True:
+            try:
+                await self._keys.changed(RETRY_S if away else RELOAD_S)
+                await self.load()
+                away = False
+            except Unavailable as error:
+                if not away:
+                    log.warning("keys.not_followed", extra={"reason": error.message})
+                away = True
+                await asyncio.sleep(RETRY_S)
+
+
+def compose(key_id: str, secret: bytes) -> str:
+    """Pure. `key_id` is `key_…`, `secret` SECRET_BYTES of chance."""
+    body = f"{PREFIX}{key_id.removeprefix('key_')}_{_base62(int.from_bytes(secret, 'big'), SECRET_DIGITS)}"
+    return body + _checksum(body)
+
+
+def intact(credential: str) -> bool:
+    """Whether it has the form and the checksum of a key; says nothing about anybody knowing it."""
+    body, checksum = credential[:-CHECKSUM_DIGITS], credential[-CHECKSUM_DIGITS:]
+    return credential.startswith(PREFIX) and body.count("_") == 2 and _checksum(body) == checksum
+
+
+def _checksum(body: str) -> str:
+    return _base62(crc32(body.encode()), CHECKSUM_DIGITS)
+
+
+def _base62(number: int, digits: int) -> str:
+    out = []
+    for _ in range(digits):
+        number, digit = divmod(number, 62)
+        out.append(_BASE62[digit])
+    return "".join(reversed(out))
+
+
+def _known(row: KeyRow) -> _Known:
+    policy = ALLOW_ALL if row.policy == ALLOW_ALL else row.policy  # `authorize` passes the constant at once.
+    return _Known(
+        digest=row.digest,
+        principal=Principal(row.tenant, "service", row.id, (policy,)),
+        expires_at_ms=None if row.expires_at is None else int(row.expires_at.timestamp() * 1000),
+        revoked=row.revoked_at is not None,
+    )
+
+
+def _explain(credential: str | None) -> str:
+    if not credential:
+        return "no API key: send `Authorization: Bearer fh_…` or `x-api-key: fh_…` (`freehold keys create` makes one)"
+    if not credential.startswith(PREFIX):
+        vendor = " (a vendor's key belongs into Freehold's environment, not into the client)"
+        return "this is no API key of Freehold: they begin with fh_" + (
+            vendor if credential.startswith(("sk-", "sk_")) else ""
+        )
+    if not intact(credential):
+        return "this API key is mistyped or cut off: its checksum does not fit"
+    return "nobody knows this API key: it belongs to another installation, or never was"

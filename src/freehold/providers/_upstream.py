@@ -1,0 +1,391 @@
+"""Providers: one model call over HTTP, for every vendor that takes JSON and answers JSON or server-sent events.
+
+A vendor's adapter says where and with which headers; here is what they share: sending, judging what comes back before it is
+believed, and turning every fault into an error that names the provider. Not here: the format itself (a Wire), connections
+(`_http`), retries (the gateway's).
+"""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from types import TracebackType
+from typing import Final, Literal
+
+import msgspec
+
+from freehold.core.errors import (
+    BadRequest,
+    BrokenOff,
+    Forbidden,
+    FreeholdError,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    TimedOut,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from freehold.core.ports import Wire
+from freehold.core.stream import StreamEvent, unfold
+from freehold.providers._http import HeaderBlock, HttpPool, Reply, Target, Timeouts
+
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A whole answer, and all that a stream may send (media comes inline)."""
+
+ERROR_BYTES_MAX: Final = 64 * 1024
+ERROR_PEEK_BYTES: Final = 512
+"""Vendors put `error` first where it stands instead of an answer."""
+
+TIMEOUTS: Final = Timeouts(connect_s=10.0, first_byte_s=600.0, idle_s=300.0, total_s=3600.0)
+"""First byte: a model may think for ten minutes, as vendors' SDKs allow. Idle: between two events."""
+
+_SSE_BEGINNINGS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+class Upstream:
+    """`credential` says in an error where the refused key comes from (`OPENAI_API_KEY`), never what it is."""
+
+    __slots__ = ("_path", "_pool", "_target", "credential", "name", "timeouts", "wire")
+
+    def __init__(
+        self,
+        name: str,
+        wire: Wire,
+        pool: HttpPool,
+        target: Target,
+        *,
+        path: str,
+        credential: str,
+        timeouts: Timeouts = TIMEOUTS,
+    ) -> None:
+        self.name = name
+        self.wire = wire
+        self.credential = credential
+        self.timeouts = timeouts
+        self._pool = pool
+        self._target = target
+        self._path = path
+
+    async def send(self, body: bytes, headers: HeaderBlock) -> Reply:
+        """The reply's status is 200. Raises what was refused, and then has closed the reply."""
+        reply = await self._pool.request(
+            self._target, body, path=self._path, headers=headers, timeouts=self.timeouts
+        )
+        if reply.status == 200:
+            return reply
+        raise await self._refusal(reply)
+
+    async def read(self, reply: Reply) -> bytes:
+        """A whole JSON answer. Raises Unavailable for anything else, and the error that came in an answer's place."""
+        body = await reply.read(ANSWER_BYTES_MAX)
+        if body[:1] != b"{":
+            body = body.strip()
+            if not body.startswith(b"{"):
+                raise self._strange(reply, body)
+        if b'"error"' in body[:ERROR_PEEK_BYTES]:
+            self.raise_inside(body, reply)
+        return body
+
+    async def first(self, reply: Reply) -> bytes:
+        """The first piece of a stream of events. Raises as `read` does; a whole answer instead of a stream is `NotStreamed`."""
+        piece = b""
+        async for more in reply:
+            piece += more
+            begin = piece.lstrip(b"\xef\xbb\xbf\r\n ")
+            if begin.startswith(b"{"):
+                raise NotStreamed(piece)
+            if begin.startswith(_SSE_BEGINNINGS):
+                return piece
+            if begin and not any(known.startswith(begin) for known in _SSE_BEGINNINGS):
+                break
+        reply.close()
+        raise self._strange(reply, piece)
+
+    def named(self, error: FreeholdError) -> FreeholdError:
+        if not error.message.startswith(self.name):
+            error.message = f"{self.name}: {error.message}"
+        if isinstance(error, Unauthenticated):
+            mine = Unavailable(
+                f"{self.name} refused the key that is declared for it ({self.credential}): replace it",
+                detail=error.detail or error.message,
+            )
+            mine.__cause__ = error
+            return mine
+        return error
+
+    def raise_inside(self, body: bytes, reply: Reply) -> None:
+        """200, and an error inside: OpenRouter and some proxies do that, with the status as `error.code`."""
+        try:
+            inside = msgspec.json.decode(body, type=_Inside)
+        except msgspec.DecodeError:
+            return
+        if inside.error is None:
+            return
+        code = inside.error.code if isinstance(inside.error, _Coded) else None
+        status = code if isinstance(code, int) and 400 <= code <= 599 else 502
+        raise self.named(self.wire.decode_error(status, reply.headers, body))
+
+    def _strange(self, reply: Reply, body: bytes) -> FreeholdError:
+        if not body:
+            return Unavailable(f"{self.name} answered 200 with an empty body")
+        kind = reply.headers.get("content-type", "no content-type")[:80]
+        return Unavailable(
+            f"{self.name} answered 200 with something that is not its protocol ({kind}): check base_url",
+            detail=_excerpt(body),
+        )
+
+    async def _refusal(self, reply: Reply) -> FreeholdError:
+        try:
+            body = await reply.read(ERROR_BYTES_MAX)
+        except (TooLarge, BrokenOff, TimedOut):
+            body = b""  # The status alone must do.
+        headers = reply.headers
+        if body.lstrip().startswith(b"{"):
+            return self.named(self.wire.decode_error(reply.status, headers, body))
+        return self.named(_by_status(reply.status, headers.get("retry-after"), body))
+
+
+class NotStreamed(Exception):
+    """A stream was asked for, and a whole answer came (or an error, with status 200). Holds its first bytes."""
+
+    def __init__(self, piece: bytes) -> None:
+        super().__init__()
+        self.piece = piece
+
+
+class _Coded(msgspec.Struct):
+    code: int | str | None = None
+
+
+class _Inside(msgspec.Struct):
+    error: _Coded | str | None = None
+
+
+def _excerpt(body: bytes) -> str:
+    return body[:ERROR_PEEK_BYTES].decode("utf-8", "replace")
+
+
+def _by_status(status: int, retry_after: str | None, body: bytes) -> FreeholdError:
+    """For bodies that are no vendor's: a proxy's page, or nothing."""
+    kind, said = _BY_STATUS.get(status, (Unavailable, "failed"))
+    if 300 <= status < 400:
+        said = "redirects, and model calls don't follow: check base_url"
+    elif 400 <= status < 500 and status not in _BY_STATUS:
+        kind, said = BadRequest, "refused the request without saying why"
+    wait_s = float(retry_after) if retry_after and retry_after.isdigit() else None
+    return kind(f"{said} (status {status})", detail=_excerpt(body), retry_after_s=wait_s)
+
+
+_BY_STATUS: Final[dict[int, tuple[type[FreeholdError], str]]] = {
+    401: (Unauthenticated, "refused our credential"),
+    402: (Unavailable, "wants to be paid first"),
+    403: (Forbidden, "does not allow this"),
+    404: (NotFound, "knows no such address or model: check base_url and the model's name"),
+    407: (Unavailable, "is behind a proxy that wants a login"),
+    408: (TimedOut, "gave up waiting for the request"),
+    413: (TooLarge, "takes no request of this size"),
+    429: (RateLimited, "takes no more calls for now"),
+    503: (Overloaded, "is overloaded"),
+    504: (TimedOut, "took too long behind its proxy"),
+    529: (Overloaded, "is overloaded"),
+}
+
+
+class Call:
+    """`Provider.call` over an Upstream: entered once, left once; leaving early hangs up."""
+
+    __slots__ = ("_body", "_headers", "_reply", "_stream", "_upstream")
+
+    def __init__(self, upstream: Upstream, body: bytes, headers: HeaderBlock, *, stream: bool) -> None:
+        self._upstream = upstream
+        self._body = body
+        self._headers = headers
+        self._stream = stream
+        self._reply: Reply | None = None
+
+    async def __aenter__(self) -> AsyncIterator[StreamEvent]:
+        upstream = self._upstream
+        self._reply = reply = await upstream.send(self._body, self._headers)
+        self._body = b""
+        try:
+            if self._stream:
+                try:
+                    return Events(upstream, reply, await upstream.first(reply))
+                except NotStreamed as whole:
+                    # Some servers don't stream; a whole answer is as good. `read` sees to an error in its place.
+                    body = await _rest(upstream, reply, whole.piece)
+            else:
+                body = await upstream.read(reply)
+            return _Whole(unfold(upstream.wire.decode_response(body, provider=upstream.name)))
+        except BaseException:
+            reply.close()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        if self._reply is not None:
+            self._reply.close()
+        return False
+
+
+async def _rest(upstream: Upstream, reply: Reply, piece: bytes) -> bytes:
+    body = piece + await reply.read(ANSWER_BYTES_MAX)
+    if b'"error"' in body[:ERROR_PEEK_BYTES]:
+        upstream.raise_inside(body, reply)
+    return body
+
+
+class _Whole:
+    """A whole answer's events, without waiting."""
+
+    __slots__ = ("_events",)
+
+    def __init__(self, events: Iterator[StreamEvent]) -> None:
+        self._events = events
+
+    def __aiter__(self) -> "_Whole":
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        for event in self._events:
+            return event
+        raise StopAsyncIteration
+
+
+class Events:
+    """A stream's events. Read to its end, the connection can serve the next call."""
+
+    __slots__ = ("_at", "_decoder", "_events", "_piece", "_reply", "_size_bytes", "_upstream")
+
+    def __init__(self, upstream: Upstream, reply: Reply, first: bytes) -> None:
+        self._upstream = upstream
+        self._decoder = upstream.wire.stream_decoder(provider=upstream.name)
+        self._reply: Reply | None = reply
+        self._piece: bytes | None = first
+        self._events: Sequence[StreamEvent] = ()
+        self._at = 0
+        self._size_bytes = 0
+
+    def __aiter__(self) -> "Events":
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        while self._at >= len(self._events):
+            if self._reply is None:
+                raise StopAsyncIteration
+            await self._more(self._reply)
+        event = self._events[self._at]
+        self._at += 1
+        return event
+
+    async def _more(self, reply: Reply) -> None:
+        piece, self._piece = self._piece, None
+        self._at = 0
+        try:
+            if piece is None:
+                piece = await reply.__anext__()
+            self._size_bytes += len(piece)
+            if self._size_bytes > ANSWER_BYTES_MAX:
+                raise TooLarge(f"the stream is over ANSWER_BYTES_MAX = {ANSWER_BYTES_MAX}")
+            self._events = self._decoder.feed(piece)
+        except StopAsyncIteration:
+            self._reply = None
+            self._events = self._end()
+        except FreeholdError as error:
+            raise self._upstream.named(error) from error.__cause__
+
+    def _end(self) -> Sequence[StreamEvent]:
+        try:
+            return self._decoder.end()
+        except FreeholdError as error:
+            raise self._upstream.named(error) from error.__cause__
+
+
+class Forward:
+    """`Provider.forward` over an Upstream: entered once, left once; leaving early hangs up."""
+
+    __slots__ = ("_body", "_headers", "_reply", "_stream", "_upstream")
+
+    def __init__(self, upstream: Upstream, body: bytes, headers: HeaderBlock, *, stream: bool) -> None:
+        self._upstream = upstream
+        self._body = body
+        self._headers = headers
+        self._stream = stream
+        self._reply: Reply | None = None
+
+    async def __aenter__(self) -> "Passed":
+        upstream = self._upstream
+        body, self._body = self._body, b""
+        self._reply = reply = await upstream.send(body, self._headers)
+        try:
+            if not self._stream:
+                return Passed(reply, await upstream.read(reply), "application/json", whole=True)
+            try:
+                first = await upstream.first(reply)
+            except NotStreamed as whole:
+                return await self._not_streamed(reply, body, whole.piece)
+            if b"error" in first[:ERROR_PEEK_BYTES]:
+                self._raise_first(first)
+            return Passed(reply, first, upstream.wire.stream_content_type, whole=False)
+        except BaseException:
+            reply.close()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        if self._reply is not None:
+            self._reply.close()
+        return False
+
+    async def _not_streamed(self, reply: Reply, body: bytes, piece: bytes) -> "Passed":
+        """The client asked for a stream and its provider has none: the whole answer is told as one, in the same wire."""
+        wire = self._upstream.wire
+        whole = wire.decode_response(await _rest(self._upstream, reply, piece), provider=self._upstream.name)
+        encoder = wire.stream_encoder(wire.decode_request(body))
+        told = b"".join(map(encoder.encode, unfold(whole))) + encoder.end()
+        return Passed(reply, told, wire.stream_content_type, whole=True)
+
+    def _raise_first(self, first: bytes) -> None:
+        """An error as the first event is still before the answer: somebody else may be asked."""
+        upstream = self._upstream
+        try:
+            upstream.wire.stream_decoder(provider=upstream.name).feed(first)
+        except FreeholdError as error:
+            raise upstream.named(error) from error.__cause__
+
+
+class Passed:
+    """`RawAnswer`. Either the whole body is here, or its first piece and a reply that goes on."""
+
+    __slots__ = ("_first", "_reply", "_size_bytes", "content_type", "status")
+
+    def __init__(self, reply: Reply, first: bytes, content_type: str, *, whole: bool) -> None:
+        self.status = 200
+        self.content_type = content_type
+        self._reply = None if whole else reply
+        self._first = first
+        self._size_bytes = 0
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self
+
+    def __aiter__(self) -> "Passed":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        if self._reply is None:
+            raise StopAsyncIteration
+        piece = await self._reply.__anext__()
+        self._size_bytes += len(piece)
+        if self._size_bytes > ANSWER_BYTES_MAX:
+            raise TooLarge(f"the stream is over ANSWER_BYTES_MAX = {ANSWER_BYTES_MAX}")
+        return piece
+
+    async def read(self) -> bytes:
+        """Once."""
+        first, self._first = self._first, b""
+        return first if self._reply is None else first + await self._reply.read(ANSWER_BYTES_MAX)
