@@ -31,7 +31,7 @@ class KeyService(Protocol):
 
 
 class CreateKey(Struct, frozen=True, forbid_unknown_fields=True):
-    """`policy` in IAM's JSON (Version, Statement); without one the key may do everything that its maker may."""
+    """`policy` in IAM's JSON (Version, Statement); without one the key may do everything."""
 
     name: str
     policy: Policy | None = None

@@ -1,0 +1,16 @@
+"""How a request carries its key: `Authorization: Bearer`, or `x-api-key` as Anthropic's older SDKs send it."""
+
+from collections.abc import Mapping
+
+from freehold.core.errors import Unauthenticated
+
+
+def credential_of(headers: Mapping[str, str]) -> str | None:
+    """Headers' names are lower-cased. Raises Unauthenticated for another scheme than Bearer."""
+    given = headers.get("authorization")
+    if given:
+        scheme, _, credential = given.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated(f"expected Authorization: Bearer <key>, got the scheme {scheme[:20]!r}")
+        return credential.strip()
+    return headers.get("x-api-key")
