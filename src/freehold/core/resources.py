@@ -77,9 +77,12 @@ class Tool(
 
 
 class RuleStep(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """One tool call of a rule. Strings in `arguments` are templates over what was captured and what earlier steps returned.
+    """One tool call of a rule. `tool` is the function's name as a model sees it (`inventory_get`).
 
-    `when` is a template; the step is left out where it renders to nothing, `false`, `none` or `0`.
+    Strings in `arguments` are templates over the variables and `results` of earlier steps; one that is a single `{{ ... }}`
+    gives that value with its type. A step waits for the results it speaks of; steps that don't wait run side by side.
+    `when` is an expression: the step is left out where it is false. `for_each` is one that gives a list: the tool is
+    called for each `item`. The result is `results.<save_as>` (the tool's name without it).
     """
 
     tool: str
@@ -90,10 +93,13 @@ class RuleStep(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """`when` is a regular expression (RE2) searched in the last thing the user said; named groups become variables."""
+    """The first rule answers whose `when` (RE2, case does not matter) is found in what the user said last, and whose `needs`
+    are known: said now, said in an earlier turn, or in `defaults`. Named groups of `when` become variables.
+    """
 
     name: str
     when: str
+    needs: tuple[str, ...] = ()
     steps: tuple[RuleStep, ...] = ()
     answer: str = ""
     defaults: dict[str, str] = {}
@@ -108,11 +114,17 @@ class Rules(
     tag="rules",
     tag_field="kind",
 ):
-    """What the `rules` provider answers with, as model `rules/<name>`: no language model, deterministic."""
+    """What the `rules` provider answers with, as model `rules/<name>`: no language model, deterministic.
+
+    Variables are found anywhere in what is said: `patterns` by a regular expression, `vocabulary` by spoken words
+    (variable -> words -> value, so that "Shanghai" gives dc = SHA). `otherwise` is the answer where no rule fits. A turn
+    that only names other values ("and in Rotterdam?") asks the last rule again with them.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     otherwise: str = "None of the declared rules matches this question."
+    patterns: dict[str, str] = {}
     vocabulary: dict[str, dict[str, str]] = {}
 
 
