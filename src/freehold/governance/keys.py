@@ -131,14 +131,20 @@ class KeyTable:
         away = False
         while True:
             try:
-                await self._keys.changed(RETRY_S if away else RELOAD_S)
-                await self.load()
+                await self._load_until_changed(RETRY_S if away else RELOAD_S)
                 away = False
-            except Unavailable as error:
+            except* Unavailable as group:
                 if not away:
-                    log.warning("keys.not_followed", extra={"reason": error.message})
+                    log.warning("keys.not_followed", extra={"reason": str(group.exceptions[0])})
                 away = True
                 await asyncio.sleep(RETRY_S)
+
+    async def _load_until_changed(self, timeout_s: float) -> None:
+        """Listens before it reads, so that no change falls between the two."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keys.changed(timeout_s))
+            await asyncio.sleep(0)
+            await self.load()
 
 
 def compose(key_id: str, secret: bytes) -> str:
