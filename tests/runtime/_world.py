@@ -1,0 +1,363 @@
+"""What the runtime's tests stand on: the real store, and small implementations of the ports beside it: a scripted gateway, a
+tool kind whose every run is written to a table that outlives the process, declarations in memory.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import asyncpg
+from msgspec import Struct
+
+from freehold.clock import SystemClock
+from freehold.core.errors import BrokenOff, FreeholdError, NotFound, Unauthenticated
+from freehold.core.messages import (
+    AnswerPart,
+    ModelRequest,
+    ModelResponse,
+    StopReason,
+    Text,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+    Usage,
+    raw,
+)
+from freehold.core.policy import ALLOW_ALL, Principal
+from freehold.core.ports import SessionRow, ToolFunction, ToolOutcome, ToolRun, Versioned
+from freehold.core.records import CallRecord
+from freehold.core.resources import Agent, Effect, Kind, Resource, Tool, kind_of
+from freehold.core.session import Recorded
+from freehold.core.stream import Finished, StreamEvent, unfold
+from freehold.runtime.declared import Declarations
+from freehold.runtime.journal import OnPoint, no_points
+from freehold.runtime.live import Live
+from freehold.runtime.model_step import RetryPolicy
+from freehold.runtime.sessions import Sessions
+from freehold.runtime.tools import ToolSet
+from freehold.runtime.turn import Means
+from freehold.runtime.worker import Worker, WorkerSettings
+from freehold.store.log import PostgresSessionLog
+from freehold.store.store import open_store
+
+TENANT = "acme"
+OWNER = Principal(TENANT, "service", "key_owner", (ALLOW_ALL,))
+SETTINGS = WorkerSettings(lease_s=2, poll_s=0.5, drain_s=2)
+QUICK_RETRIES = RetryPolicy(retries_max=3, delay_s=0.001, delay_s_max=0.01)
+USAGE = Usage(input_tokens=100, output_tokens=10)
+COST_PICO = 5_000_000
+
+
+def said(*content: AnswerPart | str, stop: StopReason = "end_turn", usage: Usage = USAGE) -> ModelResponse:
+    parts = tuple(Text(part) if isinstance(part, str) else part for part in content)
+    return ModelResponse(id="resp", model="scripted-1", content=parts, stop_reason=stop, usage=usage)
+
+
+def calls(*wanted: tuple[str, str], start: int = 1) -> ModelResponse:
+    """An answer that calls functions: (name, arguments as JSON)."""
+    parts = [ToolCall(f"t{start + place}", name, arguments) for place, (name, arguments) in enumerate(wanted)]
+    return said(*parts, stop="tool_use")
+
+
+@dataclass
+class Held:
+    """An answer that stops after its first text and goes on when `go` is set. `reached` says that it got there."""
+
+    response: ModelResponse
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    hung_up: bool = False
+
+
+@dataclass
+class Broken:
+    """An answer whose line goes dead in the middle."""
+
+    response: ModelResponse
+
+
+Scripted = ModelResponse | FreeholdError | Held | Broken
+Script = Callable[[ModelRequest], Scripted]
+
+
+def in_turn(*answers: Scripted) -> Script:
+    """One after the other, whatever is asked."""
+    left = list(answers)
+    return lambda _request: left.pop(0)
+
+
+class ScriptedAnswer:
+    provider, model, is_language_model = "scripted", "scripted-1", True
+
+    def __init__(self, events: AsyncIterator[StreamEvent]) -> None:
+        self._events = events
+        self.usage = Usage()
+        self.record: CallRecord | None = None
+
+    async def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        async for event in self._events:
+            self.usage = USAGE
+            yield event
+
+
+class ScriptedGateway:
+    """A Gateway: answers by the script, keeps what it was asked."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.requests: list[ModelRequest] = []
+        self.principals: list[Principal] = []
+
+    @asynccontextmanager
+    async def call(
+        self,
+        principal: Principal,
+        request: ModelRequest,
+        *,
+        wire: str = "session",
+        session_id: str | None = None,
+        agent: str | None = None,
+        rules: str | None = None,
+    ) -> AsyncIterator[ScriptedAnswer]:
+        self.requests.append(request)
+        self.principals.append(principal)
+        scripted = self.script(request)
+        if isinstance(scripted, FreeholdError):
+            raise scripted
+        answer = ScriptedAnswer(_events(scripted))
+        try:
+            yield answer
+        finally:
+            answer.record = CallRecord(
+                id=f"call_{len(self.requests)}",
+                at=datetime.now(UTC),
+                tenant=principal.tenant,
+                principal=principal.id,
+                wire=wire,
+                model_requested=request.model,
+                provider="scripted",
+                model="scripted-1",
+                outcome="ok",
+                usage=answer.usage,
+                cost_pico=COST_PICO if answer.usage.input_tokens else 0,
+                session_id=session_id,
+                agent=agent,
+            )
+
+
+async def _events(scripted: ModelResponse | Held | Broken) -> AsyncIterator[StreamEvent]:
+    response = scripted if isinstance(scripted, ModelResponse) else scripted.response
+    for event in unfold(response):
+        if isinstance(scripted, Broken) and isinstance(event, Finished):
+            raise BrokenOff("the line went dead")
+        if isinstance(scripted, Held) and isinstance(event, Finished):
+            scripted.reached.set()
+            try:
+                await scripted.go.wait()
+            except asyncio.CancelledError:
+                scripted.hung_up = True
+                raise
+        yield event
+
+
+class DeclaredHere:
+    """The Resources that turns need, in memory."""
+
+    def __init__(self, *resources: Resource) -> None:
+        self._versions: dict[tuple[Kind, str], list[Resource]] = {}
+        self._generation = 0
+        for resource in resources:
+            self.put_now(resource)
+
+    def put_now(self, resource: Resource) -> None:
+        self._versions.setdefault((kind_of(resource), resource.name), []).append(resource)
+        self._generation += 1
+
+    def remove(self, kind: Kind, name: str) -> None:
+        del self._versions[kind, name]
+        self._generation += 1
+
+    def generation(self) -> int:
+        return self._generation
+
+    async def get(self, tenant: str, kind: Kind, name: str, *, version: int | None = None) -> Versioned:
+        versions = self._versions.get((kind, name))
+        if versions is None:
+            raise NotFound(f"no {kind} {name!r}")
+        number = version or len(versions)
+        now = datetime.now(UTC)
+        return Versioned(resource=versions[number - 1], version=number, created_at=now, updated_at=now)
+
+
+class Everyone:
+    """Principals: everybody may do everything, but for the revoked."""
+
+    def __init__(self) -> None:
+        self.revoked: set[str] = set()
+
+    async def current(self, tenant: str, principal_id: str) -> Principal:
+        if principal_id in self.revoked:
+            raise Unauthenticated(f"the key {principal_id} was revoked")
+        return Principal(tenant, "service", principal_id, (ALLOW_ALL,))
+
+
+EFFECTS: dict[str, Effect] = {"look": "pure", "set": "idempotent", "pay": "irreversible"}
+
+
+class LedgerConfig(Struct, forbid_unknown_fields=True):
+    functions: tuple[str, ...] = ("look", "set", "pay")
+
+
+class LedgerTool:
+    """`runs` has a row for every time that a function ran; `effects` one for every key, as an idempotent service has."""
+
+    def __init__(self, config: LedgerConfig, kind: "LedgerKind") -> None:
+        self._kind = kind
+        anything = raw({"type": "object", "properties": {"n": {"type": "integer"}}})
+        self.functions: Sequence[ToolFunction] = tuple(
+            ToolFunction(ToolSpec(name, f"{name} it", anything), EFFECTS.get(name, "pure"))
+            for name in config.functions
+        )
+
+    async def run(self, run: ToolRun) -> ToolOutcome:
+        self._kind.running += 1
+        self._kind.running_max = max(self._kind.running_max, self._kind.running)
+        try:
+            return await self._kind.do(run)
+        finally:
+            self._kind.running -= 1
+
+
+class LedgerKind:
+    """A ToolKind. `do` may be replaced by a test."""
+
+    name = "ledger"
+    config = LedgerConfig
+
+    def __init__(self, pool: asyncpg.Pool | None = None) -> None:
+        self.pool = pool
+        self.do: Callable[[ToolRun], object] = self.write
+        self.opened = 0
+        self.open_now = 0
+        self.running = 0
+        self.running_max = 0
+        self.fault: FreeholdError | None = None
+
+    @asynccontextmanager
+    async def open(self, tool: Tool, config: LedgerConfig, host: object) -> AsyncIterator[LedgerTool]:
+        if self.fault is not None:
+            raise self.fault
+        self.opened += 1
+        self.open_now += 1
+        try:
+            yield LedgerTool(config, self)
+        finally:
+            self.open_now -= 1
+
+    async def write(self, run: ToolRun) -> ToolOutcome:
+        if self.pool is not None:
+            await self.pool.execute("INSERT INTO runs VALUES ($1, $2)", run.key, run.function)
+            await self.pool.execute(
+                "INSERT INTO effects VALUES ($1, $2) ON CONFLICT DO NOTHING", run.key, run.function
+            )
+        return ToolOutcome((Text(f"{run.function} done: {run.arguments.get('n', '-')}"),))
+
+
+LEDGER_TABLES = """
+CREATE TABLE IF NOT EXISTS runs (key text NOT NULL, function text NOT NULL);
+CREATE TABLE IF NOT EXISTS effects (key text PRIMARY KEY, function text NOT NULL);
+"""
+LEDGER = Tool(name="ledger", type="ledger", timeout_s=5)
+AGENT = Agent(name="clerk", model="scripted/scripted-1", instructions="Keep the ledger.", tools=("ledger",))
+
+
+@dataclass
+class World:
+    """One process's runtime over a real database."""
+
+    log: PostgresSessionLog
+    gateway: ScriptedGateway
+    resources: DeclaredHere
+    principals: Everyone
+    kind: LedgerKind
+    means: Means
+    sessions: Sessions
+    settings: WorkerSettings
+
+    async def start(self, text: str = "go", **options) -> SessionRow:
+        content = (Text(text),) if text else ()
+        return await self.sessions.create(OWNER, "clerk", content=content, **options)
+
+    async def log_of(self, session_id: str) -> list[Recorded]:
+        return list(await self.log.read(session_id))
+
+    async def settled(self, session_id: str, *, timeout_s: float = 20) -> SessionRow:
+        return await self.reaches(session_id, lambda row: row.status != "running", timeout_s=timeout_s)
+
+    async def reaches(
+        self, session_id: str, wanted: Callable[[SessionRow], bool], *, timeout_s: float = 20
+    ) -> SessionRow:
+        """Waits for a state of the row, woken by the log."""
+        async with asyncio.timeout(timeout_s), self.log.follow(session_id) as batches:
+            while not wanted(row := await self.log.get(TENANT, session_id)):
+                await anext(batches)
+        return row
+
+    async def seen(self, session_id: str, kind: type, *, timeout_s: float = 20) -> Recorded:
+        """Waits for the first event of a kind."""
+        async with asyncio.timeout(timeout_s), self.log.follow(session_id) as batches:
+            async for batch in batches:
+                for recorded in batch:
+                    if isinstance(recorded.event, kind):
+                        return recorded
+        raise AssertionError
+
+    def worker(self, settings: WorkerSettings | None = None) -> Worker:
+        return Worker(self.means, settings or self.settings)
+
+
+@asynccontextmanager
+async def world(
+    url: str,
+    script: Script,
+    *,
+    agent: Agent = AGENT,
+    on_point: OnPoint = no_points,
+    settings: WorkerSettings = SETTINGS,
+) -> AsyncIterator[World]:
+    clock = SystemClock()
+    async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
+        await pool.execute(LEDGER_TABLES)
+        kind = LedgerKind(pool)
+        gateway = ScriptedGateway(script)
+        resources = DeclaredHere(LEDGER, agent)
+        principals, live = Everyone(), Live()
+        tools = ToolSet({"ledger": kind}, host=None)
+        async with open_store(url, process_id="test") as store, tools.running():
+            means = Means(
+                log=store.log,
+                gateway=gateway,
+                declarations=Declarations(resources),
+                tools=tools,
+                principals=principals,
+                live=live,
+                clock=clock,
+                retries=QUICK_RETRIES,
+                on_point=on_point,
+            )
+            sessions = Sessions(store.log, resources, live, clock)
+            yield World(store.log, gateway, resources, principals, kind, means, sessions, settings)
+
+
+def results_in(request: ModelRequest) -> list[ToolResult]:
+    return [part for message in request.messages for part in message.content if isinstance(part, ToolResult)]
+
+
+def events_of(recorded: Sequence[Recorded], kind: type) -> list:
+    return [one.event for one in recorded if isinstance(one.event, kind)]
+
+
+def kinds_of(recorded: Sequence[Recorded]) -> list[str]:
+    return [type(one.event).__name__ for one in recorded]

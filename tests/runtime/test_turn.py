@@ -1,0 +1,451 @@
+"""Turns, carried out by a real worker over a real PostgreSQL; the model is a script, the tool's runs are counted in a table."""
+
+import asyncio
+import time
+
+import pytest
+from msgspec import structs
+
+from freehold.core.errors import (
+    BadRequest,
+    ContentRefused,
+    LimitReached,
+    Overloaded,
+    RateLimited,
+    Unavailable,
+)
+from freehold.core.messages import Text, Usage, text_of
+from freehold.core.ports import ToolOutcome
+from freehold.core.resources import Limits
+from freehold.core.session import (
+    ModelAnswered,
+    ModelFailed,
+    ToolFinished,
+    ToolOutcomeUnknown,
+    ToolStarted,
+    TurnFinished,
+    UserSpoke,
+)
+from tests.runtime._world import (
+    AGENT,
+    COST_PICO,
+    LEDGER,
+    OWNER,
+    Broken,
+    Held,
+    calls,
+    events_of,
+    in_turn,
+    kinds_of,
+    results_in,
+    said,
+    world,
+)
+
+
+async def _run(url, script, *, agent=AGENT, prepare=None, text="go"):
+    """One session to its rest; returns (log, world)."""
+    async with world(url, script, agent=agent) as here:
+        if prepare:
+            prepare(here)
+        async with here.worker().running():
+            row = await here.start(text)
+            await here.settled(row.id)
+            return await here.log_of(row.id), here
+
+
+def _end(log) -> TurnFinished:
+    return events_of(log, TurnFinished)[-1]
+
+
+async def test_a_turn_calls_tools_and_ends_with_the_answer(database_url):
+    log, here = await _run(database_url, in_turn(calls(("ledger_look", '{"n": 1}')), said("one")))
+    assert kinds_of(log) == [
+        "SessionStarted",
+        "UserSpoke",
+        "TurnStarted",
+        "ModelAnswered",
+        "ToolStarted",
+        "ToolFinished",
+        "ModelAnswered",
+        "TurnFinished",
+    ]
+    assert _end(log).outcome == "completed"
+    assert text_of(events_of(log, ModelAnswered)[-1].content) == "one"
+    [result] = results_in(here.gateway.requests[1])
+    assert text_of(result.content) == "look done: 1"
+
+
+async def test_the_model_is_told_the_agents_functions_and_instructions(database_url):
+    _, here = await _run(database_url, in_turn(said("hello")))
+    [request] = here.gateway.requests
+    assert [spec.name for spec in request.tools] == ["ledger_look", "ledger_set", "ledger_pay"]
+    assert text_of(request.instructions) == "Keep the ledger."
+    assert here.gateway.principals[0].kind == "agent"
+
+
+async def test_cost_and_usage_of_the_row_are_those_of_its_calls(database_url):
+    script = in_turn(calls(("ledger_look", "{}")), said("done"))
+    async with world(database_url, script) as here, here.worker().running():
+        row = await here.settled((await here.start()).id)
+    assert row.cost_pico == 2 * COST_PICO
+    assert row.usage.input_tokens == 200
+
+
+async def test_tools_of_one_answer_run_side_by_side_up_to_the_limit(database_url):
+    agent = structs.replace(AGENT, limits=Limits(tool_calls_parallel_max=2))
+    wanted = [("ledger_look", f'{{"n": {n}}}') for n in range(5)]
+    all_in = asyncio.Event()
+
+    def prepare(here):
+        async def both(run):
+            if here.kind.running == 2 or run.arguments["n"] == 4:
+                all_in.set()
+            await all_in.wait()
+            return ToolOutcome((Text(str(run.arguments["n"])),))
+
+        here.kind.do = both
+
+    log, here = await _run(database_url, in_turn(calls(*wanted), said("done")), agent=agent, prepare=prepare)
+    assert here.kind.running_max == 2
+    assert [text_of(result.content) for result in results_in(here.gateway.requests[1])] == list("01234")
+    assert len(events_of(log, ToolFinished)) == 5
+
+
+async def test_an_unknown_function_is_answered_with_the_known_ones(database_url):
+    log, _ = await _run(database_url, in_turn(calls(("ledger_lok", "{}")), said("sorry")))
+    [finished] = events_of(log, ToolFinished)
+    assert finished.failed
+    assert finished.code == "not_found"
+    assert "Did you mean 'ledger_look'?" in text_of(finished.content)
+    assert not events_of(log, ToolStarted)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [('{"n": ', "not valid JSON"), ("[1]", "got an array"), ('"x"', "got a string")],
+)
+async def test_arguments_that_are_no_object_are_answered_and_not_run(database_url, arguments, why):
+    log, here = await _run(database_url, in_turn(calls(("ledger_look", arguments)), said("sorry")))
+    [finished] = events_of(log, ToolFinished)
+    assert finished.code == "bad_request"
+    assert why in text_of(finished.content)
+    assert here.kind.running_max == 0
+
+
+async def test_a_call_cut_off_by_the_token_limit_is_not_run_but_those_before_it_are(database_url):
+    cut = structs.replace(calls(("ledger_pay", '{"n": 1}'), ("ledger_pay", "")), stop_reason="tokens_max")
+    log, _ = await _run(database_url, in_turn(cut, said("ok")))
+    assert [started.arguments for started in events_of(log, ToolStarted)] == ['{"n": 1}']
+    assert any("token limit" in text_of(event.content) for event in events_of(log, ToolFinished))
+
+
+async def test_ids_that_a_model_uses_twice_are_made_unique(database_url):
+    script = in_turn(
+        calls(("ledger_look", '{"n": 1}')),
+        calls(("ledger_look", '{"n": 2}')),
+        said("done"),
+    )
+    log, here = await _run(database_url, script)
+    ids = [started.call_id for started in events_of(log, ToolStarted)]
+    keys = {started.key for started in events_of(log, ToolStarted)}
+    assert len(set(ids)) == len(keys) == 2
+    assert len(results_in(here.gateway.requests[2])) == 2
+
+
+async def test_a_tools_own_no_is_an_answer(database_url):
+    def prepare(here):
+        async def no(run):
+            return ToolOutcome((Text("no such row"),), failed=True)
+
+        here.kind.do = no
+
+    log, _ = await _run(database_url, in_turn(calls(("ledger_look", "{}")), said("ok")), prepare=prepare)
+    assert events_of(log, ToolFinished)[0].failed
+    assert _end(log).outcome == "completed"
+
+
+@pytest.mark.parametrize("function", ["ledger_look", "ledger_pay"])
+async def test_a_slow_tool_ends_at_its_timeout_and_what_it_did_is_not_guessed(database_url, function):
+    def prepare(here):
+        here.resources.put_now(structs.replace(LEDGER, timeout_s=0.05))
+
+        async def forever(run):
+            await asyncio.Event().wait()
+
+        here.kind.do = forever
+
+    log, _ = await _run(database_url, in_turn(calls((function, "{}")), said("ok")), prepare=prepare)
+    if function == "ledger_pay":
+        [unknown] = events_of(log, ToolOutcomeUnknown)
+        assert "may or may not have taken effect" in unknown.message
+    else:
+        [finished] = events_of(log, ToolFinished)
+        assert finished.code == "timed_out"
+
+
+async def test_a_bug_in_a_tool_is_an_answer_without_its_insides(database_url, caplog):
+    def prepare(here):
+        async def broken(run):
+            raise RuntimeError("secret-token")
+
+        here.kind.do = broken
+
+    log, _ = await _run(database_url, in_turn(calls(("ledger_look", "{}")), said("ok")), prepare=prepare)
+    [finished] = events_of(log, ToolFinished)
+    assert finished.code == "internal"
+    assert "secret-token" not in text_of(finished.content)
+    assert [record.getMessage() for record in caplog.records].count("tool.crashed") == 1
+
+
+async def test_a_result_that_is_too_large_says_what_to_narrow(database_url):
+    def prepare(here):
+        async def flood(run):
+            return ToolOutcome((Text("x" * 200_000),))
+
+        here.kind.do = flood
+
+    log, _ = await _run(database_url, in_turn(calls(("ledger_look", "{}")), said("ok")), prepare=prepare)
+    [finished] = events_of(log, ToolFinished)
+    assert finished.code == "too_large"
+    assert "200000 bytes" in text_of(finished.content)
+
+
+async def test_transient_model_errors_are_tried_again(database_url):
+    script = in_turn(Overloaded("full"), RateLimited("wait", retry_after_s=0.01), said("at last"))
+    log, here = await _run(database_url, script)
+    assert _end(log).outcome == "completed"
+    assert len(here.gateway.requests) == 3
+
+
+async def test_a_model_that_stays_away_fails_the_turn_and_the_session_goes_on(database_url):
+    script = in_turn(*[Overloaded("full")] * 4, said("back"))
+    async with world(database_url, script) as here, here.worker().running():
+        row = await here.start()
+        await here.settled(row.id)
+        log = await here.log_of(row.id)
+        assert events_of(log, ModelFailed)[0].attempts == 4
+        assert (_end(log).outcome, _end(log).code) == ("failed", "overloaded")
+        await here.sessions.send(OWNER, row.id, [Text("again")])
+        await here.reaches(row.id, lambda one: one.status == "idle" and one.version > log[-1].seq + 1)
+        assert _end(await here.log_of(row.id)).outcome == "completed"
+        assert [text_of(m.content) for m in here.gateway.requests[-1].messages] == ["go", "again"]
+
+
+async def test_an_error_that_will_not_pass_is_not_tried_again(database_url):
+    log, here = await _run(database_url, in_turn(BadRequest("no", field="messages[0]")))
+    assert len(here.gateway.requests) == 1
+    assert _end(log).message == "messages[0]: no"
+
+
+async def test_who_asks_to_wait_too_long_gets_no_second_call(database_url):
+    log, here = await _run(database_url, in_turn(RateLimited("tomorrow", retry_after_s=86_400)))
+    assert len(here.gateway.requests) == 1
+    assert _end(log).code == "rate_limited"
+
+
+async def test_what_broken_attempts_cost_is_counted(database_url):
+    log, _ = await _run(database_url, in_turn(Broken(said("half")), said("whole")))
+    [answered] = events_of(log, ModelAnswered)
+    assert answered.cost_pico == 2 * COST_PICO
+    assert text_of(answered.content) == "whole"
+
+
+async def test_a_refusal_ends_the_turn_as_refused(database_url):
+    log, _ = await _run(database_url, in_turn(said("I won't", stop="refusal")))
+    assert _end(log).outcome == "refused"
+    log, _ = await _run(database_url, in_turn(ContentRefused("filtered")))
+    assert (_end(log).outcome, _end(log).code) == ("refused", "content_refused")
+
+
+async def test_a_pause_is_followed_by_another_call(database_url):
+    log, here = await _run(database_url, in_turn(said("wait", stop="pause"), said("done")))
+    assert len(here.gateway.requests) == 2
+    assert _end(log).outcome == "completed"
+
+
+async def test_a_cut_answer_says_so(database_url):
+    log, _ = await _run(database_url, in_turn(said("half an ans", stop="tokens_max")))
+    assert (_end(log).outcome, _end(log).limit) == ("limit_reached", "answer_tokens_max")
+
+
+def _forever(request):
+    return calls(("ledger_look", "{}"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "limits"),
+    [
+        ("steps_max", Limits(steps_max=5)),
+        ("tokens_max", Limits(tokens_max=500)),
+        ("cost_max_usd", Limits(cost_max_usd="0.00002")),
+        ("wall_time_s_max", Limits(wall_time_s_max=0.2, steps_max=100_000)),
+    ],
+)
+async def test_each_limit_ends_a_runaway_by_its_name(database_url, limit, limits):
+    log, _ = await _run(database_url, _forever, agent=structs.replace(AGENT, limits=limits))
+    assert (_end(log).outcome, _end(log).limit) == ("limit_reached", limit)
+    assert f"limits.{limit}" in _end(log).message
+    if limit == "steps_max":
+        assert len(events_of(log, ModelAnswered)) + len(events_of(log, ToolStarted)) == 5
+
+
+async def test_wall_time_stops_a_model_that_hangs(database_url):
+    held = Held(said("never"))
+    agent = structs.replace(AGENT, limits=Limits(wall_time_s_max=0.2))
+    log, _ = await _run(database_url, in_turn(held), agent=agent)
+    assert held.hung_up
+    assert (_end(log).outcome, _end(log).limit) == ("limit_reached", "wall_time_s_max")
+    assert events_of(log, ModelFailed)[0].cost_pico == COST_PICO
+
+
+async def test_a_budget_of_the_gateway_ends_the_turn_as_a_limit(database_url):
+    log, _ = await _run(database_url, in_turn(LimitReached("the key's budget of $5 is used up")))
+    assert (_end(log).outcome, _end(log).code) == ("limit_reached", "limit_reached")
+
+
+async def test_a_limit_that_leaves_no_step_at_all_still_comes_to_rest(database_url):
+    log, _ = await _run(database_url, _forever, agent=structs.replace(AGENT, limits=Limits(steps_max=0)))
+    assert kinds_of(log)[2:] == ["TurnStarted", "TurnFinished"]
+
+
+async def test_a_cancel_stops_a_running_model_call_within_a_moment(database_url):
+    held = Held(said("never"))
+    async with world(database_url, in_turn(held, said("fresh"))) as here, here.worker().running():
+        row = await here.start()
+        await held.reached.wait()
+        began = time.monotonic()
+        await here.sessions.cancel(OWNER, row.id, reason="enough")
+        row = await here.settled(row.id)
+        assert time.monotonic() - began < 0.5
+        assert held.hung_up
+        log = await here.log_of(row.id)
+        assert (_end(log).outcome, _end(log).code) == ("cancelled", "turn")
+        assert row.cost_pico == COST_PICO
+        await here.sessions.send(OWNER, row.id, [Text("something else")])
+        await here.reaches(row.id, lambda one: one.status == "idle" and one.version > log[-1].seq + 1)
+        assert _end(await here.log_of(row.id)).outcome == "completed"
+
+
+@pytest.mark.parametrize("function", ["ledger_look", "ledger_pay"])
+async def test_a_cancel_stops_a_running_tool_and_an_irreversible_ones_outcome_is_unknown(
+    database_url, function
+):
+    started = asyncio.Event()
+    async with world(database_url, in_turn(calls((function, "{}")))) as here, here.worker().running():
+
+        async def hang(run):
+            started.set()
+            await asyncio.Event().wait()
+
+        here.kind.do = hang
+        row = await here.start()
+        await started.wait()
+        await here.sessions.cancel(OWNER, row.id)
+        await here.settled(row.id)
+        log = await here.log_of(row.id)
+    assert _end(log).outcome == "cancelled"
+    assert len(events_of(log, ToolOutcomeUnknown)) == (function == "ledger_pay")
+    assert here.kind.running == 0
+
+
+async def test_a_session_cancelled_for_good_takes_no_more_input(database_url):
+    held = Held(said("never"))
+    async with world(database_url, in_turn(held)) as here, here.worker().running():
+        row = await here.start()
+        await held.reached.wait()
+        await here.sessions.cancel(OWNER, row.id, for_good=True)
+        row = await here.settled(row.id)
+        assert row.status == "cancelled"
+        with pytest.raises(Exception, match="cancelled for good"):
+            await here.sessions.send(OWNER, row.id, [Text("hello?")])
+        assert await here.sessions.cancel(OWNER, row.id) == row.version
+
+
+async def test_input_after_a_cancel_gets_a_turn_of_its_own(database_url):
+    held = Held(said("never"))
+    async with world(database_url, in_turn(held, said("as you wish"))) as here, here.worker().running():
+        row = await here.start()
+        await held.reached.wait()
+        await here.log.append(row.id, [UserSpoke(content=(Text("before"),))])
+        await here.sessions.cancel(OWNER, row.id)
+        await here.sessions.send(OWNER, row.id, [Text("after")])
+        await here.settled(row.id)
+        log = await here.log_of(row.id)
+    assert [end.outcome for end in events_of(log, TurnFinished)] == ["cancelled", "completed"]
+    assert [text_of(m.content) for m in here.gateway.requests[-1].messages] == ["go", "before", "after"]
+
+
+async def test_input_during_a_turn_is_shown_to_its_next_model_call(database_url):
+    held = Held(calls(("ledger_look", "{}")))
+    async with world(database_url, in_turn(held, said("both"))) as here, here.worker().running():
+        row = await here.start()
+        await held.reached.wait()
+        await here.sessions.send(OWNER, row.id, [Text("and this")])
+        held.go.set()
+        await here.settled(row.id)
+        log = await here.log_of(row.id)
+    roles = [message.role for message in here.gateway.requests[1].messages]
+    assert roles == ["user", "assistant", "tool", "user"]
+    assert len(events_of(log, TurnFinished)) == 1
+
+
+async def test_input_during_the_last_answer_starts_the_next_turn_at_once(database_url):
+    held = Held(said("first"))
+    async with world(database_url, in_turn(held, said("second"))) as here, here.worker().running():
+        row = await here.start()
+        await held.reached.wait()
+        await here.sessions.send(OWNER, row.id, [Text("and this")])
+        held.go.set()
+        await here.settled(row.id)
+        log = await here.log_of(row.id)
+    assert [end.outcome for end in events_of(log, TurnFinished)] == ["completed", "completed"]
+    roles = [message.role for message in here.gateway.requests[1].messages]
+    assert roles == ["user", "assistant", "user"]
+
+
+async def test_a_tool_that_does_not_open_fails_the_turn_by_name_and_the_session_goes_on(database_url):
+    async with world(database_url, in_turn(said("hello"))) as here, here.worker().running():
+        here.kind.fault = Unavailable("connection refused")
+        row = await here.start()
+        await here.settled(row.id)
+        log = await here.log_of(row.id)
+        assert (_end(log).outcome, _end(log).code) == ("failed", "unavailable")
+        assert "tool 'ledger' of agent 'clerk' can't be used: connection refused" in _end(log).message
+        here.kind.fault = None
+        await here.sessions.send(OWNER, row.id, [Text("again")])
+        await here.reaches(row.id, lambda one: one.status == "idle" and one.version > log[-1].seq + 1)
+        assert _end(await here.log_of(row.id)).outcome == "completed"
+
+
+async def test_an_owner_whose_key_was_revoked_acts_no_more(database_url):
+    log, here = await _run(
+        database_url, in_turn(said("never")), prepare=lambda here: here.principals.revoked.add("key_owner")
+    )
+    assert (_end(log).outcome, _end(log).code) == ("failed", "unauthenticated")
+    assert not here.gateway.requests
+
+
+async def test_a_changed_tool_is_there_in_the_next_turn_and_the_old_one_is_closed(database_url):
+    async with world(database_url, in_turn(said("one"), said("two"))) as here, here.worker().running():
+        row = await here.settled((await here.start()).id)
+        here.resources.put_now(structs.replace(LEDGER, functions=("look",)))
+        await here.sessions.send(OWNER, row.id, [Text("again")])
+        await here.reaches(row.id, lambda one: one.status == "idle" and one.version > row.version + 1)
+        assert [spec.name for spec in here.gateway.requests[1].tools] == ["ledger_look"]
+    assert here.kind.opened == 2
+    assert here.kind.open_now == 0
+
+
+async def test_a_bug_in_the_gateway_ends_the_turn_visibly(database_url, caplog):
+    def broken(request):
+        raise RuntimeError("boom")
+
+    log, _ = await _run(database_url, broken)
+    assert (_end(log).outcome, _end(log).code) == ("failed", "internal")
+    assert "boom" not in _end(log).message
+
+
+async def test_usage_without_tokens_needs_no_record(database_url):
+    log, _ = await _run(database_url, in_turn(said("hello", usage=Usage())))
+    assert _end(log).outcome == "completed"
