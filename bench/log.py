@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import resource
+import tempfile
 import time
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +25,7 @@ from freehold.core import ids
 from freehold.core.messages import Text, ToolCall, Usage
 from freehold.core.ports import Lease, SessionRow
 from freehold.core.session import ModelAnswered, SessionStarted, ToolFinished, UserSpoke
+from freehold.store.blobs import open_objects
 from freehold.store.store import Store, open_store
 
 DATABASE = "freehold_bench"
@@ -52,13 +54,16 @@ def tree_cpu_s(root: int) -> float:
     return sum(int(ticks) for pid in tree for ticks in fields[pid][11:15]) / TICKS_PER_S
 
 
+def parent_pid(pid: int) -> int:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat[stat.rindex(")") + 2 :].split()[1])
+
+
 async def postmaster_pid(url: str) -> int:
     """The parent of the backend that answers us."""
     connection = await asyncpg.connect(url)
     try:
-        backend = connection.get_server_pid()
-        stat = Path(f"/proc/{backend}/stat").read_text()
-        return int(stat[stat.rindex(")") + 2 :].split()[1])
+        return parent_pid(connection.get_server_pid())
     finally:
         await connection.close()
 
@@ -142,11 +147,13 @@ async def main() -> None:
     await admin.execute(f"CREATE DATABASE {DATABASE}")
     try:
         postmaster = await postmaster_pid(options.url)
-        async with open_store(url, process_id="bench") as store:
-            for sessions in options.sessions.split(","):
-                print(
-                    json.dumps(await measure(store, postmaster, int(sessions), options.seconds)), flush=True
-                )
+        with tempfile.TemporaryDirectory() as folder:
+            async with open_store(url, objects=open_objects(folder), process_id="bench") as store:
+                for sessions in options.sessions.split(","):
+                    print(
+                        json.dumps(await measure(store, postmaster, int(sessions), options.seconds)),
+                        flush=True,
+                    )
     finally:
         await admin.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
         await admin.close()

@@ -84,6 +84,7 @@ CREATE TABLE resources (
     archived    boolean NOT NULL DEFAULT false,
     created_at  timestamptz NOT NULL DEFAULT now(),
     updated_at  timestamptz NOT NULL DEFAULT now(),
+    updated_by  text NOT NULL,
     PRIMARY KEY (tenant, kind, name)
 );
 COMMENT ON TABLE resources IS 'What is declared: one row a resource, naming its current version.';

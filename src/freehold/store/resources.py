@@ -1,0 +1,247 @@
+"""What is declared, with every version that ever was: implements core.ports.Resources.
+
+Not here: templates and plans (resources/), or whether a resource makes sense (whoever opens it).
+"""
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from freehold.core.errors import BadRequest, Conflict, Internal, NotFound
+from freehold.core.ports import Resources, Versioned
+from freehold.core.resources import KINDS, Kind, Resource, check_name, kind_of
+from freehold.store._listen import Listener
+from freehold.store.database import Connection, Database, Row
+
+PUT_MAX: Final = 1000
+LIST_MAX: Final = 10_000
+NEAR_NAMES_MAX: Final = 3
+NAMES_COMPARED_MAX: Final = 1000
+CHANNEL: Final = "freehold_resources"
+
+_decoder: msgspec.json.Decoder[Resource] = msgspec.json.Decoder(Resource)
+
+_CURRENT: Final = """
+SELECT r.name, r.kind, r.version, r.archived, r.created_at, r.updated_at, v.body, v.created_by
+FROM resources r
+JOIN resource_versions v ON (v.tenant, v.kind, v.name, v.version) = (r.tenant, r.kind, r.name, r.version)
+"""
+_GET: Final = f"{_CURRENT} WHERE r.tenant = $1 AND r.kind = $2 AND r.name = $3 AND NOT r.archived"
+_LIST: Final = f"""{_CURRENT}
+WHERE r.tenant = $1 AND NOT r.archived AND ($2::text IS NULL OR r.kind = $2)
+ORDER BY array_position($3::text[], r.kind), r.name LIMIT $4
+"""
+_VERSIONS: Final = """
+SELECT r.name, r.kind, v.version, r.archived, r.created_at, v.created_at AS updated_at, v.body, v.created_by
+FROM resources r JOIN resource_versions v ON (v.tenant, v.kind, v.name) = (r.tenant, r.kind, r.name)
+WHERE r.tenant = $1 AND r.kind = $2 AND r.name = $3 AND ($4::int IS NULL OR v.version = $4)
+ORDER BY v.version DESC LIMIT $5
+"""
+_SOME: Final = f"""{_CURRENT}
+WHERE r.tenant = $1 AND (r.kind, r.name) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+"""  # noqa: S608 - our own constants
+_NAMES: Final = """
+SELECT name FROM resources WHERE tenant = $1 AND kind = $2 AND NOT archived ORDER BY name LIMIT $3
+"""
+_KEPT: Final = """
+SELECT r.kind, r.name, r.version, r.archived, v.digest
+FROM resources r
+JOIN resource_versions v ON (v.tenant, v.kind, v.name, v.version) = (r.tenant, r.kind, r.name, r.version)
+WHERE r.tenant = $1 AND (r.kind, r.name) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+"""
+_WRITE: Final = """
+WITH given AS (
+    SELECT * FROM unnest($2::text[], $3::text[], $4::int[], $5::bytea[], $6::bytea[]) AS g (kind, name, version, body, digest)
+), kept AS (
+    INSERT INTO resource_versions (tenant, kind, name, version, body, digest, created_by)
+    SELECT $1, kind, name, version, body, digest, $7 FROM given
+    ON CONFLICT DO NOTHING
+)
+INSERT INTO resources (tenant, kind, name, version, updated_by) SELECT $1, kind, name, version, $7 FROM given
+ON CONFLICT (tenant, kind, name)
+DO UPDATE SET version = excluded.version, archived = false, updated_at = now(), updated_by = excluded.updated_by
+"""
+_ARCHIVE: Final = """
+UPDATE resources SET archived = true, updated_at = now(), updated_by = $4
+WHERE tenant = $1 AND kind = $2 AND name = $3 AND NOT archived
+RETURNING name
+"""
+# Changes of one tenant's resources go one after the other: what is compared is what is then written, also where nothing is yet.
+_ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('freehold.resources'), hashtext($1))"
+_NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', '')"
+
+
+class PostgresResources:
+    """`generation` follows other processes' changes once `listener` runs."""
+
+    def __init__(self, database: Database, listener: Listener) -> None:
+        self._database = database
+        self._generation = 0
+        listener.on(CHANNEL, self._hear)
+
+    def _hear(self, _payload: str | None, _server_pid: int) -> None:
+        self._generation += 1
+
+    def generation(self) -> int:
+        return self._generation
+
+    async def get(self, tenant: str, kind: Kind, name: str, *, version: int | None = None) -> Versioned:
+        """A given version is found also when the resource is archived: sessions pinned to it go on."""
+        if version is None:
+            rows = await self._database.fetch(f"reading {kind} {name[:80]!r}", _GET, tenant, kind, name)
+        else:
+            rows = await self._database.fetch(
+                f"reading {kind} {name[:80]!r}", _VERSIONS, tenant, kind, name, version, 1
+            )
+        if not rows:
+            raise await self._missing(tenant, kind, name, version)
+        return _versioned(rows[0])
+
+    async def list(self, tenant: str, kind: Kind | None = None) -> Sequence[Versioned]:
+        """Without the archived ones; in the order of KINDS, then by name."""
+        rows = await self._database.fetch("listing resources", _LIST, tenant, kind, list(KINDS), LIST_MAX)
+        return [_versioned(row) for row in rows]
+
+    async def versions(self, tenant: str, kind: Kind, name: str) -> Sequence[Versioned]:
+        """Newest first, also of an archived resource."""
+        rows = await self._database.fetch(
+            f"reading versions of {kind} {name[:80]!r}", _VERSIONS, tenant, kind, name, None, LIST_MAX
+        )
+        if not rows:
+            raise await self._missing(tenant, kind, name, None)
+        return [_versioned(row) for row in rows]
+
+    async def put(
+        self,
+        tenant: str,
+        resources: Sequence[Resource],
+        *,
+        by: str,
+        expected: Mapping[tuple[Kind, str], int] | None = None,
+    ) -> Sequence[Versioned]:
+        """In the order given. An archived resource counts as absent for `expected`; putting it brings it back."""
+        wanted = _by_name(resources)
+        unknown = [f"{kind} {name}" for kind, name in expected or {} if (kind, name) not in wanted]
+        if unknown:
+            raise BadRequest(
+                f"expected only resources that are put, got {', '.join(unknown)}", field="expected"
+            )
+
+        async def put(connection: Connection) -> tuple[bool, Sequence[Row]]:
+            changed = await _put(connection, tenant, wanted, by, expected or {})
+            rows = await connection.fetch(_SOME, tenant, *_columns(wanted))
+            return changed, rows
+
+        changed, rows = await self._database.in_transaction("putting resources", put)
+        self._generation += changed
+        current = {(row["kind"], row["name"]): _versioned(row) for row in rows}
+        return [current[key] for key in wanted]
+
+    async def archive(self, tenant: str, kind: Kind, name: str, *, by: str) -> None:
+        """Its versions stay readable by number. Raises NotFound, also when it is archived already."""
+
+        async def archive(connection: Connection) -> bool:
+            await connection.execute(_ONE_AT_A_TIME, tenant)
+            if not await connection.fetch(_ARCHIVE, tenant, kind, name, by):
+                return False
+            await connection.execute(_NOTIFY)
+            return True
+
+        if not await self._database.in_transaction(f"archiving {kind} {name[:80]!r}", archive):
+            raise await self._missing(tenant, kind, name, None)
+        self._generation += 1
+
+    async def _missing(self, tenant: str, kind: Kind, name: str, version: int | None) -> NotFound:
+        rows = await self._database.fetch("looking for near names", _NAMES, tenant, kind, NAMES_COMPARED_MAX)
+        names = [row["name"] for row in rows]
+        if version is not None and name in names:
+            return NotFound(f"{kind} {name!r} has no version {version}")
+        near = difflib.get_close_matches(name[:80], names, NEAR_NAMES_MAX)
+        if near:
+            return NotFound(f"no {kind} {name[:80]!r}; near: {', '.join(near)}")
+        known = f"known: {', '.join(names[:NEAR_NAMES_MAX])}" if names else f"there is no {kind} at all yet"
+        return NotFound(f"no {kind} {name[:80]!r}; {known}")
+
+
+async def _put(
+    connection: Connection,
+    tenant: str,
+    wanted: Mapping[tuple[Kind, str], Resource],
+    by: str,
+    expected: Mapping[tuple[Kind, str], int],
+) -> bool:
+    """Whether anything changed."""
+    await connection.execute(_ONE_AT_A_TIME, tenant)
+    kept = {
+        (row["kind"], row["name"]): row for row in await connection.fetch(_KEPT, tenant, *_columns(wanted))
+    }
+    _check_expected(kept, expected)
+    writes = []
+    for key, resource in wanted.items():
+        row, digest = kept.get(key), _digest(resource)
+        same = row is not None and row["digest"] == digest
+        if row is None or row["archived"] or not same:
+            version = 1 if row is None else row["version"] + (not same)
+            writes.append((*key, version, msgspec.json.encode(resource), digest))
+    if writes:
+        await connection.execute(_WRITE, tenant, *map(list, zip(*writes, strict=True)), by)
+        await connection.execute(_NOTIFY)
+    return bool(writes)
+
+
+def _check_expected(kept: Mapping[tuple[str, str], Row], expected: Mapping[tuple[Kind, str], int]) -> None:
+    for (kind, name), version in expected.items():
+        row = kept.get((kind, name))
+        found = 0 if row is None or row["archived"] else row["version"]
+        if found != version:
+            raise Conflict(
+                f"{kind} {name} was expected at version {version} and is at {found} (0: does not exist): "
+                "look at what changed, then put again"
+            )
+
+
+def _by_name(resources: Sequence[Resource]) -> dict[tuple[Kind, str], Resource]:
+    if len(resources) > PUT_MAX:
+        raise BadRequest(
+            f"expected at most {PUT_MAX} resources at once, got {len(resources)}", field="resources"
+        )
+    wanted: dict[tuple[Kind, str], Resource] = {}
+    for place, resource in enumerate(resources):
+        key = (kind_of(resource), check_name(resource.name, field=f"resources[{place}].name"))
+        if key in wanted:
+            raise BadRequest(f"{key[0]} {key[1]} is given twice", field=f"resources[{place}]")
+        wanted[key] = resource
+    return wanted
+
+
+def _columns(wanted: Mapping[tuple[Kind, str], Resource]) -> tuple[list[str], list[str]]:
+    return [kind for kind, _ in wanted], [name for _, name in wanted]
+
+
+def _digest(resource: Resource) -> bytes:
+    """Of the canonical form: keys in order, so that only a change of meaning is a change."""
+    return hashlib.sha256(msgspec.json.encode(resource, order="deterministic")).digest()
+
+
+def _versioned(row: Row) -> Versioned:
+    try:
+        resource = _decoder.decode(row["body"])
+    except msgspec.MsgspecError as error:
+        raise Internal(
+            f"{row['kind']} {row['name']} cannot be read: it was written by a newer Freehold, or damaged",
+            detail=str(error),
+        ) from error
+    return Versioned(
+        resource=resource,
+        version=row["version"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        created_by=row["created_by"],
+        archived=row["archived"],
+    )
+
+
+_IMPLEMENTS: type[Resources] = PostgresResources
