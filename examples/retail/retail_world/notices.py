@@ -36,25 +36,29 @@ LATE: Final[tuple[Text, ...]] = (
 RATIONED: Final[Text] = (
     "capacity",
     "Lithium-polymer pouch cells rationed",
-    "Our cell maker has put us on allocation. Orders received from 14 September on are confirmed at 70 percent, rounded to "
-    "full cartons; balances are not carried over and must be ordered again for production from week 51.",
+    (
+        "Our cell maker rations us: orders from 14 September on are confirmed at 70 percent, in full cartons. "
+        "Balances are not carried over and must be ordered again for production from week 51."
+    ),
 )
+RATIONED_DAYS_AGO: Final = 53
 
 
 def write_notices(late: Iterable[Supplier]) -> tuple[SupplierNotice, ...]:
     """`late` are the suppliers that moved pick-ups; each says why, in general. Oldest first."""
     rng = random.Random(SEED + 7)
-    written: list[tuple[dt.date, str, Text]] = []
-    for supplier in SUPPLIERS:
-        for text in rng.sample(ORDINARY, rng.randint(0, 2)):
-            written.append((AS_OF - dt.timedelta(days=rng.randint(6, 120)), supplier.supplier_id, text))
-    reasons = iter(rng.sample(LATE, len(LATE)))
-    for supplier_id in sorted({supplier.supplier_id for supplier in late}):
-        written.append((AS_OF - dt.timedelta(days=rng.randint(12, 20)), supplier_id, next(reasons)))
-    written.append((AS_OF - dt.timedelta(days=53), POWER_BANK.supplier_id, RATIONED))
+    ordinary = [
+        (supplier, text) for supplier in SUPPLIERS for text in rng.sample(ORDINARY, rng.randint(0, 2))
+    ]
+    moved = zip(sorted(set(late)), rng.sample(LATE, len(LATE)), strict=False)
+    written = [
+        *((rng.randint(6, 120), supplier.supplier_id, text) for supplier, text in ordinary),
+        *((rng.randint(12, 20), supplier.supplier_id, text) for supplier, text in moved),
+        (RATIONED_DAYS_AGO, POWER_BANK.supplier_id, RATIONED),
+    ]
     return tuple(
-        SupplierNotice(f"NOT-{number:04d}", supplier_id, issued_on, *text)
-        for number, (issued_on, supplier_id, text) in enumerate(sorted(written), start=2101)
+        SupplierNotice(f"NOT-{number:04d}", supplier_id, AS_OF - dt.timedelta(days=days_ago), *text)
+        for number, (days_ago, supplier_id, text) in enumerate(sorted(written, reverse=True), start=2101)
     )
 
 

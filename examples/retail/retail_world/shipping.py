@@ -25,14 +25,11 @@ CARRIERS: Final[dict[Mode, tuple[str, ...]]] = {
     "air": ("SkyBridge Cargo", "Northwind Air Freight"),
     "road": ("Transgrid Haulage", "Roadrunner Freight", "Continental Trucking"),
 }
-VESSELS: Final = (
-    "Meridian Aurora",
-    "Anchor Resolve",
-    "Pacifica Jade",
-    "Meridian Tern",
-    "Anchor Fidelity",
-    "Pacifica Coral",
-)
+VESSELS: Final = {
+    "Meridian Ocean Lines": ("Meridian Aurora", "Meridian Tern", "Meridian Sol"),
+    "Blue Anchor Shipping": ("Anchor Resolve", "Anchor Fidelity"),
+    "Pacifica Container Line": ("Pacifica Jade", "Pacifica Coral", "Pacifica Opal"),
+}
 
 DELAYS: Final[dict[Mode, tuple[str, ...]]] = {
     "ocean": (
@@ -87,7 +84,7 @@ def write_manifest(pairs: Sequence[Stocked], shipment: Shipment) -> Manifest:
         status=shipment.status,
         mode=mode,
         carrier=carrier,
-        conveyance=_conveyance(mode, rng),
+        conveyance=_conveyance(mode, carrier, rng),
         container=f"{carrier[:3].upper()}U{rng.randrange(10**6, 10**7)}" if mode == "ocean" else None,
         origin=Place(pair.supplier.city, pair.supplier.country),
         destination=Place(
@@ -160,10 +157,10 @@ def _id(shipment: Shipment) -> str:
     return shipment.manifest_id
 
 
-def _conveyance(mode: Mode, rng: random.Random) -> str:
+def _conveyance(mode: Mode, carrier: str, rng: random.Random) -> str:
     match mode:
         case "ocean":
-            return f"{rng.choice(VESSELS)}, voyage {rng.randint(20, 98)}{rng.choice('EW')}"
+            return f"{rng.choice(VESSELS[carrier])}, voyage {rng.randint(20, 98)}{rng.choice('EW')}"
         case "air":
             return f"flight {rng.choice(('SB', 'NW'))}{rng.randint(200, 990)}"
         case "road":
