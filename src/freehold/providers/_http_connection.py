@@ -21,6 +21,8 @@ from freehold.providers._http_reply import Reply
 HEAD_BYTES_MAX = 64 * 1024
 """An answer's status line and headers; also its trailers, and chunk framing that carries no body."""
 
+HEAD_TOO_LARGE = f"sent more than HEAD_BYTES_MAX = {HEAD_BYTES_MAX} bytes of headers"
+
 INTERIM_HEADS_MAX = 16
 UNREAD_BYTES_MAX = 256 * 1024
 """Above this much unread body the socket is no longer read, until the reader has taken what there is."""
@@ -88,7 +90,7 @@ class Connection(asyncio.Protocol):
     __slots__ = ("_bodiless", "_complete", "_deadline", "_fruitless_bytes", "_head", "_idle_s", "_interim_count", "_keep",
                  "_keeper", "_loop", "_name", "_parser", "_parts", "_paused", "_phase", "_reply", "_sent_at",
                  "_served_count", "_silent", "_timeouts", "_timer", "_timer_at", "_total_at", "_transport",
-                 "_until_close", "_waiter", "_writable", "expires_at", "idle_s_max")  # fmt: skip
+                 "_waiter", "_writable", "expires_at", "idle_s_max")  # fmt: skip
 
     def __init__(self, keeper: Keeper, name: str) -> None:
         self._keeper = keeper
@@ -127,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._total_at = total_at
         self._bodiless = bodiless
         self._idle_s = inf if timeouts.idle_s is None else timeouts.idle_s
-        self._complete = self._until_close = False
+        self._complete = False
         self._silent = self._keep = True
         self._fruitless_bytes = self._interim_count = 0
         self._sent_at = self._loop.time()
@@ -185,7 +187,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        return self._phase is _Phase.IDLE and not self._transport.is_closing()
+        return self._phase is _Phase.IDLE
 
     # What the event loop calls.
 
@@ -223,10 +225,14 @@ class Connection(asyncio.Protocol):
         if writable is not None and not writable.done():
             writable.set_result(None)
 
+    def eof_received(self) -> None:
+        if self._phase is _Phase.IDLE:
+            self.abort()  # Before anybody takes it.
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._phase is _Phase.BODY:
             self._keep = False
-            if self._until_close and exc is None:
+            if exc is None and self._reply is not None and _ends_with_connection(self._reply):
                 self._finish()
             else:
                 self._lose(
@@ -263,10 +269,12 @@ class Connection(asyncio.Protocol):
         Returns what follows the head and is still to be parsed.
         """
         while data:
-            end, data = self._gather_head(data)
-            if end < 0:
+            if not self._head and (end := data.find(b"\r\n\r\n") + 4) > 3 and data.startswith(b"HTTP/1."):
+                head, data = data[:end], data[end:]
+            else:
+                head, data = self._gather_head(data)
+            if not head:
                 return b""
-            head, data = data[:end], data[end:]
             if head[8:10] != b" 1":
                 return self._open(head, data)
             self._interim_count += 1
@@ -275,33 +283,27 @@ class Connection(asyncio.Protocol):
                 return b""
         return b""
 
-    def _gather_head(self, data: bytes) -> tuple[int, bytes]:
-        """Where the head ends in all the bytes so far (-1: not yet, or refused), and those bytes. Linear in dribbles."""
+    def _gather_head(self, data: bytes) -> tuple[bytes, bytes]:
+        """Holds what comes until a head is whole: then it and what follows, else nothing. Linear in dribbles."""
         held = self._head
         scan_from = max(0, len(held) - 3)
-        if held:
-            held += data
-            end = held.find(b"\r\n\r\n", scan_from)
-        else:
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                held += data
-        start = held[:7] or data[:7]
-        if not b"HTTP/1.".startswith(start):
-            self._refuse("answered with something that is not HTTP/1.1", bytes(held or data))
-            return -1, b""
-        if end + 4 > HEAD_BYTES_MAX or (end < 0 and len(held) > HEAD_BYTES_MAX):
-            self._refuse(f"sent more than HEAD_BYTES_MAX = {HEAD_BYTES_MAX} bytes of headers", b"")
-            return -1, b""
-        if end < 0:
-            return -1, b""
-        if held:
-            data = bytes(held)
+        held += data
+        end = held.find(b"\r\n\r\n", scan_from) + 4
+        if not b"HTTP/1.".startswith(held[:7]):
+            self._refuse("answered with something that is not HTTP/1.1", bytes(held[:80]))
+        elif end > 3:
+            whole = bytes(held)
             held.clear()
-        return end + 4, data
+            return whole[:end], whole[end:]
+        elif len(held) > HEAD_BYTES_MAX:
+            self._refuse(HEAD_TOO_LARGE, b"")
+        return b"", b""
 
     def _open(self, head: bytes, rest: bytes) -> bytes:
         """The answer begins. Returns what of `rest` is to be parsed: nothing if it was refused or is complete."""
+        if len(head) > HEAD_BYTES_MAX:
+            self._refuse(HEAD_TOO_LARGE, b"")
+            return b""
         try:
             self._parser.feed_data(head)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -318,25 +320,25 @@ class Connection(asyncio.Protocol):
             self._keep = False  # The parser still waits for a body that never comes.
         if self._complete and rest:
             self._keep = False
-        self._begin_reply(reply)
+        self._begin_reply(reply, rest)
         return b"" if self._complete else rest
 
     def _read_fields(self, lowered: bytes, reply: Reply) -> None:
-        """The few headers that are the connection's business; nearly always one pass over the bytes finds none."""
-        chunked = b"\r\ntransfer-encoding:" in lowered
-        if chunked and (coding := reply.headers["transfer-encoding"].lower()) != "chunked":
-            raise Unavailable(
-                f"{self._name} answered with transfer-encoding {coding[:40]!r}: only chunked is understood"
-            )
-        self._until_close = not chunked and b"\r\ncontent-length:" not in lowered
-        if b"\r\ncontent-encoding:" in lowered and not self._bodiless:
-            reply.inflate(reply.headers["content-encoding"].lower())
-        if b"\r\nkeep-alive:" in lowered:
+        """The few headers that are the connection's business; mostly one pass over the bytes finds none."""
+        if b"-encoding:" in lowered:
+            coding = reply.headers.get("transfer-encoding", "chunked").lower()
+            if coding != "chunked":
+                raise Unavailable(
+                    f"{self._name} answered with transfer-encoding {coding[:40]!r}: only chunked is understood"
+                )
+            if "content-encoding" in reply.headers and not self._bodiless:
+                reply.inflate(reply.headers["content-encoding"].lower())
+        if not self._served_count and b"\r\nkeep-alive:" in lowered:
             seconds = reply.headers["keep-alive"].lower().partition("timeout=")[2].partition(",")[0].strip()
             if seconds.isdecimal() and len(seconds) < 7:
                 self.idle_s_max = max(0, int(seconds) - 1)
 
-    def _begin_reply(self, reply: Reply) -> None:
+    def _begin_reply(self, reply: Reply, rest: bytes) -> None:
         if self._phase is _Phase.SENDING:
             self._keep = False
         self._phase = _Phase.BODY
@@ -345,10 +347,11 @@ class Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():  # Done: cancelled, and its coroutine will hang up.
             self._waiter = None
             waiter.set_result(reply)
-        self.resume_writing()
+        if self._writable is not None:
+            self.resume_writing()
         if self._complete:
             self._finish()
-        else:
+        elif not rest:  # Else its delivery, which comes next, sets the limit.
             self._limit(self._loop.time() + self._idle_s)
 
     def _deliver(self, received_bytes: int) -> None:
@@ -427,7 +430,9 @@ class Connection(asyncio.Protocol):
         self._limit(inf if first_byte_s is None else now + first_byte_s)
 
     def _limit(self, deadline: float) -> None:
-        self._deadline = deadline = min(deadline, self._total_at)
+        if deadline > self._total_at:
+            deadline = self._total_at
+        self._deadline = deadline
         if deadline < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
@@ -455,6 +460,10 @@ class Connection(asyncio.Protocol):
         return TimedOut(
             f"{self._name} sent nothing for idle_s = {limits.idle_s} s in the middle of its answer"
         )
+
+
+def _ends_with_connection(reply: Reply) -> bool:
+    return "content-length" not in reply.headers and "transfer-encoding" not in reply.headers
 
 
 def _said(exc: Exception | None) -> str | None:

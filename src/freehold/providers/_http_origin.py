@@ -57,7 +57,7 @@ class Origin:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.usable and now < connection.expires_at:
+            if now < connection.expires_at:
                 return connection
             connection.abort()
         return None
@@ -111,7 +111,8 @@ class Origin:
             if not turn.done():
                 turn.set_result(connection)
                 return
-        connection.expires_at = self._loop.time() + min(self._idle_timeout_s, connection.idle_s_max)
+        idle_s, idle_s_max = self._idle_timeout_s, connection.idle_s_max
+        connection.expires_at = self._loop.time() + (idle_s if idle_s < idle_s_max else idle_s_max)
         self._idle.append(connection)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(self._idle_timeout_s, self._sweep)

@@ -125,7 +125,8 @@ class Reply:
 
     def add(self, parts: list[bytes]) -> None:
         self._parts += parts
-        self.size += sum(map(len, parts))
+        for part in parts:
+            self.size += len(part)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
