@@ -61,10 +61,12 @@ def opened(kind: ToolKind, host: Host, config: dict[str, Any], *, name: str = "t
 
 
 async def run(
-    tool: OpenTool, function: str, /, timeout_s: float = 20.0, key: str = "key-1", **arguments: Any
+    tool: OpenTool, function: str, /, timeout_s: float = 20.0, step_key: str = "key-1", **arguments: Any
 ) -> ToolOutcome:
     return await tool.run(
-        ToolRun(function=function, arguments=arguments, key=key, timeout_s=timeout_s, principal=PRINCIPAL)
+        ToolRun(
+            function=function, arguments=arguments, key=step_key, timeout_s=timeout_s, principal=PRINCIPAL
+        )
     )
 
 

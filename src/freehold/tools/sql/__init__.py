@@ -39,6 +39,9 @@ DESCRIPTION_CHARS_MAX: Final = 6_000
 
 READS: Final = frozenset({"select", "with", "values", "table", "explain", "show"})
 
+_AWAY: Final = frozenset({"08", "28", "3D", "53", "57"})
+"""Classes of SQLSTATE that speak of the connection, the role or the server, and not of the query."""
+
 _COMMENT: Final = re.compile(r"\A(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()+", re.DOTALL)
 _WORD: Final = re.compile(r"[A-Za-z]+")
 
@@ -100,29 +103,29 @@ async def _url(tool: Tool, config: Config, host: ToolHost) -> str:
 
 
 async def _connected(tool: Tool, url: str, stack: AsyncExitStack) -> "asyncpg.Pool[asyncpg.Record]":
-    try:
-        return await stack.enter_async_context(
-            asyncpg.create_pool(
-                url,
-                min_size=0,
-                max_size=CONNECTIONS_MAX,
-                timeout=CONNECT_TIMEOUT_S,
-                init=prepare_connection,
-                server_settings={"application_name": f"freehold tool {tool.name}"[:63]},
-            )
+    """Connects only when there is something to ask."""
+    return await stack.enter_async_context(
+        asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=CONNECTIONS_MAX,
+            timeout=CONNECT_TIMEOUT_S,
+            init=prepare_connection,
+            server_settings={"application_name": f"freehold tool {tool.name}"[:63]},
         )
-    except ValueError as error:  # asyncpg's ClientConfigurationError is one, too
-        raise BadRequest(
-            f"tool {tool.name}: the database's address is not a PostgreSQL one; expected postgresql://user@host/name",
-            field="config.url",
-            detail=type(error).__name__,
-        ) from None
+    )
 
 
 async def _read(tool: Tool, config: Config, pool: "asyncpg.Pool[asyncpg.Record]") -> Schema:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S), pool.acquire() as connection:
             return await read_schema(connection, schemas=config.schemas, tables=config.tables)
+    except asyncpg.ClientConfigurationError as error:
+        raise BadRequest(
+            f"tool {tool.name}: the database's address is not a PostgreSQL one; expected postgresql://user@host/name",
+            field="config.url",
+            detail=type(error).__name__,
+        ) from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise _away(tool, error) from error
 
@@ -144,7 +147,7 @@ def _functions(
         try:
             return await _query(pool, config, asked)
         except asyncpg.PostgresError as error:
-            if error.sqlstate and error.sqlstate[:2] in {"08", "53", "57"} and error.sqlstate != "57014":
+            if str(error.sqlstate)[:2] in _AWAY and not isinstance(error, asyncpg.QueryCanceledError):
                 raise _away(tool, error) from error
             return answer({"error": _explained(error, config)}, failed=True)
         except (OSError, asyncpg.InterfaceError) as error:
