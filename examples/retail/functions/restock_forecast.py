@@ -44,7 +44,8 @@ SURPRISE_MAX: Final = 14.0
 """A run of days without a sale is a stock-out if demand as before would make it rarer than exp(-this)."""
 LEVEL_DAYS: Final = 56
 FIT_STEPS_MAX: Final = 50
-LIKELIHOOD_BURN: Final = 28
+WEEK_BURN: Final = 28
+YEAR_BURN: Final = 365
 PEAKS_MAX: Final = 3.0
 """No future day sells more than this many times the best day known: a log scale has no ceiling of its own."""
 TSB_SHARE_STEP: Final = 0.05
@@ -401,10 +402,10 @@ def _structural(history: _History, candidate: _Candidate) -> _Fitted:
         seasonal=7,
         stochastic_seasonal=False,
         exog=_regressors(history.first_day, history.promotion, candidate, promoted=promoted),
-        # Estimated as parameters: diffuse states would put a penalty of their own on every regressor.
-        mle_regression=True,
-        # The same days count for every candidate, or their likelihoods could not be compared.
-        loglikelihood_burn=LIKELIHOOD_BURN,
+        # Regressors are states that start unknown (four times faster than as parameters). The first days only teach: the
+        # likelihood counts from where every candidate has learned its states, or they could not be compared.
+        mle_regression=False,
+        loglikelihood_burn=YEAR_BURN if len(history.observed) >= YEAR_DAYS_MIN else WEEK_BURN,
     )
     with warnings.catch_warnings():
         # A flat likelihood (no drift in the level at all) is reported as missing convergence; the backtest is the judge.
