@@ -8,10 +8,10 @@ wire. Not here: routes among several models, and the list for people (listing.py
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct, structs
 
@@ -33,6 +33,8 @@ SUGGESTED_MAX: Final = 3
 SUGGEST_AMONG_MAX: Final = 1500
 DISCOVERY_S: Final = 1.0
 
+LookUpRules: TypeAlias = Callable[[str], Awaitable[Rules]]
+
 log = logging.getLogger(__name__)
 
 
@@ -51,10 +53,11 @@ class ProviderState(Struct, frozen=True):
 class _Tenant:
     """What one tenant's declarations amount to, at one generation of the resources."""
 
-    __slots__ = ("declared", "generation", "resolved", "rules", "unusable")
+    __slots__ = ("declared", "generation", "resolved", "rules", "rules_provider", "unusable")
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: int, rules_provider: Provider) -> None:
         self.generation = generation
+        self.rules_provider = rules_provider
         self.declared: dict[str, tuple[DeclaredProvider, Upstream]] = {}
         self.unusable: dict[str, tuple[DeclaredProvider, str]] = {}
         self.rules: dict[str, Rules] = {}
@@ -62,7 +65,10 @@ class _Tenant:
 
 
 class ModelTable:
-    """`resolve_secret` takes `env:NAME` or `file:PATH`. `upstreams` maps a client's wire to an address (see above)."""
+    """`resolve_secret` takes `env:NAME` or `file:PATH`. `upstreams` maps a client's wire to an address (see above).
+
+    `rules` makes the provider of declared rules, once a tenant, from a look-up of them by name.
+    """
 
     def __init__(
         self,
@@ -72,7 +78,7 @@ class ModelTable:
         resources: Resources,
         resolve_secret: Callable[[str], str],
         prices: PriceBook,
-        rules: Callable[[Rules], Provider],
+        rules: Callable[[LookUpRules], Provider],
         upstreams: Mapping[str, str] | None = None,
     ) -> None:
         self._rows = rows
@@ -251,7 +257,7 @@ class ModelTable:
             return known
 
     async def _load(self, tenant: str, generation: int, before: _Tenant | None) -> _Tenant:
-        known = _Tenant(generation)
+        known = _Tenant(generation, before.rules_provider if before else self._rules_provider(tenant))
         for versioned in await self._resources.list(tenant, "provider"):
             declared = versioned.resource
             if versioned.archived or not isinstance(declared, DeclaredProvider):
@@ -268,6 +274,14 @@ class ModelTable:
             if isinstance(versioned.resource, Rules) and not versioned.archived:
                 known.rules[versioned.resource.name] = versioned.resource
         return known
+
+    def _rules_provider(self, tenant: str) -> Provider:
+        async def look_up(name: str) -> Rules:
+            known = await self._tenant(tenant)
+            self._rules_target(known, name)
+            return known.rules[name]
+
+        return self._open_rules(look_up)
 
     # Deciding.
 
@@ -316,11 +330,10 @@ class ModelTable:
         )
 
     def _rules_target(self, known: _Tenant, name: str) -> Target:
-        declared = known.rules.get(name)
-        if declared is None:
+        if name not in known.rules:
             near = _near(name, known.rules)
             raise NotFound(f"no rules are declared as {name!r}{_asked(near, 'rules/')}", field="model")
-        return Target(self._open_rules(declared), name, f"model/{RULES}/{name}", None, free=True)
+        return Target(known.rules_provider, name, f"model/{RULES}/{name}", None, free=True)
 
     def _target(self, upstream: Upstream, name: str) -> Target:
         row = upstream.row
