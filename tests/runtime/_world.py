@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 import asyncpg
 from msgspec import Struct
 
+from freehold.catalog.catalog import ProviderRow
 from freehold.clock import SystemClock
-from freehold.core.errors import BrokenOff, FreeholdError, NotFound, Unauthenticated
+from freehold.core.errors import BrokenOff, FreeholdError, Unauthenticated
 from freehold.core.messages import (
     AnswerPart,
     ModelRequest,
@@ -26,11 +27,13 @@ from freehold.core.messages import (
     raw,
 )
 from freehold.core.policy import ALLOW_ALL, Principal
-from freehold.core.ports import SessionRow, ToolFunction, ToolOutcome, ToolRun, Versioned
-from freehold.core.records import CallRecord
-from freehold.core.resources import Agent, Effect, Kind, Resource, Tool, kind_of
+from freehold.core.ports import SessionRow, ToolFunction, ToolOutcome, ToolRun
+from freehold.core.pricing import ModelPrice, TokenPrice
+from freehold.core.resources import Agent, Effect, Resource, Tool
 from freehold.core.session import Recorded
 from freehold.core.stream import Finished, StreamEvent, unfold
+from freehold.gateway.models import ModelTable
+from freehold.gateway.pipeline import Gateway
 from freehold.runtime.declared import Declarations
 from freehold.runtime.journal import OnPoint, no_points
 from freehold.runtime.live import Live
@@ -40,7 +43,7 @@ from freehold.runtime.tools import ToolSet
 from freehold.runtime.turn import Means
 from freehold.runtime.worker import Worker, WorkerSettings
 from freehold.store.log import PostgresSessionLog
-from freehold.store.store import open_store
+from freehold.store.store import Store, open_store
 
 TENANT = "acme"
 OWNER = Principal(TENANT, "service", "key_owner", (ALLOW_ALL,))
@@ -88,63 +91,51 @@ def in_turn(*answers: Scripted) -> Script:
     return lambda _request: left.pop(0)
 
 
-class ScriptedAnswer:
-    provider, model, is_language_model = "scripted", "scripted-1", True
+class ScriptedModel:
+    """A Provider: answers by the script, keeps what it was asked."""
 
-    def __init__(self, events: AsyncIterator[StreamEvent]) -> None:
-        self._events = events
-        self.usage = Usage()
-        self.record: CallRecord | None = None
-
-    async def __aiter__(self) -> AsyncIterator[StreamEvent]:
-        async for event in self._events:
-            self.usage = USAGE
-            yield event
-
-
-class ScriptedGateway:
-    """A Gateway: answers by the script, keeps what it was asked."""
+    name, wire, is_language_model = "scripted", None, True
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.requests: list[ModelRequest] = []
-        self.principals: list[Principal] = []
 
     @asynccontextmanager
-    async def call(
-        self,
-        principal: Principal,
-        request: ModelRequest,
-        *,
-        wire: str = "session",
-        session_id: str | None = None,
-        agent: str | None = None,
-        rules: str | None = None,
-    ) -> AsyncIterator[ScriptedAnswer]:
+    async def call(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[StreamEvent]]:
         self.requests.append(request)
-        self.principals.append(principal)
         scripted = self.script(request)
         if isinstance(scripted, FreeholdError):
             raise scripted
-        answer = ScriptedAnswer(_events(scripted))
+        events = _events(scripted)
         try:
-            yield answer
+            yield events
         finally:
-            answer.record = CallRecord(
-                id=f"call_{len(self.requests)}",
-                at=datetime.now(UTC),
-                tenant=principal.tenant,
-                principal=principal.id,
-                wire=wire,
-                model_requested=request.model,
-                provider="scripted",
-                model="scripted-1",
-                outcome="ok",
-                usage=answer.usage,
-                cost_pico=COST_PICO if answer.usage.input_tokens else 0,
-                session_id=session_id,
-                agent=agent,
-            )
+            await events.aclose()
+            if isinstance(scripted, Held) and not scripted.go.is_set():
+                scripted.hung_up = True
+
+
+class Prices:
+    """One price for everything: a call of USAGE costs COST_PICO."""
+
+    def find(self, _source: str, _model: str) -> "Prices":
+        return self
+
+    def price(self, _at: datetime) -> ModelPrice:
+        return ModelPrice(input=TokenPrice(10_000), output=TokenPrice(400_000))
+
+
+def gateway_to(model: ScriptedModel, store: Store, clock: SystemClock) -> Gateway:
+    row = ProviderRow(name="scripted", type="scripted", base_url="none", prices="scripted")
+    models = ModelTable(
+        rows={"scripted": row},
+        adapters={"scripted": lambda _row, _key, _headers: model},
+        resources=store.resources,
+        resolve_secret=lambda reference: reference,
+        prices=Prices(),
+        rules=lambda _look_up: model,
+    )
+    return Gateway(models=models, wires={}, records=store.records, clock=clock)
 
 
 async def _events(scripted: ModelResponse | Held | Broken) -> AsyncIterator[StreamEvent]:
@@ -154,41 +145,8 @@ async def _events(scripted: ModelResponse | Held | Broken) -> AsyncIterator[Stre
             raise BrokenOff("the line went dead")
         if isinstance(scripted, Held) and isinstance(event, Finished):
             scripted.reached.set()
-            try:
-                await scripted.go.wait()
-            except asyncio.CancelledError:
-                scripted.hung_up = True
-                raise
+            await scripted.go.wait()
         yield event
-
-
-class DeclaredHere:
-    """The Resources that turns need, in memory."""
-
-    def __init__(self, *resources: Resource) -> None:
-        self._versions: dict[tuple[Kind, str], list[Resource]] = {}
-        self._generation = 0
-        for resource in resources:
-            self.put_now(resource)
-
-    def put_now(self, resource: Resource) -> None:
-        self._versions.setdefault((kind_of(resource), resource.name), []).append(resource)
-        self._generation += 1
-
-    def remove(self, kind: Kind, name: str) -> None:
-        del self._versions[kind, name]
-        self._generation += 1
-
-    def generation(self) -> int:
-        return self._generation
-
-    async def get(self, tenant: str, kind: Kind, name: str, *, version: int | None = None) -> Versioned:
-        versions = self._versions.get((kind, name))
-        if versions is None:
-            raise NotFound(f"no {kind} {name!r}")
-        number = version or len(versions)
-        now = datetime.now(UTC)
-        return Versioned(resource=versions[number - 1], version=number, created_at=now, updated_at=now)
 
 
 class Everyone:
@@ -277,14 +235,17 @@ AGENT = Agent(name="clerk", model="scripted/scripted-1", instructions="Keep the 
 class World:
     """One process's runtime over a real database."""
 
+    store: Store
     log: PostgresSessionLog
-    gateway: ScriptedGateway
-    resources: DeclaredHere
+    model: ScriptedModel
     principals: Everyone
     kind: LedgerKind
     means: Means
     sessions: Sessions
     settings: WorkerSettings
+
+    async def declare(self, *resources: Resource) -> None:
+        await self.store.resources.put(TENANT, resources, by="test")
 
     async def start(self, text: str = "go", **options) -> SessionRow:
         content = (Text(text),) if text else ()
@@ -330,16 +291,15 @@ async def world(
     clock = SystemClock()
     async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
         await pool.execute(LEDGER_TABLES)
-        kind = LedgerKind(pool)
-        gateway = ScriptedGateway(script)
-        resources = DeclaredHere(LEDGER, agent)
+        kind, model = LedgerKind(pool), ScriptedModel(script)
         principals, live = Everyone(), Live()
         tools = ToolSet({"ledger": kind}, host=None)
-        async with open_store(url, process_id="test") as store, tools.running():
+        async with open_store(url, objects=None, process_id="test") as store, tools.running():
+            await store.resources.put(TENANT, [LEDGER, agent], by="test")
             means = Means(
                 log=store.log,
-                gateway=gateway,
-                declarations=Declarations(resources),
+                gateway=gateway_to(model, store, clock),
+                declarations=Declarations(store.resources),
                 tools=tools,
                 principals=principals,
                 live=live,
@@ -347,8 +307,8 @@ async def world(
                 retries=QUICK_RETRIES,
                 on_point=on_point,
             )
-            sessions = Sessions(store.log, resources, live, clock)
-            yield World(store.log, gateway, resources, principals, kind, means, sessions, settings)
+            sessions = Sessions(store.log, store.resources, live, clock)
+            yield World(store, store.log, model, principals, kind, means, sessions, settings)
 
 
 def results_in(request: ModelRequest) -> list[ToolResult]:

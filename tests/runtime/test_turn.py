@@ -47,7 +47,7 @@ async def _run(url, script, *, agent=AGENT, prepare=None, text="go"):
     """One session to its rest; returns (log, world)."""
     async with world(url, script, agent=agent) as here:
         if prepare:
-            prepare(here)
+            await prepare(here)
         async with here.worker().running():
             row = await here.start(text)
             await here.settled(row.id)
@@ -72,16 +72,15 @@ async def test_a_turn_calls_tools_and_ends_with_the_answer(database_url):
     ]
     assert _end(log).outcome == "completed"
     assert text_of(events_of(log, ModelAnswered)[-1].content) == "one"
-    [result] = results_in(here.gateway.requests[1])
+    [result] = results_in(here.model.requests[1])
     assert text_of(result.content) == "look done: 1"
 
 
 async def test_the_model_is_told_the_agents_functions_and_instructions(database_url):
     _, here = await _run(database_url, in_turn(said("hello")))
-    [request] = here.gateway.requests
+    [request] = here.model.requests
     assert [spec.name for spec in request.tools] == ["ledger_look", "ledger_set", "ledger_pay"]
     assert text_of(request.instructions) == "Keep the ledger."
-    assert here.gateway.principals[0].kind == "agent"
 
 
 async def test_cost_and_usage_of_the_row_are_those_of_its_calls(database_url):
@@ -97,7 +96,7 @@ async def test_tools_of_one_answer_run_side_by_side_up_to_the_limit(database_url
     wanted = [("ledger_look", f'{{"n": {n}}}') for n in range(5)]
     all_in = asyncio.Event()
 
-    def prepare(here):
+    async def prepare(here):
         async def both(run):
             if here.kind.running == 2 or run.arguments["n"] == 4:
                 all_in.set()
@@ -108,7 +107,7 @@ async def test_tools_of_one_answer_run_side_by_side_up_to_the_limit(database_url
 
     log, here = await _run(database_url, in_turn(calls(*wanted), said("done")), agent=agent, prepare=prepare)
     assert here.kind.running_max == 2
-    assert [text_of(result.content) for result in results_in(here.gateway.requests[1])] == list("01234")
+    assert [text_of(result.content) for result in results_in(here.model.requests[1])] == list("01234")
     assert len(events_of(log, ToolFinished)) == 5
 
 
@@ -150,11 +149,11 @@ async def test_ids_that_a_model_uses_twice_are_made_unique(database_url):
     ids = [started.call_id for started in events_of(log, ToolStarted)]
     keys = {started.key for started in events_of(log, ToolStarted)}
     assert len(set(ids)) == len(keys) == 2
-    assert len(results_in(here.gateway.requests[2])) == 2
+    assert len(results_in(here.model.requests[2])) == 2
 
 
 async def test_a_tools_own_no_is_an_answer(database_url):
-    def prepare(here):
+    async def prepare(here):
         async def no(run):
             return ToolOutcome((Text("no such row"),), failed=True)
 
@@ -167,8 +166,8 @@ async def test_a_tools_own_no_is_an_answer(database_url):
 
 @pytest.mark.parametrize("function", ["ledger_look", "ledger_pay"])
 async def test_a_slow_tool_ends_at_its_timeout_and_what_it_did_is_not_guessed(database_url, function):
-    def prepare(here):
-        here.resources.put_now(structs.replace(LEDGER, timeout_s=0.05))
+    async def prepare(here):
+        await here.declare(structs.replace(LEDGER, timeout_s=0.05))
 
         async def forever(run):
             await asyncio.Event().wait()
@@ -185,7 +184,7 @@ async def test_a_slow_tool_ends_at_its_timeout_and_what_it_did_is_not_guessed(da
 
 
 async def test_a_bug_in_a_tool_is_an_answer_without_its_insides(database_url, caplog):
-    def prepare(here):
+    async def prepare(here):
         async def broken(run):
             raise RuntimeError("secret-token")
 
@@ -199,7 +198,7 @@ async def test_a_bug_in_a_tool_is_an_answer_without_its_insides(database_url, ca
 
 
 async def test_a_result_that_is_too_large_says_what_to_narrow(database_url):
-    def prepare(here):
+    async def prepare(here):
         async def flood(run):
             return ToolOutcome((Text("x" * 200_000),))
 
@@ -215,7 +214,7 @@ async def test_transient_model_errors_are_tried_again(database_url):
     script = in_turn(Overloaded("full"), RateLimited("wait", retry_after_s=0.01), said("at last"))
     log, here = await _run(database_url, script)
     assert _end(log).outcome == "completed"
-    assert len(here.gateway.requests) == 3
+    assert len(here.model.requests) == 3
 
 
 async def test_a_model_that_stays_away_fails_the_turn_and_the_session_goes_on(database_url):
@@ -229,18 +228,18 @@ async def test_a_model_that_stays_away_fails_the_turn_and_the_session_goes_on(da
         await here.sessions.send(OWNER, row.id, [Text("again")])
         await here.reaches(row.id, lambda one: one.status == "idle" and one.version > log[-1].seq + 1)
         assert _end(await here.log_of(row.id)).outcome == "completed"
-        assert [text_of(m.content) for m in here.gateway.requests[-1].messages] == ["go", "again"]
+        assert [text_of(m.content) for m in here.model.requests[-1].messages] == ["go", "again"]
 
 
 async def test_an_error_that_will_not_pass_is_not_tried_again(database_url):
     log, here = await _run(database_url, in_turn(BadRequest("no", field="messages[0]")))
-    assert len(here.gateway.requests) == 1
+    assert len(here.model.requests) == 1
     assert _end(log).message == "messages[0]: no"
 
 
 async def test_who_asks_to_wait_too_long_gets_no_second_call(database_url):
     log, here = await _run(database_url, in_turn(RateLimited("tomorrow", retry_after_s=86_400)))
-    assert len(here.gateway.requests) == 1
+    assert len(here.model.requests) == 1
     assert _end(log).code == "rate_limited"
 
 
@@ -260,7 +259,7 @@ async def test_a_refusal_ends_the_turn_as_refused(database_url):
 
 async def test_a_pause_is_followed_by_another_call(database_url):
     log, here = await _run(database_url, in_turn(said("wait", stop="pause"), said("done")))
-    assert len(here.gateway.requests) == 2
+    assert len(here.model.requests) == 2
     assert _end(log).outcome == "completed"
 
 
@@ -373,7 +372,7 @@ async def test_input_after_a_cancel_gets_a_turn_of_its_own(database_url):
         await here.settled(row.id)
         log = await here.log_of(row.id)
     assert [end.outcome for end in events_of(log, TurnFinished)] == ["cancelled", "completed"]
-    assert [text_of(m.content) for m in here.gateway.requests[-1].messages] == ["go", "before", "after"]
+    assert [text_of(m.content) for m in here.model.requests[-1].messages] == ["go", "before", "after"]
 
 
 async def test_input_during_a_turn_is_shown_to_its_next_model_call(database_url):
@@ -385,7 +384,7 @@ async def test_input_during_a_turn_is_shown_to_its_next_model_call(database_url)
         held.go.set()
         await here.settled(row.id)
         log = await here.log_of(row.id)
-    roles = [message.role for message in here.gateway.requests[1].messages]
+    roles = [message.role for message in here.model.requests[1].messages]
     assert roles == ["user", "assistant", "tool", "user"]
     assert len(events_of(log, TurnFinished)) == 1
 
@@ -400,7 +399,7 @@ async def test_input_during_the_last_answer_starts_the_next_turn_at_once(databas
         await here.settled(row.id)
         log = await here.log_of(row.id)
     assert [end.outcome for end in events_of(log, TurnFinished)] == ["completed", "completed"]
-    roles = [message.role for message in here.gateway.requests[1].messages]
+    roles = [message.role for message in here.model.requests[1].messages]
     assert roles == ["user", "assistant", "user"]
 
 
@@ -419,20 +418,21 @@ async def test_a_tool_that_does_not_open_fails_the_turn_by_name_and_the_session_
 
 
 async def test_an_owner_whose_key_was_revoked_acts_no_more(database_url):
-    log, here = await _run(
-        database_url, in_turn(said("never")), prepare=lambda here: here.principals.revoked.add("key_owner")
-    )
+    async def prepare(here):
+        here.principals.revoked.add(OWNER.id)
+
+    log, here = await _run(database_url, in_turn(said("never")), prepare=prepare)
     assert (_end(log).outcome, _end(log).code) == ("failed", "unauthenticated")
-    assert not here.gateway.requests
+    assert not here.model.requests
 
 
 async def test_a_changed_tool_is_there_in_the_next_turn_and_the_old_one_is_closed(database_url):
     async with world(database_url, in_turn(said("one"), said("two"))) as here, here.worker().running():
         row = await here.settled((await here.start()).id)
-        here.resources.put_now(structs.replace(LEDGER, functions=("look",)))
+        await here.declare(structs.replace(LEDGER, functions=("look",)))
         await here.sessions.send(OWNER, row.id, [Text("again")])
         await here.reaches(row.id, lambda one: one.status == "idle" and one.version > row.version + 1)
-        assert [spec.name for spec in here.gateway.requests[1].tools] == ["ledger_look"]
+        assert [spec.name for spec in here.model.requests[1].tools] == ["ledger_look"]
     assert here.kind.opened == 2
     assert here.kind.open_now == 0
 
