@@ -1,6 +1,7 @@
 """One frozen tree of settings, read once, passed down. The only file that reads the environment.
 
 Order, later wins: defaults, `freehold.toml` in the data folder (or `--config FILE`), the environment, options of a command.
+Files in the data folder's `freehold.d` add to `freehold.toml`: lists are joined, and no key may be set in two files.
 Unknown keys are refused. Secrets stand here only as references (`env:NAME`, `file:PATH`), except `DATABASE_URL`, which is
 how every host hands over a database.
 """
@@ -19,6 +20,7 @@ from freehold.core.resources import SECRET
 from freehold.core.validation import explained
 
 FILE_NAME: Final = "freehold.toml"
+DROP_INS_NAME: Final = "freehold.d"
 PORT_DEFAULT: Final = 8484
 
 # environment variable -> path of the key that it sets
@@ -110,6 +112,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     runtime: Runtime = Runtime()
     log: Log = Log()
     companions: tuple[Companion, ...] = ()
+    databases: tuple[str, ...] = ()
+    """Databases that Freehold keeps for applications beside its own; their addresses are in `databases.json`."""
+
     environment: dict[str, str] = {}
     """The process's environment at the start: what `env:NAME` references read. Never shown, never logged."""
 
@@ -135,6 +140,8 @@ def read_config(
     path = file or folder / FILE_NAME
     if file is not None or path.exists():
         tree = _read_file(path)
+    for extra in sorted((folder / DROP_INS_NAME).glob("*.toml")):
+        _add(tree, _read_file(extra), extra)
     for variable, keys in _VARIABLES.items():
         if value := surroundings.get(variable):
             _set(tree, keys, value)
@@ -160,6 +167,19 @@ def _read_file(path: Path) -> dict[str, Any]:
                 f"{path}: {key} cannot be set in the file (use --data or FREEHOLD_DATA)", field=key
             )
     return tree
+
+
+def _add(tree: dict[str, Any], more: Mapping[str, Any], path: Path, *, above: str = "") -> None:
+    for key, value in more.items():
+        there = tree.get(key)
+        if key not in tree:
+            tree[key] = value
+        elif isinstance(there, dict) and isinstance(value, dict):
+            _add(there, value, path, above=f"{above}{key}.")
+        elif isinstance(there, list) and isinstance(value, list):
+            there += value
+        else:
+            raise BadRequest(f"{path}: {above}{key} is set in another file already", field=f"{above}{key}")
 
 
 def _set(tree: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:

@@ -19,7 +19,8 @@ import msgspec
 from msgspec import Struct
 
 from freehold.cli._output import Output
-from freehold.client import Client, ServerAway
+from freehold.client.client import Client
+from freehold.client.errors import ServerAway
 from freehold.config import default_data_folder
 
 START_TIMEOUT_S: Final = 60.0
@@ -106,9 +107,10 @@ def start_server(data_folder: Path, *options: str) -> "subprocess.Popen[bytes]":
         "0",
         "--log-level",
         "warning",
+        "--until-stdin-closes",
     ]
     return subprocess.Popen(
-        [*command, *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
     )
 
 

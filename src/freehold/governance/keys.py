@@ -76,6 +76,16 @@ class KeyTable:
         known = self._known.get(digest)
         if known is None or not hmac.compare_digest(known.digest, digest):
             raise Unauthenticated(_explain(credential))
+        return self._current(known)
+
+    def principal(self, key_id: str) -> Principal:
+        """Who acts by the key of that id now. Raises Unauthenticated where it was revoked, has expired or is unknown."""
+        for known in self._known.values():
+            if known.principal.id == key_id:
+                return self._current(known)
+        raise Unauthenticated(f"the API key {key_id} is unknown")
+
+    def _current(self, known: _Known) -> Principal:
         if known.revoked:
             raise Unauthenticated(f"the API key {known.principal.id} was revoked")
         if known.expires_at_ms is not None and self._clock.now_ms() >= known.expires_at_ms:

@@ -7,7 +7,7 @@ is said: `_rules_templates.py`. Where Rules are declared and kept is not here: a
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final
 
@@ -59,7 +59,9 @@ class RulesProvider:
             raise
         yield _each(_events(f"rules-{_digest(request)}", f"{self.PREFIX}{name}", done))
 
-    def forward(self, body: bytes, *, stream: bool) -> AbstractAsyncContextManager[RawAnswer]:
+    def forward(
+        self, body: bytes, *, stream: bool, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[RawAnswer]:
         raise Unsupported("rules are answered here: there is nothing to pass bytes on to")
 
     async def models(self) -> Sequence[ModelInfo]:

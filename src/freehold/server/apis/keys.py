@@ -1,33 +1,17 @@
 """API keys: made (and shown) once, listed without their secrets, revoked for good."""
 
-from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct, structs
 
 from freehold.core.errors import BadRequest
 from freehold.core.policy import ALLOW_ALL, Policy, authorize
 from freehold.core.ports import Clock, KeyRow
+from freehold.governance.keys import KeyTable
 from freehold.server.operations import Call, Operation
 
 EXPIRES_IN_S_MAX: Final = 10 * 366 * 86_400
-
-
-class Issued(Protocol):
-    @property
-    def row(self) -> KeyRow: ...
-    @property
-    def plain(self) -> str: ...
-
-
-class KeyService(Protocol):
-    """What governance/keys.py offers."""
-
-    create: Callable[..., Awaitable[Issued]]
-
-    async def list(self, tenant: str) -> Sequence[KeyRow]: ...
-    async def revoke(self, tenant: str, key_id: str) -> KeyRow: ...
 
 
 class CreateKey(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +43,7 @@ class KeyList(Struct, frozen=True):
 
 
 class KeyApi:
-    def __init__(self, keys: KeyService, clock: Clock) -> None:
+    def __init__(self, keys: KeyTable, clock: Clock) -> None:
         self._keys = keys
         self._clock = clock
 
@@ -110,7 +94,7 @@ def _shown(row: KeyRow, now: datetime) -> KeyShown:
     )
 
 
-def operations(keys: KeyService, clock: Clock) -> list[Operation]:
+def operations(keys: KeyTable, clock: Clock) -> list[Operation]:
     api = KeyApi(keys, clock)
     return [
         Operation(method="POST", path="/v1/keys", id="createKey", tag="keys", summary="Make a key; it is shown this once.",

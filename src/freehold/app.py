@@ -1,0 +1,323 @@
+"""The composition root: the only file that names concrete adapters. Opens what lives long, in order; closes it in reverse."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import Struct
+
+import freehold.providers
+import freehold.tools
+import freehold.wires
+from freehold import __version__, plugins
+from freehold.catalog import catalog, prices
+from freehold.clock import SystemClock
+from freehold.companions import companions
+from freehold.config import Config
+from freehold.core import ids
+from freehold.core.errors import FreeholdError, NotFound
+from freehold.core.policy import Principal
+from freehold.core.ports import KeyValues, ModelInfo, Objects, ToolKind, Wire
+from freehold.core.resources import Provider, Resource, Rules
+from freehold.gateway import listing
+from freehold.gateway.models import AUTO, RULES, ModelTable
+from freehold.gateway.pipeline import Gateway
+from freehold.governance.keys import KeyTable
+from freehold.governance.principals import DEFAULT_TENANT, PrincipalTable
+from freehold.governance.secrets import Secrets
+from freehold.providers import rules as rules_provider
+from freehold.providers._http import HttpPool
+from freehold.resources.templates import Templates
+from freehold.runtime.declared import Declarations
+from freehold.runtime.live import Live
+from freehold.runtime.sessions import Sessions
+from freehold.runtime.tools import ToolSet
+from freehold.runtime.turn import Means
+from freehold.runtime.worker import Worker, WorkerSettings
+from freehold.server import app as server
+from freehold.server.apis import agents, data, keys, models, sessions, templates
+from freehold.server.authentication import credential_of
+from freehold.server.front import Front
+from freehold.server.operations import Door, Operation
+from freehold.store._passwords import Passwords
+from freehold.store.blobs import open_objects
+from freehold.store.data_folder import data_folder, locked
+from freehold.store.databases import Databases, DatabaseUrls
+from freehold.store.embedded import EmbeddedServer, embedded
+from freehold.store.store import Store, open_store
+
+PEPPER_BYTES: Final = 32
+NATIVE_DIALECT: Final = "anthropic_messages"
+"""Errors of the native API look like Anthropic's, as its other shapes do."""
+
+HOT_PATHS: Final[Mapping[str, str]] = {
+    "/v1/chat/completions": "openai_chat",
+    "/v1/messages": "anthropic_messages",
+}
+
+
+class House(Struct, frozen=True):
+    """A server that is ready: `app` is ASGI. `first_key` is there at the very first start only."""
+
+    app: server.Server
+    operator_key: str
+    first_key: str | None
+
+
+@asynccontextmanager
+async def open_house(config: Config) -> AsyncIterator[House]:
+    """Raises Conflict when another server has the data folder, Unavailable when the database can't be had."""
+    folder = data_folder(config.data_folder)
+    async with AsyncExitStack() as stack:
+        keeper = await _database(stack, config, folder)
+        urls = await _application_databases(keeper, config, folder)
+        objects = _objects(config, folder, secrets_of := Secrets(config.environment))
+        store = await stack.enter_async_context(
+            open_store(keeper.url, objects=objects, process_id=f"freehold {os.getpid()}")
+        )
+        house = await _furnish(stack, config, folder, store, secrets_of, urls)
+        await stack.enter_async_context(companions(config.companions, log_folder=folder))
+        yield house
+
+
+class Keeper(Protocol):
+    """Whoever keeps the databases: the embedded server, or the one behind DATABASE_URL."""
+
+    @property
+    def url(self) -> str: ...
+    async def ensure(self, name: str) -> DatabaseUrls: ...
+
+
+class _Embedded(Struct, frozen=True):
+    server: EmbeddedServer
+
+    @property
+    def url(self) -> str:
+        return self.server.dsn()
+
+    async def ensure(self, name: str) -> DatabaseUrls:
+        return await self.server.ensure_database(name)
+
+
+class _External(Struct, frozen=True):
+    url: str
+    databases: Databases
+
+    async def ensure(self, name: str) -> DatabaseUrls:
+        return await self.databases.ensure(name)
+
+
+async def _database(stack: AsyncExitStack, config: Config, folder: Path) -> Keeper:
+    if config.database.url is None:
+        return _Embedded(await stack.enter_async_context(embedded(folder)))
+    stack.enter_context(locked(folder))
+    passwords = Passwords(folder / "postgres-passwords.json")
+    return _External(config.database.url, Databases(config.database.url, passwords))
+
+
+async def _application_databases(keeper: Keeper, config: Config, folder: Path) -> dict[str, DatabaseUrls]:
+    urls = {name: await keeper.ensure(name) for name in config.databases}
+    told = {name: {"owner": one.owner, "reader": one.reader} for name, one in urls.items()}
+    write_private(folder / "databases.json", msgspec.json.encode(told))
+    return urls
+
+
+def _objects(config: Config, folder: Path, secrets_of: Secrets) -> Objects:
+    given = config.objects
+    references = {"access_key_id": given.access_key_id, "secret_access_key": given.secret_access_key}
+    settings = {name: secrets_of.resolve(reference) for name, reference in references.items() if reference}
+    plain = {"endpoint": given.endpoint, "region": given.region}
+    settings |= {name: value for name, value in plain.items() if value}
+    return open_objects(given.url or str(folder / "objects"), settings)
+
+
+async def _furnish(
+    stack: AsyncExitStack,
+    config: Config,
+    folder: Path,
+    store: Store,
+    secrets_of: Secrets,
+    urls: Mapping[str, DatabaseUrls],
+) -> House:
+    clock = SystemClock()
+    wires: dict[str, Wire] = plugins.found(freehold.wires, "WIRE")
+    kinds: dict[str, ToolKind] = plugins.found(freehold.tools, "KIND")
+    key_table = KeyTable(store.keys, pepper=_pepper(folder), clock=clock)
+    await key_table.load()
+    first_key = await key_table.ensure_first_key(DEFAULT_TENANT)
+    operator_key = f"fh_operator_{secrets.token_urlsafe(32)}"
+    principals = PrincipalTable(key_table, operator_key=operator_key)
+    book = await asyncio.to_thread(prices.load)
+    model_table = await _models(stack, config, store, secrets_of, book)
+    gateway = Gateway(models=model_table, wires=wires, records=store.records, clock=clock)
+    host = Host(secrets_of, urls, store.key_values, store.objects, config.tools.function_folders)
+    tools = ToolSet(kinds, host)
+    live = Live()
+    means = Means(
+        log=store.log,
+        gateway=gateway,
+        declarations=Declarations(store.resources),
+        tools=tools,
+        principals=principals,
+        live=live,
+        clock=clock,
+    )
+    settings = WorkerSettings(
+        sessions_max=config.runtime.sessions_max,
+        lease_s=config.runtime.lease_s,
+        drain_s=config.server.drain_s,
+    )
+    await stack.enter_async_context(_following(key_table))
+    await stack.enter_async_context(tools.running())
+    await stack.enter_async_context(Worker(means, settings).running())
+
+    def authenticate(headers: Mapping[str, str]) -> Principal:
+        return principals.authenticate(credential_of(headers))
+
+    door = Door(
+        authenticate=authenticate,
+        dialect=wires[NATIVE_DIALECT],
+        clock=clock,
+        body_bytes_max=config.server.body_bytes_max,
+    )
+    front = Front(
+        paths={path: wires[wire] for path, wire in HOT_PATHS.items()},
+        gateway=gateway,
+        authenticate=authenticate,
+        clock=clock,
+        body_bytes_max=config.server.body_bytes_max,
+    )
+    service = Sessions(store.log, store.resources, live, clock)
+    declared = Templates(
+        store.resources,
+        tool_configs={name: kind.config for name, kind in kinds.items()},
+        provider_types=sorted({*_adapters(), *catalog.providers()}),
+        check_model=partial(_check_model, model_table),
+    )
+    operations: list[Operation] = [
+        *agents.operations(store.resources),
+        *sessions.operations(service),
+        *templates.operations(declared, store.resources),
+        *data.operations(store.key_values, store.objects),
+        *keys.operations(key_table, clock),
+        *models.operations(model_table, partial(_visible, model_table, book, clock)),
+    ]
+    return House(server.build(front, door, operations, partial(_health, store)), operator_key, first_key)
+
+
+async def _models(
+    stack: AsyncExitStack, config: Config, store: Store, secrets_of: Secrets, book: prices.PriceBook
+) -> ModelTable:
+    pool = await stack.enter_async_context(HttpPool())
+    adapters = {
+        name: lambda row, key, headers, create=create: create(row, key, headers=headers, pool=pool)
+        for name, create in _adapters().items()
+    }
+    table = ModelTable(
+        rows=catalog.providers(),
+        adapters=adapters,
+        resources=store.resources,
+        resolve_secret=secrets_of.resolve,
+        prices=book,
+        rules=rules_provider.RulesProvider,
+        upstreams=config.models.upstreams,
+    )
+    if config.models.discover_local:
+        await table.discover()
+    return table
+
+
+def _adapters() -> dict[str, Any]:
+    return plugins.found(freehold.providers, "create")
+
+
+async def _check_model(table: ModelTable, tenant: str, model: str, beside: Sequence[Resource]) -> None:
+    """Whether an agent may name this model. What is declared in the same template counts; `auto` is always right."""
+    if model == AUTO:
+        return
+    prefix, _, name = model.partition("/")
+    declared_rules = {one.name for one in beside if isinstance(one, Rules)}
+    declared_providers = {one.name for one in beside if isinstance(one, Provider)}
+    if (prefix == RULES and name in declared_rules) or (name and prefix in declared_providers):
+        return
+    target = await table.resolve(tenant, model)
+    if target.listed is None and not target.free and target.provider.is_language_model:
+        raise NotFound(f"{target.provider.name} is not known to have a model {target.name!r}", field="model")
+
+
+async def _visible(
+    table: ModelTable, book: prices.PriceBook, clock: SystemClock, principal: Principal
+) -> Sequence[ModelInfo]:
+    return await listing.visible(table, book, principal, clock=clock)
+
+
+async def _health(store: Store) -> server.HealthShown:
+    checks = {"database": "ok"}
+    try:
+        await store.database.check()
+    except FreeholdError as error:
+        checks["database"] = error.message
+    status = "ok" if all(state == "ok" for state in checks.values()) else "degraded"
+    return server.HealthShown(status, __version__, checks)
+
+
+@asynccontextmanager
+async def _following(table: KeyTable) -> AsyncIterator[None]:
+    task = asyncio.create_task(table.follow(), name="keys")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+class Host:
+    """What Freehold lends to tools: core.ports.ToolHost."""
+
+    def __init__(
+        self,
+        secrets_of: Secrets,
+        urls: Mapping[str, DatabaseUrls],
+        key_values: KeyValues,
+        objects: Objects,
+        function_folders: Sequence[str],
+    ) -> None:
+        self._secrets = secrets_of
+        self._urls = urls
+        self.key_values = key_values
+        self.objects = objects
+        self.function_folders = function_folders
+
+    def secret(self, reference: str) -> str:
+        return self._secrets.resolve(reference)
+
+    async def database_url(self, name: str) -> str:
+        if name not in self._urls:
+            known = ", ".join(sorted(self._urls)) or "none"
+            raise NotFound(
+                f"Freehold keeps no database {name!r} (configuration: databases); it keeps: {known}"
+            )
+        return self._urls[name].reader
+
+
+def _pepper(folder: Path) -> bytes:
+    """Made once. Whoever loses it loses every API key; it is of no use without the database."""
+    path = folder / "pepper"
+    if not path.exists():
+        write_private(path, secrets.token_bytes(PEPPER_BYTES))
+    return path.read_bytes()
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """All or nothing, readable by its owner only."""
+    staged = path.with_name(f"{path.name}.{ids.new('blob', SystemClock())}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    staged.replace(path)

@@ -1,0 +1,172 @@
+"""`freehold serve`: the server, until it is told to stop."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+import uvicorn
+
+from freehold.app import House, open_house, write_private
+from freehold.cli._connection import ServerFile, settings
+from freehold.cli._output import Output
+from freehold.config import Config, read_config
+from freehold.core.errors import Unavailable
+from freehold.telemetry import logging as log_lines
+
+BACKLOG: Final = 2048
+STREAMS_END_S: Final = 2
+
+
+@click.command()
+@click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one. [default: 8484]")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file instead of DATA/freehold.toml.",
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option(
+    "--until-stdin-closes", is_flag=True, hidden=True, help="Stop when whoever started this is gone."
+)
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    *,
+    host: str | None,
+    port: int | None,
+    file: Path | None,
+    log_level: str | None,
+    until_stdin_closes: bool,
+) -> None:
+    """Run the server.
+
+    Without DATABASE_URL it starts a PostgreSQL of its own in the data folder. At the very first start it makes an API key
+    and prints it, once.
+    """
+    chosen = settings(ctx)
+    options: dict[tuple[str, ...], Any] = {
+        ("server", "host"): host,
+        ("server", "port"): port,
+        ("log", "level"): log_level,
+    }
+    config = read_config(data_folder=chosen.data_folder, file=file, options=options)
+    log_lines.configure(config.log.level, config.log.format)
+    run(config, chosen.output, until_stdin_closes=until_stdin_closes)
+
+
+def run(config: Config, output: Output, *, until_stdin_closes: bool = False) -> None:
+    """Serves until SIGINT or SIGTERM; running turns finish their step or are handed back."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(config, output, until_stdin_closes=until_stdin_closes))
+
+
+def _loop_factory() -> Any:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - does not exist on Windows
+
+    return uvloop.new_event_loop
+
+
+async def _serve(config: Config, output: Output, *, until_stdin_closes: bool) -> None:
+    listening = listen(config)
+    with listening:
+        async with open_house(config) as house, _announced(config, house, listening, output) as url:
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    house.app,
+                    log_config=None,
+                    access_log=False,
+                    lifespan="off",
+                    http="httptools",
+                    loop="none",
+                    ws="none",
+                    server_header=False,
+                    date_header=True,
+                    backlog=BACKLOG,
+                    timeout_graceful_shutdown=STREAMS_END_S,
+                )
+            )
+            output.progress(f"Freehold listens on {url} (data in {config.data_folder}); Ctrl-C stops it")
+            with _stopped_by_signals(server):
+                watch = asyncio.create_task(_stop_with_stdin(server)) if until_stdin_closes else None
+                await server.serve(sockets=[listening])
+                if watch is not None:
+                    watch.cancel()
+
+
+def listen(config: Config) -> socket.socket:
+    """Bound before anything else is opened, so that a taken port costs nothing. Raises Unavailable."""
+    host, port = config.server.host, config.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise Unavailable(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port (0 takes a free one)"
+        ) from error
+    return listening
+
+
+@asynccontextmanager
+async def _announced(
+    config: Config, house: House, listening: socket.socket, output: Output
+) -> AsyncIterator[str]:
+    """Writes `server.json` while the server runs, and shows the first key where there is one."""
+    host, port = listening.getsockname()[:2]
+    reachable = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+    url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    path = config.data_folder / "server.json"
+    write_private(path, msgspec.json.encode(ServerFile(url, os.getpid(), house.operator_key)))
+    if house.first_key is not None:
+        output.note.print(f"[bold]Your first API key, shown this once:[/bold] {house.first_key}")
+    try:
+        yield url
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(server: uvicorn.Server) -> Any:
+    """uvicorn would raise the signal again at its end; here a stop is a clean end."""
+
+    def stop() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # no public switch
+    for kind in kinds:
+        loop.add_signal_handler(kind, stop)
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            loop.remove_signal_handler(kind)
+
+
+async def _stop_with_stdin(server: uvicorn.Server) -> None:
+    loop = asyncio.get_running_loop()
+    closed = asyncio.Event()
+    loop.add_reader(
+        sys.stdin.fileno(), lambda: closed.set() if not os.read(sys.stdin.fileno(), 1024) else None
+    )
+    try:
+        await closed.wait()
+        server.should_exit = True
+    finally:
+        loop.remove_reader(sys.stdin.fileno())

@@ -1,0 +1,99 @@
+"""The models that can be called: in OpenAI's shape, or in Anthropic's for who sends `anthropic-version`; and the providers."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+
+from freehold.core.errors import NotFound
+from freehold.core.policy import Principal, authorize
+from freehold.core.ports import ModelInfo
+from freehold.gateway.models import ModelTable
+from freehold.server.operations import Call, Operation
+
+LISTED_AT: Final = "1970-01-01T00:00:00Z"
+"""Nobody says when a model was made known to us; clients want a date."""
+
+Visible = Callable[[Principal], Awaitable[Sequence[ModelInfo]]]
+"""The models that a principal may call."""
+
+
+class ProviderShown(Struct, frozen=True):
+    name: str
+    type: str
+    usable: bool
+    why: str
+    declared: bool
+    local: bool
+
+
+class ProviderList(Struct, frozen=True):
+    data: tuple[ProviderShown, ...]
+
+
+class ModelQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """For Anthropic's SDK; everything comes in one page."""
+
+    limit: int = 1000
+    after_id: str | None = None
+    before_id: str | None = None
+
+
+class ModelApi:
+    def __init__(self, models: ModelTable, visible: Visible) -> None:
+        self._models = models
+        self._visible = visible
+
+    async def get(self, call: Call) -> dict[str, Any]:
+        wanted = call.path["model"]
+        for one in await self._visible(call.principal):
+            if wanted == _id(one):
+                return _anthropic(one) if "anthropic-version" in call.headers else _openai(one)
+        raise NotFound(f"no model {wanted!r} is listed here; GET /v1/models lists what is", field="model")
+
+    async def providers(self, call: Call) -> ProviderList:
+        authorize(call.principal, "provider:List", "provider/*")
+        states = await self._models.states(call.principal.tenant)
+        return ProviderList(
+            tuple(
+                ProviderShown(one.name, one.type, one.usable, one.why, one.declared, one.local)
+                for one in states
+            )
+        )
+
+    async def list(self, call: Call) -> dict[str, Any]:
+        listed = await self._visible(call.principal)
+        if "anthropic-version" in call.headers:
+            data = [_anthropic(one) for one in listed]
+            ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+            return {"data": data, "has_more": False, **ends}
+        return {"object": "list", "data": [_openai(one) for one in listed]}
+
+
+def _id(one: ModelInfo) -> str:
+    return f"{one.provider}/{one.name}"
+
+
+def _openai(one: ModelInfo) -> dict[str, Any]:
+    return {"id": _id(one), "object": "model", "created": 0, "owned_by": one.provider}
+
+
+def _anthropic(one: ModelInfo) -> dict[str, Any]:
+    return {
+        "type": "model",
+        "id": _id(one),
+        "display_name": one.display_name or _id(one),
+        "created_at": LISTED_AT,
+    }
+
+
+def operations(models: ModelTable, visible: Visible) -> list[Operation]:
+    api = ModelApi(models, visible)
+    return [
+        Operation(method="GET", path="/v1/models", id="listModels", tag="models", query=ModelQuery, handler=api.list,
+                  summary="Models that can be called, in OpenAI's or (with anthropic-version) Anthropic's shape."),
+        Operation(method="GET", path="/v1/models/{model:path}", id="getModel", tag="models", summary="One of them.",
+                  handler=api.get),
+        Operation(method="GET", path="/v1/providers", id="listProviders", tag="models", answer=ProviderList,
+                  summary="Providers: which can be used, and why the others can't.", handler=api.providers),
+    ]  # fmt: skip
