@@ -25,13 +25,11 @@ MODELS_MAX: Final = 20_000
 log = logging.getLogger(__name__)
 
 
-async def visible(
-    models: ModelTable, prices: PriceBook, principal: Principal, *, clock: Clock
-) -> Sequence[ModelInfo]:
+async def visible(models: ModelTable, principal: Principal, *, clock: Clock) -> Sequence[ModelInfo]:
     """By provider and name. `ModelInfo.provider` and `.name` joined by `/` is what a caller writes as `model`."""
     upstreams = await models.usable(principal.tenant)
     async with asyncio.TaskGroup() as group:
-        asking = [group.create_task(_offered(upstream, prices, clock)) for upstream in upstreams]
+        asking = [group.create_task(_offered(upstream, models.prices, clock)) for upstream in upstreams]
     found = [info for task in asking for info in task.result()]
     found += [ModelInfo(provider=RULES, name=name) for name in await models.declared_rules(principal.tenant)]
     allowed = {(info.provider, info.name): info for info in found if _may_call(principal, info)}
@@ -61,7 +59,9 @@ async def _offered(upstream: Upstream, prices: PriceBook, clock: Clock) -> Itera
         )
         answered = {}
     answered = answered or {name: ModelInfo(provider=row.name, name=name) for name in listed}
-    return [_known(info, row.prices, prices, clock) for info in {**answered, **named}.values()]
+    infos = {**answered, **named}.values()
+    # A thread: matching a router's hundreds of names for the first time takes a tenth of a second.
+    return await asyncio.to_thread(lambda: [_known(info, row.prices, prices, clock) for info in infos])
 
 
 def _known(info: ModelInfo, source: str | None, prices: PriceBook, clock: Clock) -> ModelInfo:

@@ -85,7 +85,7 @@ class ModelTable:
         self._adapters = adapters
         self._resources = resources
         self._resolve_secret = resolve_secret
-        self._prices = prices
+        self.prices = prices
         self._open_rules = rules
         self._tenants: dict[str, _Tenant] = {}
         self._loading = asyncio.Lock()
@@ -337,14 +337,14 @@ class ModelTable:
 
     def _target(self, upstream: Upstream, name: str) -> Target:
         row = upstream.row
-        listed = self._prices.find(row.prices, name) if row.prices else None
+        listed = self.prices.find(row.prices, name) if row.prices else None
         return Target(upstream.provider, name, f"model/{row.name}/{name}", listed, free=row.local)
 
     def _has(self, upstream: Upstream, model: str) -> bool:
         if model in upstream.offered:
             return True
         prices = upstream.row.prices
-        return prices is not None and self._prices.find(prices, model) is not None
+        return prices is not None and self.prices.find(prices, model) is not None
 
     def _why_not(self, known: _Tenant, name: str) -> str | None:
         if name in known.unusable:
@@ -358,7 +358,7 @@ class ModelTable:
         could = [
             f"{row.name} ({why})"
             for row in self._rows.values()
-            if (why := self._why_not(known, row.name)) and row.prices and self._prices.find(row.prices, model)
+            if (why := self._why_not(known, row.name)) and row.prices and self.prices.find(row.prices, model)
         ]
         if could:
             return NotFound(
@@ -373,7 +373,7 @@ class ModelTable:
         for name, upstream in upstreams.items():
             offered = list(upstream.offered)
             if upstream.row.prices:
-                offered += [listed.id for listed in self._prices.models(upstream.row.prices)]
+                offered += [listed.id for listed in self.prices.models(upstream.row.prices)]
             for model in offered:
                 yield model
                 yield f"{name}/{model}"
