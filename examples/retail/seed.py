@@ -9,6 +9,7 @@ line), `objects/` (shipping manifests and packing lists under their object keys)
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
@@ -56,7 +57,11 @@ def main() -> int:
         description=f"Make the demo retailer's data (version {DATASET_VERSION}, as of {AS_OF}) and write it.",
         epilog="What already has this version is left alone.",
     )
-    parser.add_argument("--database-url", help="PostgreSQL that gets the sales history")
+    parser.add_argument(
+        "--database-url",
+        default=os.environ.get("SEED_DATABASE_URL"),
+        help="PostgreSQL that gets the sales history [env: SEED_DATABASE_URL, which other users cannot see]",
+    )
     parser.add_argument(
         "--folder", type=Path, help="folder that gets stock levels, manifests and supply_chain.json"
     )

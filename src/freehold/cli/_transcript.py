@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from rich.markup import escape
 
 from freehold.cli._output import Output, seconds, short
-from freehold.client import StreamedEvent
+from freehold.client.client import StreamedEvent
 
 ARGUMENTS_WIDTH: Final = 100
 RESULT_WIDTH: Final = 100

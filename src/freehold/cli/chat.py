@@ -8,7 +8,7 @@ import click
 
 from freehold.cli._connection import Settings, connected, json_option, settings
 from freehold.cli._transcript import Ended, Transcript
-from freehold.client import Client
+from freehold.client.client import Client
 
 RULES_NOTE = (
     "No language model was asked: the answer was composed by declared rules. "

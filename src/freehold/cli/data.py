@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import quote
 
 import click
 
 from freehold.cli._connection import connected, json_option, settings
-from freehold.client import Client
+from freehold.client.client import Client
 
 ITEMS_PER_REQUEST: Final = 5_000
 FILES_MAX: Final = 200_000
@@ -24,7 +24,7 @@ def data() -> None:
 @click.argument("file", type=click.File("rb"))
 @json_option
 @click.pass_context
-def put_items(ctx: click.Context, *, table: str, file: "click.utils.LazyFile", as_json: bool) -> None:
+def put_items(ctx: click.Context, *, table: str, file: BinaryIO, as_json: bool) -> None:
     """Write the lines of FILE ({"key": ..., "value": ...}) into TABLE; - reads standard input."""
     chosen = settings(ctx)
     with connected(chosen) as client:

@@ -4,14 +4,15 @@ Exit codes: 0 done; 1 refused or failed, and the message says why; 2 wrong usage
 """
 
 import importlib
+import os
 import sys
+from difflib import get_close_matches
 from typing import Any, Final
 
 import click
 
 from freehold import __version__
-from freehold.cli._output import Output
-from freehold.client import ApiError, ServerAway
+from freehold.client.errors import ApiError, ServerAway
 from freehold.core.errors import FreeholdError
 
 EXIT_FAILED: Final = 1
@@ -47,6 +48,15 @@ class _Lazy(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS:
+            near = get_close_matches(args[0], _COMMANDS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"{ctx.info_name} --help lists what there is"
+            ctx.fail(f"there is no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, _COMMANDS[name][1]) for name in sorted(_COMMANDS)])
@@ -79,31 +89,44 @@ def cli(ctx: click.Context, *, data: str | None, url: str | None, api_key: str |
 
 def main() -> None:
     """Runs a command. Every error ends as one clear message on standard error and an exit code; never a traceback."""
-    output = Output(as_json="--json" in sys.argv[1:])
     try:
         result: Any = cli.main(standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
     except click.exceptions.Abort:
-        _end(output, EXIT_INTERRUPTED, "interrupted", "interrupted")
+        _end(EXIT_INTERRUPTED, "interrupted", "interrupted")
     except KeyboardInterrupt:
-        _end(output, EXIT_INTERRUPTED, "interrupted", "interrupted; what was finished is kept")
+        _end(EXIT_INTERRUPTED, "interrupted", "interrupted; what was finished is kept")
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        _wrong_usage(error)
     except ServerAway as error:
-        _end(output, EXIT_NO_SERVER, "unavailable", str(error))
+        _end(EXIT_NO_SERVER, "unavailable", str(error))
     except ApiError as error:
         hint = f" (request {error.request_id})" if error.request_id and error.status >= 500 else ""
-        _end(output, EXIT_FAILED, error.type, f"{error.message}{hint}")
+        _end(EXIT_FAILED, error.type, f"{error.message}{hint}")
     except FreeholdError as error:
-        _end(output, EXIT_FAILED, error.code, f"{error}" + (f"\n{error.detail}" if error.detail else ""))
+        _end(EXIT_FAILED, error.code, f"{error}" + (f"\n{error.detail}" if error.detail else ""))
     except BrokenPipeError:
-        sys.stderr.close()
+        # Whoever read our output has had enough; what is left in the buffer can go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
 
 
-def _end(output: Output, code: int, kind: str, message: str) -> None:
-    output.error(kind, message)
+def _wrong_usage(error: click.ClickException) -> None:
+    if _wants_json():
+        _end(error.exit_code, "usage", error.format_message())
+    error.show()
+    sys.exit(error.exit_code)
+
+
+def _wants_json() -> bool:
+    return "--json" in sys.argv[1:]
+
+
+def _end(code: int, kind: str, message: str) -> None:
+    # Loaded only here: `--help` and completion take a third of the time without it.
+    from freehold.cli._output import Output  # noqa: PLC0415
+
+    Output(as_json=_wants_json()).error(kind, message)
     sys.exit(code)
 
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from freehold.cli._connection import connected, json_option, settings
 from freehold.cli._output import ago
 from freehold.cli._transcript import Transcript
-from freehold.client import StreamedEvent
+from freehold.client.client import StreamedEvent
 
 
 @click.group()

@@ -1,5 +1,4 @@
-"""The one synchronous face of Freehold: what the command line talks with. Speaks HTTP only; knows nothing of the rooms behind."""
+"""The one synchronous face of Freehold: what the command line talks with. Speaks HTTP only; knows nothing of the rooms behind.
 
-from freehold.client.client import ApiError, Client, ServerAway, StreamedEvent
-
-__all__ = ["ApiError", "Client", "ServerAway", "StreamedEvent"]
+Import from the modules: errors.py costs nothing, client.py loads the HTTP library.
+"""

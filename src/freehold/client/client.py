@@ -8,26 +8,13 @@ import httpx2
 import msgspec
 from msgspec import Struct
 
+from freehold.client.errors import ApiError, ServerAway
+
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 120.0
 RECONNECTS_MAX: Final = 8
 RECONNECT_WAIT_S: Final = 0.25
 STREAM_SILENCE_S_MAX: Final = 60.0
-
-
-class ApiError(Exception):
-    """The server said no. `type` is the error's type in the native dialect, `status` HTTP's."""
-
-    def __init__(self, status: int, type: str, message: str, request_id: str | None) -> None:  # noqa: A002
-        super().__init__(message)
-        self.status = status
-        self.type = type
-        self.message = message
-        self.request_id = request_id
-
-
-class ServerAway(Exception):
-    """Nobody answers at the address, or what answers isn't Freehold."""
 
 
 class StreamedEvent(Struct, frozen=True):
