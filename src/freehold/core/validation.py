@@ -52,18 +52,23 @@ def convert(value: object, shape: type[T], *, root: str = "") -> T:
         raise explained(error, root=root, known=_fields(shape)) from error
 
 
-def decode(body: bytes, decoder: "msgspec.json.Decoder[T]", *, known: Iterable[str] = ()) -> T:
+def decode(
+    body: bytes, decoder: "msgspec.json.Decoder[T]", *, root: str = "", known: Iterable[str] = ()
+) -> T:
     """JSON as the decoder's type. Raises BadRequest: where the JSON breaks off, or the path of what is wrong in it."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise explained(error, known=known) from error
+        raise explained(error, root=root, known=known) from error
     except msgspec.DecodeError as error:
         at = _JSON_AT.search(str(error))
         where = f" at byte {at['byte']}" if at else ""
-        raise BadRequest(f"expected JSON, got something that breaks{where}: {_start(body)}") from error
+        said = f"expected JSON, got something that breaks{where}: {_start(body)}"
+        raise BadRequest(said, field=root or None) from error
+    except UnicodeDecodeError as error:
+        raise BadRequest("expected JSON in UTF-8, got other bytes in a string", field=root or None) from error
     except RecursionError as error:
-        raise BadRequest("expected JSON, got nesting that is too deep") from error
+        raise BadRequest("expected JSON, got nesting that is too deep", field=root or None) from error
 
 
 def _start(body: bytes) -> str:

@@ -1,0 +1,26 @@
+"""Wires: vendors' formats for one model call, each a pure codec in both directions (core/ports.py: Wire).
+
+A wire is one file, or one folder, whose name is the wire's: it has `WIRE` and `ADVISORY` (see _fields.py). What several share is
+in files with a leading underscore. Not here: addresses, credentials and vendors' quirks (providers), the HTTP door (server).
+"""
+
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from freehold.core.errors import NotFound
+from freehold.core.ports import Wire
+
+
+@cache
+def names() -> tuple[str, ...]:
+    return tuple(sorted(found.name for found in iter_modules(__path__) if not found.name.startswith("_")))
+
+
+@cache
+def named(name: str) -> Wire:
+    """Raises NotFound, listing what there is."""
+    if name not in names():
+        raise NotFound(f"no wire {name!r}; known: {', '.join(names())}")
+    wire: Wire = import_module(f"{__name__}.{name}").WIRE
+    return wire

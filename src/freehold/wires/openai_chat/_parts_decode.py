@@ -1,0 +1,189 @@
+"""Wires, OpenAI chat: the parts of a client's messages to the heart's parts."""
+
+from collections.abc import Mapping
+from typing import Final, assert_never
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from freehold.core.errors import BadRequest
+from freehold.core.messages import (
+    Bytes,
+    Carried,
+    Media,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    VendorFile,
+)
+from freehold.wires._fields import NO_FIELDS, extra_of, is_null
+from freehold.wires._media import from_base64, source_of
+from freehold.wires._opaque import unpacked
+from freehold.wires.openai_chat._shapes import (
+    NAME,
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    TextPart,
+    ToolCallShape,
+    UserPart,
+    VideoPart,
+)
+
+AUDIO_FORMATS: Final = {
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "flac": "audio/flac",
+    "opus": "audio/opus",
+    "aac": "audio/aac",
+    "ogg": "audio/ogg",
+    "m4a": "audio/mp4",
+    "pcm16": "audio/pcm",
+}
+FILE_NAME: Final = "document.pdf"
+"""What a file without a name is called, since OpenAI wants one with `file_data`."""
+
+
+def text_part(shape: TextPart, unknown: Mapping[str, Raw] | None) -> Text:
+    cache = shape.cache_control
+    if shape.prompt_cache_breakpoint is UNSET and not unknown:
+        return Text(shape.text, None if cache is None else cache.ttl or "5m")
+    fields = dict(unknown or NO_FIELDS)
+    fields |= _breakpoint(shape.prompt_cache_breakpoint)
+    return Text(shape.text, None if cache is None else cache.ttl or "5m", extra_of(NAME, fields))
+
+
+def _breakpoint(given: Raw | msgspec.UnsetType) -> dict[str, Raw]:
+    return {} if given is UNSET or is_null(given) else {"prompt_cache_breakpoint": given}
+
+
+def part(shape: UserPart, unknown: Mapping[str, Raw] | None, path: str) -> Text | Media:
+    match shape:
+        case TextPart():
+            return text_part(shape, unknown)
+        case ImagePart():
+            return _image(shape, unknown, path)
+        case AudioPart():
+            sound = shape.input_audio
+            media_type = AUDIO_FORMATS.get(sound.format, f"audio/{sound.format}")
+            data = Bytes(from_base64(sound.data, f"{path}.input_audio.data"))
+            fields = {**(unknown or NO_FIELDS), **_breakpoint(shape.prompt_cache_breakpoint)}
+            return Media("audio", media_type, data, extra=extra_of(NAME, fields))
+        case FilePart():
+            return _file(shape, unknown, path)
+        case VideoPart():
+            url = shape.video_url if isinstance(shape.video_url, str) else shape.video_url.url
+            media_type, source = source_of(url, f"{path}.video_url.url")
+            return Media("video", media_type, source, extra=extra_of(NAME, unknown))
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _image(shape: ImagePart, unknown: Mapping[str, Raw] | None, path: str) -> Media:
+    image = shape.image_url
+    url, detail = (image, None) if isinstance(image, str) else (image.url, image.detail)
+    media_type, source = source_of(url, f"{path}.image_url.url")
+    fields = {**(unknown or NO_FIELDS), **_breakpoint(shape.prompt_cache_breakpoint)}
+    return Media("image", media_type, source, detail=detail, extra=extra_of(NAME, fields))
+
+
+def _file(shape: FilePart, unknown: Mapping[str, Raw] | None, path: str) -> Media:
+    file = shape.file
+    fields = {**(unknown or NO_FIELDS), **_breakpoint(shape.prompt_cache_breakpoint)}
+    extra = extra_of(NAME, fields)
+    name = None if file.filename == FILE_NAME else file.filename
+    if file.file_id is not None:
+        return Media("document", "", VendorFile(NAME, file.file_id), name, extra=extra)
+    if file.file_data is None:
+        raise BadRequest("expected file_data or file_id, got neither", field=f"{path}.file")
+    if not file.file_data.startswith(("data:", "http:", "https:")):
+        data = from_base64(file.file_data, f"{path}.file.file_data")
+        return Media("document", "application/pdf", Bytes(data), name, extra=extra)
+    media_type, source = source_of(file.file_data, f"{path}.file.file_data")
+    return Media("document", media_type, source, name, extra=extra)
+
+
+def assistant_parts(
+    shape: AssistantMessage,
+    parts: Mapping[int, dict[str, Raw]],
+    calls: Mapping[int, dict[str, Raw]],
+) -> tuple[Part, ...]:
+    """Reasoning first, then what was said, then the calls: OpenAI's shape has no order between them."""
+    content: list[Part] = []
+    if shape.reasoning_details is not UNSET:
+        content += reasoning_of(shape.reasoning_details)
+    thought = shape.reasoning_content or shape.reasoning
+    if thought and not content:
+        content.append(Reasoning(thought))
+    said = shape.content
+    if isinstance(said, str):
+        if said:
+            content.append(Text(said))
+    elif isinstance(said, list):
+        content += (
+            text_part(one, parts.get(place)) if isinstance(one, TextPart) else Refusal(one.refusal)
+            for place, one in enumerate(said)
+        )
+    if shape.refusal:
+        content.append(Refusal(shape.refusal))
+    if shape.tool_calls:
+        content += (_call(one, calls.get(place)) for place, one in enumerate(shape.tool_calls))
+    return tuple(content)
+
+
+def _call(shape: ToolCallShape, unknown: Mapping[str, Raw] | None) -> ToolCall | Carried:
+    function = shape.function
+    if function is None:
+        block = Raw(msgspec.json.encode(shape))
+        return Carried(NAME, "custom_tool_call", block)
+    extra = extra_of(NAME, unknown)
+    opaque = None if shape.extra_content is UNSET else seal_of(shape.extra_content)
+    return ToolCall(shape.id or "", function.name, function.arguments or "", opaque, None, extra)
+
+
+class _Sealed(Struct):
+    freehold: str = ""
+
+
+_SEALED: Final = msgspec.json.Decoder(_Sealed)
+
+
+def seal_of(extra_content: Raw) -> Opaque | None:
+    """Our own packing of another vendor's seal, or this vendor's `extra_content` as it is."""
+    if is_null(extra_content):
+        return None
+    try:
+        ours = unpacked(_SEALED.decode(extra_content).freehold)
+    except msgspec.DecodeError:
+        ours = None
+    return ours or Opaque(NAME, "", "", bytes(extra_content).decode(), "extra_content")
+
+
+class _Detail(Struct):
+    type: str = ""
+    text: str | None = None
+    summary: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
+_DETAILS: Final = msgspec.json.Decoder(list[_Detail] | None)
+
+
+def reasoning_of(details: Raw) -> list[Reasoning]:
+    """A client brings back `reasoning_details`: ours, one a part, or as a whole those of the vendor that it had before."""
+    try:
+        shapes = _DETAILS.decode(details) or []
+    except msgspec.DecodeError as error:
+        raise BadRequest(
+            "expected an array of objects that have a type", field="reasoning_details"
+        ) from error
+    seals = [unpacked(shape.signature or shape.data or "") for shape in shapes]
+    if shapes and not any(seals):
+        text = "".join(shape.text or shape.summary or "" for shape in shapes)
+        return [Reasoning(text, Opaque(NAME, "", "", bytes(details).decode(), "reasoning_details"))]
+    return [Reasoning(shape.text or "", seal) for shape, seal in zip(shapes, seals, strict=True)]

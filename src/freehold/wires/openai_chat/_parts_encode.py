@@ -1,0 +1,198 @@
+"""Wires, OpenAI chat: the heart's parts to a provider's message parts."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from freehold.core.errors import Unsupported
+from freehold.core.messages import (
+    Address,
+    Bytes,
+    Carried,
+    Media,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    VendorFile,
+)
+from freehold.wires._fields import check_foreign, may_return, own, spliced
+from freehold.wires._media import base64_of, data_url
+from freehold.wires._opaque import packed
+from freehold.wires.openai_chat._parts_decode import AUDIO_FORMATS, FILE_NAME
+from freehold.wires.openai_chat._shapes import (
+    NAME,
+    AssistantMessage,
+    AudioPart,
+    File,
+    FilePart,
+    FunctionCall,
+    ImagePart,
+    ImageUrl,
+    InputAudio,
+    TextPart,
+    ToolCallShape,
+    VideoPart,
+    VideoUrl,
+)
+
+_AUDIO_NAMES: Final = {media_type: name for name, media_type in AUDIO_FORMATS.items()}
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class WholeMessage(Struct):
+    """A carried block that is a message by itself (role `function`)."""
+
+    json: Raw
+
+
+def refuse_part(part: Part, role: str, path: str) -> Unsupported:
+    what = f"{part.wire}'s {part.type}" if isinstance(part, Carried) else type(part).__name__.lower()
+    return Unsupported(f"{NAME} has no {what} in a message of role {role}", field=path)
+
+
+def text_shape(text: Text) -> TextPart | Raw:
+    if not text.extra:
+        return TextPart(text.text)
+    check_foreign(text.extra, NAME, "text", "messages")
+    return spliced(_encode(TextPart(text.text)), own(text.extra, NAME))
+
+
+def user_part(part: Part, path: str) -> Any:
+    match part:
+        case Text():
+            return text_shape(part)
+        case Media():
+            if not part.extra:
+                return _media(part, path)
+            check_foreign(part.extra, NAME, "media", path)
+            return spliced(_encode(_media(part, path)), own(part.extra, NAME))
+        case Carried(wire="openai_chat", type="function_message"):
+            return WholeMessage(part.block)
+        case _:
+            raise refuse_part(part, "user", path)
+
+
+def _media(media: Media, path: str) -> ImagePart | AudioPart | FilePart | VideoPart:
+    source = media.source
+    if isinstance(source, VendorFile):
+        if source.wire != NAME:
+            raise Unsupported(
+                f"the file {source.id!r} was uploaded to {source.wire} and is known there only", field=path
+            )
+        return FilePart(File(media.name, None, source.id))
+    match media.kind:
+        case "image":
+            return ImagePart(ImageUrl(_url(media.media_type, source), media.detail))
+        case "video":
+            return VideoPart(VideoUrl(_url(media.media_type, source)))
+        case "audio":
+            if isinstance(source, Address):
+                raise Unsupported(f"{NAME} takes audio as bytes only, not by address", field=path)
+            name = _AUDIO_NAMES.get(media.media_type) or media.media_type.rpartition("/")[2]
+            return AudioPart(InputAudio(base64_of(source.data), name))
+        case "document":
+            if isinstance(source, Address):
+                raise Unsupported(f"{NAME} takes documents as bytes only, not by address", field=path)
+            return FilePart(File(media.name or FILE_NAME, data_url(media.media_type, source.data)))
+
+
+def _url(media_type: str, source: Bytes | Address) -> str:
+    return source.url if isinstance(source, Address) else data_url(media_type, source.data)
+
+
+# -------------------------------------------------------------------------------------------- assistant
+
+
+def assistant_message(message: Message, path: str, provider: str) -> Any:
+    texts: list[Text] = []
+    refusals: list[str] = []
+    thoughts: list[Reasoning] = []
+    calls: list[Any] = []
+    for place, part in enumerate(message.content):
+        match part:
+            case Text():
+                texts.append(part)
+            case ToolCall():
+                calls.append(_call(part, f"{path}.content[{place}]", provider))
+            case Reasoning():
+                if part.opaque is None or may_return(part.opaque, NAME, provider):
+                    thoughts.append(part)
+            case Refusal():
+                refusals.append(part.text)
+            case Carried(wire="openai_chat", type="custom_tool_call"):
+                calls.append(part.block)
+            case _:
+                raise refuse_part(part, "assistant", f"{path}.content[{place}]")
+    shape = AssistantMessage(
+        content=_said(texts, calls=bool(calls), refused=bool(refusals)),
+        refusal="".join(refusals) or None,
+        name=message.name,
+        tool_calls=calls or None,
+    )
+    if thoughts:
+        shape = _with_thoughts(shape, thoughts)
+    fields = own(message.extra, NAME)
+    return spliced(_encode(shape), fields) if fields else shape
+
+
+def _said(texts: list[Text], *, calls: bool, refused: bool) -> Any:
+    if not texts:
+        return None if calls or refused else ""
+    if len(texts) == 1 and not texts[0].extra:
+        return texts[0].text
+    return [text_shape(text) for text in texts]
+
+
+def _with_thoughts(shape: AssistantMessage, thoughts: list[Reasoning]) -> AssistantMessage:
+    """In the field that this provider used itself."""
+    text = "".join(thought.text for thought in thoughts)
+    kinds = {thought.opaque.kind: thought.opaque for thought in thoughts if thought.opaque is not None}
+    if "reasoning_details" in kinds:
+        return structs.replace(shape, reasoning_details=Raw(kinds["reasoning_details"].data.encode()))
+    if "reasoning" in kinds:
+        return structs.replace(shape, reasoning=text)
+    return structs.replace(shape, reasoning_content=text)
+
+
+def _call(call: ToolCall, path: str, provider: str) -> Any:
+    shape = ToolCallShape(call.id, "function", FunctionCall(call.name, call.arguments))
+    if call.opaque is not None and may_return(call.opaque, NAME, provider):
+        shape.extra_content = Raw(call.opaque.data.encode())
+    if not call.extra:
+        return shape
+    check_foreign(call.extra, NAME, "tool_call", path)
+    return spliced(_encode(shape), own(call.extra, NAME))
+
+
+# ----------------------------------------------------------------------------- for clients: seals on the way
+
+
+def details_of(thoughts: list[Reasoning]) -> list[dict[str, str | int]]:
+    """`reasoning_details`, as clients of OpenRouter know them (https://openrouter.ai/docs/use-cases/reasoning-tokens): they send
+    the array back unread, and so every vendor's seal survives a client of this dialect.
+    """
+    return [detail_of(thought.text, thought.opaque, index) for index, thought in enumerate(thoughts)]
+
+
+def detail_of(text: str, opaque: Opaque | None, index: int) -> dict[str, str | int]:
+    """OpenAI's SDK wants an `index` in objects of a list that it gathers from a stream."""
+    if opaque is not None and not text:
+        return {"type": "reasoning.encrypted", "data": packed(opaque), "index": index}
+    detail: dict[str, str | int] = {"type": "reasoning.text", "text": text, "index": index}
+    if opaque is not None:
+        detail["signature"] = packed(opaque)
+    return detail
+
+
+def call_fields(call: ToolCall) -> Mapping[str, Raw]:
+    """What rides beside a call on its way to a client: the vendor's own fields, and a seal."""
+    fields = dict(own(call.extra, NAME))
+    if call.opaque is not None:
+        fields["extra_content"] = Raw(_encode({"freehold": packed(call.opaque)}))
+    return fields

@@ -1,0 +1,198 @@
+"""Wires, OpenAI chat: events to the chunks of a client's stream. One choice; `id`, `created` and `model` the same in every chunk."""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from freehold.core.errors import FreeholdError
+from freehold.core.messages import (
+    AnswerPart,
+    Carried,
+    ModelRequest,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    Usage,
+)
+from freehold.core.stream import (
+    ArgumentsAdded,
+    Finished,
+    OpaqueSet,
+    PartFinished,
+    PartStarted,
+    Started,
+    StreamEvent,
+    TextAdded,
+    UsageReported,
+)
+from freehold.wires._fields import own, spliced
+from freehold.wires._opaque import packed
+from freehold.wires.openai_chat._errors import error_object
+from freehold.wires.openai_chat._parts_encode import call_fields, detail_of
+from freehold.wires.openai_chat._response import finish_reason, prefixed, refused_in_answer
+from freehold.wires.openai_chat._shapes import NAME
+from freehold.wires.openai_chat._usage import usage_json
+
+_SUFFIX: Final = b',"logprobs":null,"finish_reason":null}]'
+_DONE: Final = b"data: [DONE]\n\n"
+_KEYS: Final = {"text": b'{"content":', "refusal": b'{"refusal":', "reasoning": b'{"reasoning_content":'}
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+def _wants_usage(request: ModelRequest) -> bool:
+    options = own(request.extra, NAME).get("stream_options")
+    try:
+        return options is not None and bool(msgspec.json.decode(options, type=_StreamOptions).include_usage)
+    except msgspec.DecodeError:
+        return False
+
+
+class OpenAIStreamEncoder:
+    __slots__ = (
+        "_calls",
+        "_content",
+        "_created",
+        "_details",
+        "_head",
+        "_keys",
+        "_sealed",
+        "_tail",
+        "_thoughts",
+        "_usage",
+        "_usage_wanted",
+    )
+
+    def __init__(self, request: ModelRequest, created: int) -> None:
+        self._usage_wanted = _wants_usage(request)
+        self._created = created
+        self._head = b""
+        # OpenAI has `usage` in every chunk, once it was asked for: null in all but the last.
+        self._tail = b',"usage":null}\n\n' if self._usage_wanted else b"}\n\n"
+        self._usage = Usage()
+        self._keys: dict[int, bytes] = {}  # Part -> the beginning of its deltas.
+        self._calls: dict[int, int] = {}  # Part -> place among the tool calls.
+        self._thoughts: dict[int, list[str]] = {}
+        self._sealed: dict[int, Opaque] = {}
+        self._details = 0
+        self._content: list[AnswerPart] = []
+
+    def encode(self, event: StreamEvent) -> bytes:
+        match event:
+            case TextAdded():
+                return self._text(event)
+            case ArgumentsAdded():
+                call = b'{"tool_calls":[{"index":%d,"function":{"arguments":' % self._calls[event.index]
+                return self._chunk(call + _encode(event.json) + b"}}]}")
+            case PartStarted():
+                return self._part(event.index, event.part)
+            case PartFinished():
+                return self._part_finished(event.index)
+            case OpaqueSet():
+                return self._seal(event.index, event.opaque)
+            case UsageReported():
+                self._usage = event.usage
+                return b""
+            case Started():
+                return self._start(event)
+            case Finished():
+                return self._finish(event)
+
+    def error(self, error: FreeholdError, request_id: str) -> bytes:
+        return b"data: " + error_object(error)[1] + b"\n\n"
+
+    def end(self) -> bytes:
+        return _DONE
+
+    def _chunk(self, delta: bytes) -> bytes:
+        return self._head + delta + _SUFFIX + self._tail
+
+    def _start(self, event: Started) -> bytes:
+        fields: dict[str, Any] = {
+            "id": event.id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": event.model,
+        }
+        fields.update(own(event.extra, NAME))
+        self._head = b"data: " + _encode(fields)[:-1] + b',"choices":[{"index":0,"delta":'
+        return self._chunk(b'{"role":"assistant","content":"","refusal":null}')
+
+    def _text(self, event: TextAdded) -> bytes:
+        thought = self._thoughts.get(event.index)
+        if thought is not None:
+            thought.append(event.text)
+        return self._chunk(self._keys[event.index] + _encode(event.text) + b"}")
+
+    def _part(self, index: int, part: AnswerPart) -> bytes:
+        self._content.append(part)
+        match part:
+            case Text():
+                self._keys[index] = _KEYS["text"]
+            case Refusal():
+                self._keys[index] = _KEYS["refusal"]
+            case Reasoning():
+                self._keys[index] = _KEYS["reasoning"]
+                self._thoughts[index] = []
+                if part.opaque is not None:
+                    self._sealed[index] = part.opaque
+            case ToolCall():
+                return self._call(index, part)
+            case Carried(wire="openai_chat"):
+                return self._custom_call(index, part)
+            case _:
+                raise refused_in_answer(part, index)
+        return self._text(TextAdded(index, part.text)) if part.text else b""
+
+    def _call(self, index: int, call: ToolCall) -> bytes:
+        place = self._calls[index] = len(self._calls)
+        function = {"name": call.name, "arguments": call.arguments}
+        shape = _encode({"index": place, "id": call.id, "type": "function", "function": function})
+        return self._chunk(b'{"tool_calls":[' + bytes(spliced(shape, call_fields(call))) + b"]}")
+
+    def _custom_call(self, index: int, call: Carried) -> bytes:
+        place = self._calls[index] = len(self._calls)
+        indexed = spliced(bytes(call.block), {"index": Raw(b"%d" % place)})
+        return self._chunk(b'{"tool_calls":[' + bytes(indexed) + b"]}")
+
+    def _seal(self, index: int, opaque: Opaque) -> bytes:
+        """A thought's seal goes out with the thought as a whole, when that is over; a call's at once."""
+        if index in self._thoughts:
+            self._sealed[index] = opaque
+            return b""
+        sealed = _encode({"index": self._calls[index], "extra_content": {"freehold": packed(opaque)}})
+        return self._chunk(b'{"tool_calls":[' + sealed + b"]}")
+
+    def _part_finished(self, index: int) -> bytes:
+        thought, opaque = self._thoughts.pop(index, None), self._sealed.pop(index, None)
+        if thought is None or opaque is None:
+            return b""
+        detail = detail_of("".join(thought), opaque, self._details)
+        self._details += 1
+        return self._chunk(_encode({"reasoning_details": [detail]}))
+
+    def _finish(self, event: Finished) -> bytes:
+        fields = dict(own(event.extra, NAME))
+        choice: dict[str, Any] = {
+            "index": 0,
+            "delta": prefixed(fields, "message."),
+            "logprobs": fields.pop("choice.logprobs", None),
+            "finish_reason": fields.pop("choice.finish_reason", None)
+            or finish_reason(event.stop_reason, self._content),
+        }
+        if event.stop_sequence is not None:
+            choice["stop_reason"] = event.stop_sequence
+        choice.update(prefixed(fields, "choice."))
+        top = {name: value for name, value in fields.items() if not name.startswith(("choice.", "message."))}
+        head = self._head[: self._head.rindex(b',"choices":[{"index":0,"delta":')]
+        beyond = b"," + _encode(top)[1:-1] if top else b""
+        last = head + beyond + b',"choices":[' + _encode(choice) + b"]" + self._tail
+        if not self._usage_wanted:
+            return last
+        return last + head + b',"choices":[],"usage":' + _encode(usage_json(self._usage)) + b"}\n\n"

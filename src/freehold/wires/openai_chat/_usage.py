@@ -1,0 +1,143 @@
+"""Wires, OpenAI chat: usage in both directions, and reading nothing but usage from bytes that pass through.
+
+Source: https://platform.openai.com/docs/api-reference/chat/object. OpenAI's counts mean what the heart's mean: `prompt_tokens` is
+all input, cached or not, and `completion_tokens` all output. xAI alone counts reasoning beside the completion: its total tells.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from freehold.core.messages import Usage
+
+
+class _PromptDetails(Struct):
+    cached_tokens: int | None = None
+    audio_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class _CompletionDetails(Struct):
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+_NO_PROMPT_DETAILS: Final = _PromptDetails()
+_NO_COMPLETION_DETAILS: Final = _CompletionDetails()
+
+
+class UsageShape(Struct):
+    """`prompt_cache_hit_tokens` is DeepSeek's."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+
+
+def usage_from(shape: UsageShape) -> Usage:
+    prompt = shape.prompt_tokens_details or _NO_PROMPT_DETAILS
+    completion = shape.completion_tokens_details or _NO_COMPLETION_DETAILS
+    given, made = shape.prompt_tokens or 0, shape.completion_tokens or 0
+    reasoning = completion.reasoning_tokens or 0
+    if reasoning and shape.total_tokens == given + made + reasoning:
+        made += reasoning
+    return Usage(
+        input_tokens=given,
+        output_tokens=made,
+        cache_read_tokens=prompt.cached_tokens or shape.prompt_cache_hit_tokens or 0,
+        cache_write_tokens=prompt.cache_write_tokens or 0,
+        reasoning_tokens=reasoning,
+        input_audio_tokens=prompt.audio_tokens or 0,
+        output_audio_tokens=completion.audio_tokens or 0,
+    )
+
+
+def usage_json(usage: Usage) -> dict[str, object]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "cache_write_tokens": usage.cache_write_tokens + usage.cache_write_1h_tokens,
+            "audio_tokens": usage.input_audio_tokens,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": usage.output_audio_tokens,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+class _OnlyUsage(Struct):
+    usage: UsageShape | None = None
+
+
+_ONLY_USAGE: Final = msgspec.json.Decoder(_OnlyUsage)
+_USAGE: Final = b'"usage"'
+_NO_USAGE: Final = (b'"usage":null', b'"usage": null')
+_DONE: Final = b"[DONE]"
+_REASONS: Final = (b'"finish_reason":"', b'"finish_reason": "')
+LINE_BYTES_MAX: Final = 32 * 1024 * 1024
+"""A longer line is not looked at: whatever it is, it is not usage."""
+
+
+def usage_of(body: bytes) -> Usage | None:
+    try:
+        shape = _ONLY_USAGE.decode(body).usage
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if shape is None else usage_from(shape)
+
+
+class OpenAIUsageTap:
+    """Searches whole lines for marks, and decodes no line without. (In text, the marks' quotes would be escaped.)"""
+
+    __slots__ = ("_finished", "_rest", "_usage")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._usage: Usage | None = None
+        self._finished = False
+
+    def feed(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        if not data.endswith(b"\n"):
+            cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+            rest = data[cut:]
+            self._rest = rest if len(rest) <= LINE_BYTES_MAX else b""
+            data = data[:cut]
+        self._look(data)
+
+    def _look(self, lines: bytes) -> None:
+        if _USAGE in lines or _DONE in lines:
+            for line in lines.splitlines():
+                self._read(line)
+        if not self._finished:
+            self._finished = _REASONS[0] in lines or _REASONS[1] in lines
+
+    def _read(self, line: bytes) -> None:
+        if not line.startswith(b"data:"):
+            return
+        if _USAGE in line and _NO_USAGE[0] not in line and _NO_USAGE[1] not in line:
+            self._usage = usage_of(line[5:]) or self._usage
+        elif line[5:].strip() == _DONE:
+            self._finished = True
+
+    @property
+    def usage(self) -> Usage | None:
+        self._look(self._rest)
+        return self._usage
+
+    @property
+    def finished(self) -> bool:
+        self._look(self._rest)
+        return self._finished
