@@ -206,7 +206,7 @@ async def _furnish(
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),
         *keys.operations(key_table, clock),
-        *models.operations(model_table, partial(_visible, model_table, book, clock)),
+        *models.operations(model_table, partial(_visible, model_table, clock)),
     ]
     return House(server.build(front, door, operations, partial(_health, store)), operator_key, first_key)
 
@@ -251,10 +251,8 @@ async def _check_model(table: ModelTable, tenant: str, model: str, beside: Seque
         raise NotFound(f"{target.provider.name} is not known to have a model {target.name!r}", field="model")
 
 
-async def _visible(
-    table: ModelTable, book: prices.PriceBook, clock: SystemClock, principal: Principal
-) -> Sequence[ModelInfo]:
-    return await listing.visible(table, book, principal, clock=clock)
+async def _visible(table: ModelTable, clock: SystemClock, principal: Principal) -> Sequence[ModelInfo]:
+    return await listing.visible(table, principal, clock=clock)
 
 
 async def _health(store: Store) -> server.HealthShown:

@@ -23,7 +23,7 @@ Redact: TypeAlias = Callable[[str], str]
 LINE_CHARS_MAX: Final = 16_384
 FIELD_CHARS_MAX: Final = 4_096
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_LOUD: Final = ("asyncio", "uvicorn.access", "asyncpg")
+_LOUD: Final = ("asyncio", "asyncpg", "httpx2", "uvicorn.access", "uvicorn.error")
 """Libraries whose chatter below a warning nobody needs."""
 
 

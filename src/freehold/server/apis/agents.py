@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from freehold.core.errors import BadRequest, Conflict, Unsupported
 from freehold.core.policy import Principal, authorize
@@ -56,7 +56,7 @@ class AgentShown(Struct, frozen=True, kw_only=True):
     tools: tuple[Any, ...] = ()
     mcp_servers: tuple[Any, ...] = ()
     skills: tuple[Any, ...] = ()
-    execution_identity: dict[str, str] = {"type": "service_account"}
+    execution_identity: dict[str, str] = field(default_factory=lambda: {"type": "service_account"})
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
@@ -106,9 +106,9 @@ def shown(one: Versioned) -> AgentShown:
 
 def changed(agent: Agent, body: AgentBody) -> Agent:
     """Pure. Raises Unsupported for what Claude Managed Agents have and we don't, by its path."""
-    for field in ("tools", "mcp_servers", "skills"):
-        if getattr(body, field):
-            raise Unsupported("declare tools as resources and name them in freehold.tools", field=field)
+    for given_field in ("tools", "mcp_servers", "skills"):
+        if getattr(body, given_field):
+            raise Unsupported("declare tools as resources and name them in freehold.tools", field=given_field)
     given: dict[str, Any] = {
         "model": body.model.id if isinstance(body.model, ModelRef) else body.model,
         "instructions": "" if body.system is None else body.system,
@@ -116,7 +116,7 @@ def changed(agent: Agent, body: AgentBody) -> Agent:
         "metadata": body.metadata,
         **structs.asdict(body.freehold),
     }
-    return structs.replace(agent, **{field: value for field, value in given.items() if value is not UNSET})
+    return structs.replace(agent, **{name: value for name, value in given.items() if value is not UNSET})
 
 
 class Agents:
