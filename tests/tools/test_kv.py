@@ -75,7 +75,7 @@ async def test_arguments_that_do_not_fit_are_refused_with_their_path(tool, funct
 
 
 async def test_a_tool_that_only_reads_has_no_put(tool):
-    with pytest.raises(BadRequest, match="no function 'put'.*get, list"):
+    with pytest.raises(BadRequest, match=r"no function 'put'.*get, list"):
         await run(tool, "put", items={"x": 1})
 
 
@@ -96,5 +96,5 @@ async def test_a_writable_tool_writes_any_number_of_times(tables: PostgresKeyVal
 
 
 async def test_a_config_with_an_unknown_field_is_refused(tables: PostgresKeyValues):
-    with pytest.raises(BadRequest, match="writeable.*writable"):
+    with pytest.raises(BadRequest, match=r"writeable.*writable"):
         opened(KIND, Host(key_values=tables), {"table": "notes", "writeable": True})

@@ -6,7 +6,8 @@ left out and said so, or refused where the tool's config names it.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -98,9 +99,11 @@ def read_document(
             f"expected an OpenAPI 3.0 or 3.1 document, got openapi: {version[:20] or 'nothing'!r}"
         )
     found: dict[str, Operation] = {}
+    names: set[str] = set()
     left_out: list[str] = []
     for path, method, item, operation in _operations(document):
-        name = _name(operation, method, path, FUNCTION_NAME_MAX - prefix_chars, found)
+        name = _name(operation, method, path, FUNCTION_NAME_MAX - prefix_chars, names)
+        names.add(name)
         if only is not None and name not in only:
             continue
         if len(found) >= OPERATIONS_MAX:
@@ -111,19 +114,17 @@ def read_document(
             if only is not None:
                 raise BadRequest(f"operation {name} ({method.upper()} {path}): {error}") from error
             left_out.append(f"{name}: {error}")
-    _refuse_unknown(found, only or (), "operations")
-    _refuse_unknown(found, effects, "effects")
+    _refuse_unknown(names, only or (), "operations")
+    _refuse_unknown(names if only is None else set(only), effects, "effects")
     return Read(tuple(found.values()), tuple(left_out), _server(document))
 
 
-def _refuse_unknown(
-    found: Mapping[str, Operation], names: Sequence[str] | Mapping[str, Effect], field: str
-) -> None:
+def _refuse_unknown(known: AbstractSet[str], names: Iterable[str], field: str) -> None:
     for name in names:
-        if name not in found:
-            known = ", ".join(sorted(found)[:50])
+        if name not in known:
+            listed = ", ".join(sorted(known)[:50])
             raise BadRequest(
-                f"there is no operation {name!r}{near(name, found)}; there are: {known}", field=field
+                f"there is no operation {name!r}{near(name, known)}; there are: {listed}", field=field
             )
 
 
@@ -139,7 +140,7 @@ def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[st
 
 
 def _name(
-    operation: Mapping[str, Any], method: str, path: str, chars_max: int, taken: Mapping[str, Operation]
+    operation: Mapping[str, Any], method: str, path: str, chars_max: int, taken: AbstractSet[str]
 ) -> str:
     said = operation.get("operationId") or f"{method}_" + _PLACEHOLDER.sub(r"by_\1", path)
     name = _ODD.sub("_", str(said)).strip("_")[:chars_max] or method
