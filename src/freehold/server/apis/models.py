@@ -9,6 +9,7 @@ from freehold.core.errors import NotFound
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import ModelInfo
 from freehold.gateway.models import ModelTable
+from freehold.gateway.pipeline import ACTION
 from freehold.server.operations import Call, Operation
 
 LISTED_AT: Final = "1970-01-01T00:00:00Z"
@@ -39,6 +40,20 @@ class ModelQuery(Struct, frozen=True, forbid_unknown_fields=True):
     before_id: str | None = None
 
 
+class ResolveQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """`rules` are those that `auto` falls back to: an agent's."""
+
+    model: str
+    rules: str | None = None
+
+
+class ResolvedShown(Struct, frozen=True):
+    """`model` is `provider/name`. `is_language_model` is false where declared rules would answer."""
+
+    model: str
+    is_language_model: bool
+
+
 class ModelApi:
     def __init__(self, models: ModelTable, visible: Visible) -> None:
         self._models = models
@@ -50,6 +65,12 @@ class ModelApi:
             if wanted == _id(one):
                 return _anthropic(one) if "anthropic-version" in call.headers else _openai(one)
         raise NotFound(f"no model {wanted!r} is listed here; GET /v1/models lists what is", field="model")
+
+    async def resolve(self, call: Call) -> ResolvedShown:
+        query: ResolveQuery = call.query
+        target = await self._models.resolve(call.principal.tenant, query.model, rules=query.rules)
+        authorize(call.principal, ACTION, target.resource)
+        return ResolvedShown(f"{target.provider.name}/{target.name}", target.provider.is_language_model)
 
     async def providers(self, call: Call) -> ProviderList:
         authorize(call.principal, "provider:List", "provider/*")
@@ -94,6 +115,9 @@ def operations(models: ModelTable, visible: Visible) -> list[Operation]:
                   summary="Models that can be called, in OpenAI's or (with anthropic-version) Anthropic's shape."),
         Operation(method="GET", path="/v1/models/{model:path}", id="getModel", tag="models", summary="One of them.",
                   handler=api.get),
+        Operation(method="GET", path="/v1/resolved-model", id="resolveModel", tag="models", query=ResolveQuery,
+                  summary="Which model a name stands for now, and whether a language model would be asked.",
+                  handler=api.resolve, answer=ResolvedShown),
         Operation(method="GET", path="/v1/providers", id="listProviders", tag="models", answer=ProviderList,
                   summary="Providers: which can be used, and why the others can't.", handler=api.providers),
     ]  # fmt: skip
