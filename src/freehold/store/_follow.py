@@ -159,6 +159,10 @@ class Followers:
         self._reads = SharedReads(database)
         self._by_session: dict[str, set[Follower]] = {}
 
+    @property
+    def sessions_count(self) -> int:
+        return len(self._by_session)
+
     def moved(self, session_id: str, version: int) -> None:
         for follower in self._by_session.get(session_id, ()):
             if version > follower.after:

@@ -77,7 +77,7 @@ WITH wanted AS (
     FROM unnest($17::text[], $18::int[], $19::text[], $20::bytea[]) AS e (id, place, type, body)
     JOIN moved m ON m.id = e.id
 ), keyed AS (
-    INSERT INTO append_keys (session_id, key, version) SELECT id, key, version FROM moved WHERE key IS NOT NULL
+    INSERT INTO append_keys (session_id, key, tenant, version) SELECT id, key, tenant, version FROM moved WHERE key IS NOT NULL
 )
 SELECT id, version, claimable,
        (SELECT pg_notify('{LOG_CHANNEL}', $21)) AS told,

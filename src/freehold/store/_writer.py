@@ -41,6 +41,7 @@ class Counters(msgspec.Struct):
     appends: int = 0
     creates: int = 0
     connects: int = 0
+    retries: int = 0
 
 
 class Writer:
@@ -191,7 +192,7 @@ class Writer:
             try:
                 return await write(connection, items)
             except (*TRANSIENT, asyncpg.UniqueViolationError, asyncpg.InvalidCachedStatementError):
-                pass
+                self.counters.retries += 1
         self.counters.transactions += 1
         return await write(connection, items)
 

@@ -56,6 +56,11 @@ class PostgresSessionLog:
     def counters(self) -> Counters:
         return self._writer.counters
 
+    @property
+    def followed_count(self) -> int:
+        """Sessions that somebody in this process follows now."""
+        return self._followers.sessions_count
+
     async def create(
         self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
     ) -> SessionRow:

@@ -59,6 +59,7 @@ COMMENT ON COLUMN events.body IS 'The event as UTF-8 JSON, byte for byte. To loo
 CREATE TABLE append_keys (
     session_id  text COLLATE "C" NOT NULL,
     key         text COLLATE "C" NOT NULL,
+    tenant      text COLLATE "C" NOT NULL,
     version     bigint NOT NULL,
     at          timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (session_id, key)

@@ -1,0 +1,65 @@
+"""A migrated database a test, copied from a template; stores on it, and a network that can be cut."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import pytest
+from tests._postgres import fresh_database
+from tests.store._proxy import Proxy, proxied
+
+from freehold.store.blobs import open_objects
+from freehold.store.database import open_database
+from freehold.store.embedded import EmbeddedServer
+from freehold.store.migrations import migrate
+from freehold.store.store import Store, open_store
+
+
+class Opens(Protocol):
+    def __call__(self, process_id: str, *, url: str | None = None) -> AbstractAsyncContextManager[Store]: ...
+
+
+@pytest.fixture(scope="session")
+async def template(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
+    async with fresh_database(postgres_server) as url:
+        async with open_database(url) as database:
+            await migrate(database)
+        yield urlsplit(url).path.lstrip("/")
+
+
+@pytest.fixture
+async def store_url(postgres_server: EmbeddedServer, template: str) -> AsyncIterator[str]:
+    async with fresh_database(postgres_server, template=template) as url:
+        yield url
+
+
+@pytest.fixture
+def opened(store_url: str, tmp_path: Path) -> Opens:
+    """Opens one more process's store on the test's database."""
+
+    def open_one(process_id: str, *, url: str | None = None) -> AbstractAsyncContextManager[Store]:
+        return open_store(
+            url or store_url, objects=open_objects(str(tmp_path / "objects")), process_id=process_id
+        )
+
+    return open_one
+
+
+@pytest.fixture
+async def store(opened: Opens) -> AsyncIterator[Store]:
+    async with opened("here") as one:
+        yield one
+
+
+@pytest.fixture
+async def other(opened: Opens) -> AsyncIterator[Store]:
+    async with opened("there") as one:
+        yield one
+
+
+@pytest.fixture
+async def proxy(store_url: str) -> AsyncIterator[Proxy]:
+    async with proxied(store_url) as one:
+        yield one

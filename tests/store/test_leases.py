@@ -1,0 +1,146 @@
+"""Leases: one worker a session, a late one can't write, and the rows alone say who wants a worker."""
+
+import asyncio
+
+import pytest
+from tests.store._parts import CANCEL, CANCELLED, IDLE, STARTED, begun, claimed, eventually, new_row, said
+
+from freehold.core.errors import BadRequest, Conflict
+from freehold.core.ports import Lease
+from freehold.store.store import Store
+
+
+async def test_only_running_sessions_are_claimed_longest_waiting_first(store: Store) -> None:
+    await begun(store.log)
+    rows = [await begun(store.log, said("go")) for _ in range(3)]
+    leases = await store.log.claim("w", limit=2, lease_s=60)
+    assert [lease.session_id for lease in leases] == [rows[0].id, rows[1].id]
+    assert {lease.epoch for lease in leases} == {1}
+    assert [lease.session_id for lease in await store.log.claim("w", limit=9, lease_s=60)] == [rows[2].id]
+    assert await store.log.claim("w", limit=9, lease_s=60) == []
+
+
+async def test_workers_that_race_share_the_sessions_out(store: Store, other: Store) -> None:
+    rows = await asyncio.gather(*(begun(store.log, said("go")) for _ in range(60)))
+    claims = await asyncio.gather(
+        *(
+            (store if number % 2 else other).log.claim(f"w{number}", limit=7, lease_s=60)
+            for number in range(12)
+        )
+    )
+    ids = [lease.session_id for leases in claims for lease in leases]
+    assert len(ids) == len(set(ids))
+    rest = await store.log.claim("w", limit=100, lease_s=60)
+    assert set(ids) | {lease.session_id for lease in rest} == {row.id for row in rows}
+
+
+async def test_an_append_under_an_old_lease_is_refused(store: Store, other: Store) -> None:
+    row = await begun(store.log, said("go"))
+    late = await claimed(store.log, "late", lease_s=0.01)
+    await eventually(lambda: _claimed_again(other, "quick"))
+    with pytest.raises(Conflict, match="is lost"):
+        await store.log.append(row.id, [said("late")], lease=late)
+    assert await store.log.renew("late", [late], lease_s=60) == frozenset()
+    await store.log.release(late)  # Does nothing to the new one.
+    assert await store.log.claim("third", limit=1, lease_s=60) == []
+    assert await store.log.append(row.id, [said("anyone")]) == 3, "input needs no lease"
+
+
+async def _claimed_again(store: Store, owner: str) -> bool:
+    return bool(await store.log.claim(owner, limit=1, lease_s=60))
+
+
+async def test_a_released_lease_no_longer_writes_even_when_nobody_took_over(store: Store) -> None:
+    row = await begun(store.log, said("go"))
+    lease = await claimed(store.log)
+    assert await store.log.append(row.id, [said("mine")], lease=lease) == 3
+    await store.log.release(lease)
+    with pytest.raises(Conflict, match="is lost"):
+        await store.log.append(row.id, [said("late")], lease=lease)
+    assert (await claimed(store.log)).epoch > lease.epoch
+
+
+async def test_a_lease_that_ran_out_still_writes_until_somebody_else_claims(store: Store) -> None:
+    row = await begun(store.log, said("go"))
+    lease = await claimed(store.log, lease_s=0.001)
+    assert await store.log.append(row.id, [said("mine")], lease=lease) == 3
+    assert await store.log.renew(lease.owner, [lease], lease_s=60) == {row.id}
+    assert await store.log.claim("other", limit=1, lease_s=60) == []
+
+
+async def test_renewing_tells_which_sessions_are_still_held(store: Store) -> None:
+    for _ in range(3):
+        await begun(store.log, said("go"))
+    held = list(await store.log.claim("w", limit=3, lease_s=60))
+    await store.log.release(held[1])
+    stranger = Lease(held[2].session_id, "default", "w", held[2].epoch + 1)
+    assert await store.log.renew("w", [held[0], held[1], stranger], lease_s=60) == {held[0].session_id}
+    assert await store.log.renew("not-w", held, lease_s=60) == frozenset()
+    assert await store.log.renew("w", [], lease_s=60) == frozenset()
+
+
+async def test_input_that_came_during_a_turn_is_claimed_after_its_release(store: Store) -> None:
+    row = await begun(store.log, said("go"))
+    lease = await claimed(store.log)
+    await store.log.append(row.id, [IDLE], lease=lease)
+    await store.log.append(row.id, [said("more")])
+    assert await store.log.claim("other", limit=1, lease_s=60) == [], "held"
+    await store.log.release(lease)
+    assert (await claimed(store.log, "other")).session_id == row.id
+
+
+async def test_a_cancelled_session_is_not_claimed(store: Store) -> None:
+    row = await begun(store.log)
+    await store.log.append(row.id, [CANCEL])
+    lease = await claimed(store.log)
+    await store.log.append(row.id, [CANCELLED], lease=lease)
+    await store.log.release(lease)
+    assert await store.log.claim("w", limit=1, lease_s=60) == []
+
+
+async def test_a_worker_elsewhere_is_woken_by_new_input_and_by_a_release(store: Store, other: Store) -> None:
+    row = await begun(store.log)
+
+    async def woken() -> None:
+        async with asyncio.timeout(20):
+            while not await other.log.claim("there", limit=1, lease_s=60):
+                await other.log.wait_for_work(60)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(woken())
+        await asyncio.sleep(0)
+        await store.log.append(row.id, [said("go")])
+    lease = Lease(row.id, "default", "there", 1)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(woken())
+        await asyncio.sleep(0)
+        await other.log.release(lease)
+
+
+async def test_a_new_session_with_input_wakes_a_worker_here(store: Store) -> None:
+    await store.log.wait_for_work(0.01)
+    waiting = asyncio.create_task(store.log.wait_for_work(60))
+    await store.log.create(new_row(), [STARTED, said("go")])
+    await asyncio.wait_for(waiting, 10)
+
+
+async def test_waiting_for_work_ends_after_its_time(store: Store) -> None:
+    await store.log.wait_for_work(0.01)
+    await asyncio.wait_for(store.log.wait_for_work(0.01), 10)
+
+
+@pytest.mark.parametrize("lease_s", [0, -1, 1e9, float("nan")])
+async def test_a_lease_of_no_sensible_length_is_refused(store: Store, lease_s: float) -> None:
+    with pytest.raises(BadRequest, match="lease_s"):
+        await store.log.claim("w", limit=1, lease_s=lease_s)
+
+
+async def test_claiming_takes_an_index_and_not_the_table(store: Store) -> None:
+    await begun(store.log, said("go"))
+    async with store.database.connection("explaining") as connection:
+        await connection.execute("SET enable_seqscan = off")
+        plan = await connection.fetch(
+            "EXPLAIN SELECT id FROM sessions WHERE status = 'running' AND due_at <= now() ORDER BY due_at LIMIT 5"
+        )
+        await connection.execute("RESET enable_seqscan")
+    assert "sessions_due" in "\n".join(row[0] for row in plan)

@@ -1,0 +1,115 @@
+"""Records of calls: written behind the call's back, in batches, each once."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from tests.store._parts import eventually
+
+from freehold.core.errors import BadRequest
+from freehold.core.messages import Usage
+from freehold.core.records import CallRecord
+from freehold.store import records as records_module
+from freehold.store.store import Store
+
+
+def record(number: int, **changes) -> CallRecord:
+    fields = {
+        "id": f"call_{number:06}",
+        "at": datetime(2026, 1, 1, tzinfo=UTC),
+        "tenant": "default",
+        "principal": "user/ann",
+        "wire": "openai_chat",
+        "model_requested": "auto",
+        "provider": "p",
+        "model": "m",
+        "outcome": "ok",
+    }
+    return CallRecord(**{**fields, **changes})
+
+
+async def test_a_record_is_read_back_as_it_was(store: Store) -> None:
+    full = record(
+        1,
+        usage=Usage(1, 2, 3, 4, 5, 6, 7, 8, estimated=True),
+        cost_pico=10**15,
+        currency="EUR",
+        priced=False,
+        duration_ms=1.5,
+        first_event_ms=0.25,
+        streamed=True,
+        session_id="sess_1",
+        agent="retail",
+    )
+    store.records.add(full)
+    store.records.add(record(2))
+    await store.records.flush()
+    assert await store.records.list("default") == [record(2), full]
+    assert await store.records.list("default", session_id="sess_1") == [full]
+    assert await store.records.list("acme") == []
+
+
+async def test_records_arrive_without_anyone_flushing(store: Store) -> None:
+    store.records.add(record(1))
+
+    async def there() -> bool:
+        return len(await store.records.list("default")) == 1
+
+    await eventually(there)
+
+
+async def test_a_record_that_comes_twice_is_kept_once(store: Store) -> None:
+    for _ in range(3):
+        store.records.add(record(1))
+        await store.records.flush()
+    store.records.add(record(2))
+    store.records.add(record(2))
+    await store.records.flush()
+    assert len(await store.records.list("default")) == 2
+
+
+async def test_many_records_go_in_batches(store: Store) -> None:
+    for number in range(1700):
+        store.records.add(record(number))
+    await store.records.flush()
+    assert store.records.waiting_count == 0
+    assert len(await store.records.list("default", limit=1000)) == 1000
+
+
+async def test_flushes_at_once_write_each_record_once(store: Store) -> None:
+    for number in range(900):
+        store.records.add(record(number))
+    await asyncio.gather(*(store.records.flush() for _ in range(5)))
+    assert len(await store.records.list("default", limit=1000)) == 900
+
+
+async def test_one_record_that_cannot_be_kept_does_not_hold_up_the_others(store: Store) -> None:
+    for number in range(20):
+        store.records.add(record(number, model="\x00" if number == 7 else "m"))
+    await store.records.flush()
+    assert len(await store.records.list("default")) == 19
+    assert (store.records.waiting_count, store.records.dropped_count) == (0, 1)
+
+
+async def test_what_waits_is_bounded_and_drops_are_counted(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.setattr(records_module, "WAITING_MAX", 10)
+    for number in range(25):
+        store.records.add(record(number))
+    assert (store.records.waiting_count, store.records.dropped_count) == (10, 15)
+    assert "store.records.dropped" in caplog.text
+    await store.records.flush()
+    assert len(await store.records.list("default")) == 10
+
+
+async def test_closing_writes_what_waits(opened, store: Store) -> None:
+    async with opened("brief") as brief:
+        brief.records.add(record(1))
+    assert len(await store.records.list("default")) == 1
+
+
+async def test_a_limit_out_of_bounds_is_refused(store: Store) -> None:
+    for limit in (0, 1001):
+        with pytest.raises(BadRequest, match="limit"):
+            await store.records.list("default", limit=limit)
