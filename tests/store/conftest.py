@@ -1,11 +1,11 @@
-"""A migrated database a test, copied from a template; stores on it, and a network that can be cut."""
+"""A migrated database, empty for every test; stores on it, and a network that can be cut."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from tests._postgres import fresh_database
 from tests.store._proxy import Proxy, proxied
@@ -16,23 +16,40 @@ from freehold.store.embedded import EmbeddedServer
 from freehold.store.migrations import migrate
 from freehold.store.store import Store, open_store
 
+TABLES = (
+    "sessions",
+    "events",
+    "append_keys",
+    "create_keys",
+    "resources",
+    "resource_versions",
+    "call_records",
+    "api_keys",
+    "key_values",
+)
+
 
 class Opens(Protocol):
     def __call__(self, process_id: str, *, url: str | None = None) -> AbstractAsyncContextManager[Store]: ...
 
 
 @pytest.fixture(scope="session")
-async def template(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
+async def migrated_url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
     async with fresh_database(postgres_server) as url:
         async with open_database(url) as database:
             await migrate(database)
-        yield urlsplit(url).path.lstrip("/")
+        yield url
 
 
 @pytest.fixture
-async def store_url(postgres_server: EmbeddedServer, template: str) -> AsyncIterator[str]:
-    async with fresh_database(postgres_server, template=template) as url:
-        yield url
+async def store_url(migrated_url: str) -> AsyncIterator[str]:
+    """Migrated and without rows. Emptied after each test: that takes a tenth of making a database."""
+    yield migrated_url
+    connection = await asyncpg.connect(migrated_url)
+    try:
+        await connection.execute("; ".join(f"DELETE FROM freehold.{table}" for table in TABLES))
+    finally:
+        await connection.close()
 
 
 @pytest.fixture
