@@ -61,6 +61,12 @@ class Vendor:
         self.listed_count = 0
         self.hung_up = asyncio.Event()
 
+    def play(self, *scripts: Sequence[Step]) -> None:
+        """From now on these, and forget what was asked."""
+        self._scripts = list(scripts)
+        self.asked.clear()
+        self.hung_up = asyncio.Event()
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]

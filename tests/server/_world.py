@@ -1,0 +1,158 @@
+"""A whole server on a loopback socket, with two scripted vendors behind it; the vendors' own SDKs in front."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+import msgspec
+import uvicorn
+from anthropic import AsyncAnthropic
+from openai import AsyncOpenAI
+
+from freehold.app import House, open_house
+from freehold.config import Config, Database, Models
+from tests.gateway._vendors import Step, Vendor
+
+ENVIRONMENT = {"OPENAI_API_KEY": "sk-test-openai", "ANTHROPIC_API_KEY": "sk-test-anthropic"}
+
+
+class Event(NamedTuple):
+    """`cursor` is None for previews."""
+
+    cursor: str | None
+    type: str
+    body: dict[str, Any]
+
+
+class World:
+    """`openai_vendor` and `anthropic_vendor` play what a test scripts; `url` is ours."""
+
+    def __init__(self, house: House, url: str, openai_vendor: Vendor, anthropic_vendor: Vendor) -> None:
+        self.house = house
+        self.url = url
+        self.vendors = {"openai": openai_vendor, "anthropic": anthropic_vendor}
+        self.key = house.operator_key
+        self.http = httpx2.AsyncClient(
+            base_url=url, headers={"authorization": f"Bearer {self.key}"}, timeout=30, trust_env=False
+        )
+        self.openai = AsyncOpenAI(base_url=f"{url}/v1", api_key=self.key, max_retries=0)
+        self.anthropic = AsyncAnthropic(base_url=url, api_key=self.key, max_retries=0)
+
+    def script(self, vendor: str, *scripts: Sequence[Step]) -> Vendor:
+        chosen = self.vendors[vendor]
+        chosen.play(*scripts)
+        return chosen
+
+    async def json(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        content = None if body is None else msgspec.json.encode(body)
+        answer = await self.http.request(method, path, content=content, **more)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    async def apply(self, template: str, **variables: str) -> Any:
+        return await self.json("POST", "/v1/templates/apply", {"template": template, "variables": variables})
+
+    async def session(self, agent: str, text: str, **more: Any) -> str:
+        event = {"type": "user.message", "content": text}
+        created = await self.json("POST", "/v1/sessions", {"agent": agent, "initial_events": [event], **more})
+        return str(created["id"])
+
+    async def events(self, session_id: str) -> list[dict[str, Any]]:
+        page = await self.json("GET", f"/v1/sessions/{session_id}/events?include=freehold")
+        return list(page["data"])
+
+    async def until_idle(self, session_id: str, *, turns: int = 1) -> list[dict[str, Any]]:
+        """The log, once so many turns have ended. Waits on the event stream, not on the clock."""
+        ended = 0
+        async with asyncio.timeout(30):
+            async with self.stream(session_id, after="0") as events:
+                async for event in events:
+                    ended += event.type in {"session.status_idle", "session.status_terminated"}
+                    if ended == turns:
+                        return await self.events(session_id)
+        raise AssertionError("the stream ended")
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        session_id: str,
+        *,
+        after: str | None = None,
+        last_event_id: str | None = None,
+        previews: bool = False,
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """One connection's server-sent events."""
+        query = {"include": "freehold"} | ({"after": after} if after else {})
+        query |= {"event_deltas[]": "agent.message"} if previews else {}
+        headers = {"last-event-id": last_event_id} if last_event_id else {}
+        path = f"/v1/sessions/{session_id}/events/stream"
+        async with self.http.stream("GET", path, params=query, headers=headers) as answer:
+            assert answer.status_code == 200, await answer.aread()
+            yield _events(answer.aiter_lines())
+
+
+async def _events(lines: AsyncIterator[str]) -> AsyncIterator[Event]:
+    fields: dict[str, str] = {}
+    async for line in lines:
+        if line and not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif not line and fields:
+            yield Event(fields.get("id"), fields["event"], msgspec.json.decode(fields["data"]))
+            fields = {}
+
+
+@asynccontextmanager
+async def world(database_url: str, folder: Path, **changes: Any) -> AsyncIterator[World]:
+    async with Vendor([]) as openai_vendor, Vendor([]) as anthropic_vendor:
+        config = Config(
+            data_folder=folder,
+            database=Database(url=database_url),
+            models=Models(
+                discover_local=False,
+                upstreams={
+                    "openai_chat": f"{openai_vendor.url}/v1",
+                    "anthropic_messages": anthropic_vendor.url,
+                },
+            ),
+            environment=ENVIRONMENT,
+            **changes,
+        )
+        async with open_house(config) as house, served(house) as url:
+            opened = World(house, url, openai_vendor, anthropic_vendor)
+            try:
+                yield opened
+            finally:
+                await opened.http.aclose()
+                await opened.openai.close()
+                await opened.anthropic.close()
+
+
+@asynccontextmanager
+async def served(house: House) -> AsyncIterator[str]:
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    settings = uvicorn.Config(
+        house.app,
+        log_config=None,
+        lifespan="off",
+        http="httptools",
+        loop="none",
+        ws="none",
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(settings)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()

@@ -1,0 +1,18 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from freehold.store.embedded import EmbeddedServer
+from tests._postgres import fresh_database
+from tests.server._world import World, world
+
+
+@pytest.fixture(scope="session")
+async def shared(
+    postgres_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    """One server for all tests that only add to it."""
+    folder: Path = tmp_path_factory.mktemp("shared")
+    async with fresh_database(postgres_server) as url, world(url, folder) as opened:
+        yield opened
