@@ -85,7 +85,7 @@ async def test_discovery_asks_local_rows_only_and_takes_no_long_wait_or_garbage(
     ("model", "says"),
     [
         ("gpt-4p", "did you mean gpt-4"),
-        ("openai", "say provider/name"),
+        ("openai", "openai is a provider: say which of its models, openai/gpt-6.1-terra"),
         ("gemini-2.5-flash", "it would be at google (GEMINI_API_KEY or GOOGLE_API_KEY is not set)"),
         ("mistral/mistral-large-latest", "provider mistral cannot be asked: MISTRAL_API_KEY is not set"),
         ("ollama/llama3.2", "provider ollama cannot be asked"),

@@ -173,6 +173,17 @@ async def test_a_key_cannot_be_made_expired_or_without_a_name() -> None:
         await keys.create("acme", "")
 
 
+async def test_who_acts_by_a_key_is_known_by_its_id_as_long_as_it_is_good() -> None:
+    keys = table(Shelf())
+    issued = await keys.create("acme", "ci")
+    assert keys.principal(issued.row.id) == keys.authenticate(issued.plain)
+    await keys.revoke("acme", issued.row.id)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        keys.principal(issued.row.id)
+    with pytest.raises(Unauthenticated, match="unknown"):
+        keys.principal("key_nobody")
+
+
 async def test_a_short_pepper_is_refused() -> None:
     with pytest.raises(Internal, match="PEPPER_BYTES_MIN"):
         KeyTable(Shelf(), pepper=b"short", clock=SystemClock())

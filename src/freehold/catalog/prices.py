@@ -73,8 +73,8 @@ class ListedModel(Struct, frozen=True):
 
     def price(self, at: datetime) -> ModelPrice | None:
         """`at` is UTC."""
-        if not self.prices:
-            return None
+        if len(self.prices) < 2:
+            return self.prices[0][1] if self.prices else None
         for span, price in reversed(self.prices):
             if span.holds(at):
                 return price

@@ -46,7 +46,9 @@ def _may_call(principal: Principal, info: ModelInfo) -> bool:
 
 async def _offered(upstream: Upstream, prices: PriceBook, clock: Clock) -> Iterable[ModelInfo]:
     row = upstream.row
-    listed = {model.id: model for model in prices.models(row.prices)} if row.prices else {}
+    listed = (
+        {model.id: model for model in prices.models(row.prices)} if row.prices and upstream.has_listed else {}
+    )
     named: Mapping[str, ModelInfo] = {
         name: ModelInfo(provider=row.name, name=name) for name in upstream.offered
     }

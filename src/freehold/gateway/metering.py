@@ -47,7 +47,7 @@ _MAY_BE_BILLED: Final = {CLIENT_GONE, TimedOut.code, BrokenOff.code}
 class Meter:
     """One call. `finish` may be called again; only the first time counts."""
 
-    __slots__ = ("_at", "_clock", "_first_s", "_principal", "_records", "_started_s", "agent", "record", "requested",
+    __slots__ = ("_at", "_clock", "_first_s", "_records", "_started_s", "agent", "principal", "record", "requested", "rules",
                  "session_id", "streamed", "target", "wire")  # fmt: skip
 
     def __init__(
@@ -55,7 +55,7 @@ class Meter:
     ) -> None:
         self._clock = clock
         self._records = records
-        self._principal = principal
+        self.principal = principal
         self._at: datetime = clock.now()
         self._started_s = clock.monotonic_s()
         self._first_s: float | None = None
@@ -64,6 +64,7 @@ class Meter:
         self.target: Target | None = None
         self.session_id: str | None = None
         self.agent: str | None = None
+        self.rules: str | None = None
         self.streamed = False
         self.record: CallRecord | None = None
 
@@ -85,8 +86,8 @@ class Meter:
         self.record = record = CallRecord(
             id=ids.new("call", self._clock),
             at=self._at,
-            tenant=self._principal.tenant,
-            principal=self._principal.id,
+            tenant=self.principal.tenant,
+            principal=self.principal.id,
             wire=self.wire,
             model_requested=self.requested,
             provider=target.provider.name if target else "",

@@ -235,7 +235,8 @@ class ModelTable:
         if key is None and row.api_key and declared.base_url is None:
             raise NotFound(f"api_key is not declared, and {' or '.join(row.api_key)} is not set")
         provider = self._adapters[row.type](row, key, declared.headers)
-        return Upstream(row, provider, declared=True, offered=declared.models)
+        has_listed = declared.base_url is None and not declared.models
+        return Upstream(row, provider, declared=True, offered=declared.models, has_listed=has_listed)
 
     # Keeping up with what is declared.
 
@@ -343,7 +344,7 @@ class ModelTable:
     def _has(self, upstream: Upstream, model: str) -> bool:
         if model in upstream.offered:
             return True
-        prices = upstream.row.prices
+        prices = upstream.row.prices if upstream.has_listed else None
         return prices is not None and self.prices.find(prices, model) is not None
 
     def _why_not(self, known: _Tenant, name: str) -> str | None:
@@ -352,6 +353,11 @@ class ModelTable:
         return self._unusable.get(name)
 
     def _unknown(self, known: _Tenant, upstreams: Mapping[str, Upstream], model: str) -> NotFound:
+        if model in upstreams:
+            example = upstreams[model].row.default_model or "NAME"
+            return NotFound(
+                f"{model} is a provider: say which of its models, {model}/{example}", field="model"
+            )
         near = _near(model, islice(self._names(upstreams), SUGGEST_AMONG_MAX))
         if near:
             return NotFound(f"no model {model!r} is known{_asked(near)}", field="model")
@@ -372,7 +378,7 @@ class ModelTable:
     def _names(self, upstreams: Mapping[str, Upstream]) -> Iterator[str]:
         for name, upstream in upstreams.items():
             offered = list(upstream.offered)
-            if upstream.row.prices:
+            if upstream.row.prices and upstream.has_listed:
                 offered += [listed.id for listed in self.prices.models(upstream.row.prices)]
             for model in offered:
                 yield model

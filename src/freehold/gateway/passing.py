@@ -5,6 +5,7 @@ where the provider's name differs from what the client wrote, and `stream_option
 client didn't ask to be told; what the provider then adds for it is taken out again.
 """
 
+import re
 from typing import Final
 
 import msgspec
@@ -80,10 +81,12 @@ class Envelope:
 
 class _Chunk(msgspec.Struct):
     choices: list[Raw] | None = None
-    usage: Raw | None = None
+    usage: Raw = Raw(b"null")
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
+_NO_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+"""What every usage chunk has, and hardly another: the rest is not parsed."""
 
 
 class UsageHidden:
@@ -101,12 +104,12 @@ class UsageHidden:
         """What may go on to the client; may be empty."""
         if self._held:
             data, self._held = self._held + data, b""
-        elif b'"usage"' not in data and data.endswith((b"\n\n", b"\r\n\r\n")):
+        elif data.endswith((b"\n\n", b"\r\n\r\n")) and _NO_CHOICES.search(data) is None:
             return data
         end = _end_of_events(data)
         if len(data) - end <= EVENT_BYTES_MAX:
             data, self._held = data[:end], data[end:]
-        return self._filtered(data) if b'"usage"' in data else data
+        return data if _NO_CHOICES.search(data) is None else self._filtered(data)
 
     def end(self) -> bytes:
         held, self._held = self._held, b""
@@ -115,7 +118,7 @@ class UsageHidden:
     def _filtered(self, data: bytes) -> bytes:
         separator = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"
         events = data.split(separator)
-        kept = [event for event in events if b'"usage"' not in event or not _is_usage(event)]
+        kept = [event for event in events if not _is_usage(event)]
         return data if len(kept) == len(events) else separator.join(kept)
 
 
@@ -133,4 +136,4 @@ def _is_usage(event: bytes) -> bool:
         chunk = _chunk.decode(text)
     except msgspec.DecodeError:
         return False
-    return chunk.choices == [] and chunk.usage is not None and bytes(chunk.usage) != b"null"
+    return chunk.choices == [] and bytes(chunk.usage) != b"null"

@@ -9,12 +9,13 @@ answer. Nothing on the way waits for the database, and nothing logs. Not here: a
 from collections.abc import Mapping
 from typing import Final
 
+from freehold.core.errors import BadRequest, NotFound
 from freehold.core.messages import ModelRequest
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import CallRecords, Clock, Wire
 from freehold.gateway.calling import Calling
 from freehold.gateway.forwarding import Forwarding
-from freehold.gateway.metering import Meter, Resolve
+from freehold.gateway.metering import Meter
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
 from freehold.gateway.targets import Target
@@ -50,12 +51,18 @@ class Gateway:
         what broke it off.
         """
         meter = Meter(self._clock, self._records, principal, wire=wire, requested=request.model)
-        meter.session_id, meter.agent, meter.streamed = session_id, agent, request.stream
-        return Calling(self._resolving(principal, rules), request, meter)
+        meter.session_id, meter.agent, meter.streamed, meter.rules = session_id, agent, request.stream, rules
+        return Calling(self._resolve, request, meter)
 
     async def passes(self, principal: Principal, *, wire: str, model: str) -> bool:
-        """Whether `forward` serves this model for a client of `wire`; else decode the request and `call`. Raises NotFound."""
-        target = await self.models.resolve(principal.tenant, model, wire=wire)
+        """Whether to `forward` this model's bytes for a client of `wire`; else decode the request and `call`.
+
+        True too where nobody has the model: `forward` then says so, and leaves the record.
+        """
+        try:
+            target = await self.models.resolve(principal.tenant, model, wire=wire)
+        except (NotFound, BadRequest):
+            return True
         return target.provider.wire == wire
 
     def forward(
@@ -69,15 +76,13 @@ class Gateway:
         """`headers` are the client's, names lower-cased. Raises on entering as `call` does."""
         meter = Meter(self._clock, self._records, principal, wire=wire, requested=envelope.model)
         meter.streamed = envelope.stream
-        return Forwarding(self._resolving(principal, None), self._wires[wire], envelope, headers, meter)
+        return Forwarding(self._resolve, self._wires[wire], envelope, headers, meter)
 
-    def _resolving(self, principal: Principal, rules: str | None) -> Resolve:
-        async def resolve(meter: Meter) -> Target:
-            target = await self.models.resolve(
-                principal.tenant, meter.requested, wire=meter.wire, rules=rules
-            )
-            meter.target = target
-            authorize(principal, ACTION, target.resource)
-            return target
-
-        return resolve
+    async def _resolve(self, meter: Meter) -> Target:
+        principal = meter.principal
+        target = await self.models.resolve(
+            principal.tenant, meter.requested, wire=meter.wire, rules=meter.rules
+        )
+        meter.target = target
+        authorize(principal, ACTION, target.resource)
+        return target

@@ -19,12 +19,16 @@ Raises BadRequest naming the field. app.py binds what adapters need besides (the
 
 
 class Upstream(Struct, frozen=True):
-    """A provider that can be asked, with its row. `offered` are the names that are known to be there, in order."""
+    """A provider that can be asked, with its row. `offered` are names that are known to be there, in order.
+
+    `has_listed`: what its price list names is there too. An address of one's own is not known to have any of it.
+    """
 
     row: ProviderRow
     provider: Provider
     declared: bool = False
     offered: tuple[str, ...] = ()
+    has_listed: bool = True
 
 
 class Target(Struct, frozen=True):

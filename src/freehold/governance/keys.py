@@ -11,6 +11,7 @@ import hmac
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from typing import Final
 from zlib import crc32
 
@@ -67,23 +68,26 @@ class KeyTable:
         self._pepper = pepper
         self._clock = clock
         self._known: Mapping[bytes, _Known] = {}
+        # HMAC by OpenSSL takes 3 us, a keyed BLAKE2b 0.6: what was presented before is recalled by the latter.
+        self._blake = blake2b(key=clock.entropy(32), digest_size=32)
+        self._recalled: dict[bytes, _Known] = {}
+        self._by_id: Mapping[str, _Known] = {}
 
     def authenticate(self, credential: str | None) -> Principal:
         """Microseconds, and no wait. Raises Unauthenticated, saying what is wrong as far as the caller may know."""
         if not credential or len(credential) > CREDENTIAL_CHARS_MAX:
             raise Unauthenticated(_explain(credential))
-        digest = hmac.digest(self._pepper, credential.encode(), "sha256")
-        known = self._known.get(digest)
-        if known is None or not hmac.compare_digest(known.digest, digest):
-            raise Unauthenticated(_explain(credential))
-        return self._current(known)
+        blake = self._blake.copy()
+        blake.update(credential.encode())
+        seen = blake.digest()
+        return self._current(self._recalled.get(seen) or self._recognize(credential, seen))
 
     def principal(self, key_id: str) -> Principal:
         """Who acts by the key of that id now. Raises Unauthenticated where it was revoked, has expired or is unknown."""
-        for known in self._known.values():
-            if known.principal.id == key_id:
-                return self._current(known)
-        raise Unauthenticated(f"the API key {key_id} is unknown")
+        known = self._by_id.get(key_id)
+        if known is None:
+            raise Unauthenticated(f"the API key {key_id} is unknown")
+        return self._current(known)
 
     def _current(self, known: _Known) -> Principal:
         if known.revoked:
@@ -91,6 +95,18 @@ class KeyTable:
         if known.expires_at_ms is not None and self._clock.now_ms() >= known.expires_at_ms:
             raise Unauthenticated(f"the API key {known.principal.id} has expired")
         return known.principal
+
+    def _recognize(self, credential: str, seen: bytes) -> _Known:
+        digest = hmac.digest(self._pepper, credential.encode(), "sha256")
+        known = self._known.get(digest)
+        if known is None or not hmac.compare_digest(known.digest, digest):
+            raise Unauthenticated(_explain(credential))
+        self._recalled[seen] = known  # At most one for each key there is.
+        return known
+
+    def _learn(self, known: Mapping[bytes, _Known]) -> None:
+        self._known, self._recalled = known, {}
+        self._by_id = {one.principal.id: one for one in known.values()}
 
     async def create(
         self, tenant: str, name: str, policy: Policy = ALLOW_ALL, *, expires_at: datetime | None = None
@@ -113,7 +129,7 @@ class KeyTable:
             expires_at=expires_at,
         )
         await self._keys.add(row)
-        self._known = {**self._known, row.digest: _known(row)}
+        self._learn({**self._known, row.digest: _known(row)})
         return IssuedKey(row, plain)
 
     async def ensure_first_key(self, tenant: str = "default") -> str | None:
@@ -125,7 +141,7 @@ class KeyTable:
     async def revoke(self, tenant: str, key_id: str) -> KeyRow:
         """Idempotent; at once in this process, within a second in the others. Raises NotFound."""
         row = await self._keys.revoke(tenant, key_id)
-        self._known = {**self._known, row.digest: _known(row)}
+        self._learn({**self._known, row.digest: _known(row)})
         return row
 
     async def list(self, tenant: str) -> Sequence[KeyRow]:
@@ -134,7 +150,7 @@ class KeyTable:
     async def load(self) -> None:
         """Raises Unavailable when the database is away."""
         rows = await self._keys.list(None)
-        self._known = {row.digest: _known(row) for row in rows}
+        self._learn({row.digest: _known(row) for row in rows})
 
     async def follow(self) -> None:
         """Keeps up with changes of any process, until cancelled. While the database is away, what was known last holds."""

@@ -12,13 +12,8 @@ from typing import Final, Literal
 import msgspec
 
 from freehold.core.errors import (
-    BadRequest,
     BrokenOff,
-    Forbidden,
     FreeholdError,
-    NotFound,
-    Overloaded,
-    RateLimited,
     TimedOut,
     TooLarge,
     Unauthenticated,
@@ -138,10 +133,12 @@ class Upstream:
             body = await reply.read(ERROR_BYTES_MAX)
         except (TooLarge, BrokenOff, TimedOut):
             body = b""  # The status alone must do.
-        headers = reply.headers
-        if body.lstrip().startswith(b"{"):
-            return self.named(self.wire.decode_error(reply.status, headers, body))
-        return self.named(_by_status(reply.status, headers.get("retry-after"), body))
+        if 300 <= reply.status < 400:
+            return Unavailable(
+                f"{self.name} redirects (status {reply.status}), and model calls don't follow: check base_url",
+                detail=reply.headers.get("location"),
+            )
+        return self.named(self.wire.decode_error(reply.status, reply.headers, body))
 
 
 class NotStreamed(Exception):
@@ -162,32 +159,6 @@ class _Inside(msgspec.Struct):
 
 def _excerpt(body: bytes) -> str:
     return body[:ERROR_PEEK_BYTES].decode("utf-8", "replace")
-
-
-def _by_status(status: int, retry_after: str | None, body: bytes) -> FreeholdError:
-    """For bodies that are no vendor's: a proxy's page, or nothing."""
-    kind, said = _BY_STATUS.get(status, (Unavailable, "failed"))
-    if 300 <= status < 400:
-        said = "redirects, and model calls don't follow: check base_url"
-    elif 400 <= status < 500 and status not in _BY_STATUS:
-        kind, said = BadRequest, "refused the request without saying why"
-    wait_s = float(retry_after) if retry_after and retry_after.isdigit() else None
-    return kind(f"{said} (status {status})", detail=_excerpt(body), retry_after_s=wait_s)
-
-
-_BY_STATUS: Final[dict[int, tuple[type[FreeholdError], str]]] = {
-    401: (Unauthenticated, "refused our credential"),
-    402: (Unavailable, "wants to be paid first"),
-    403: (Forbidden, "does not allow this"),
-    404: (NotFound, "knows no such address or model: check base_url and the model's name"),
-    407: (Unavailable, "is behind a proxy that wants a login"),
-    408: (TimedOut, "gave up waiting for the request"),
-    413: (TooLarge, "takes no request of this size"),
-    429: (RateLimited, "takes no more calls for now"),
-    503: (Overloaded, "is overloaded"),
-    504: (TimedOut, "took too long behind its proxy"),
-    529: (Overloaded, "is overloaded"),
-}
 
 
 class Call:
