@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from freehold.core.errors import BrokenOff, FreeholdError, TimedOut, TooLarge, Unavailable
 from freehold.providers._http import HttpPool, Target, Timeouts, header_block
+from freehold.providers._http_reply import _Inflate
 
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello"
 CHUNKED = (
@@ -288,8 +289,22 @@ async def test_a_bomb_is_inflated_a_small_piece_at_a_time(scripted):
     bomb = compressed("gzip", gzip.compress(bytes(50_000_000)))
     async with scripted(bomb) as server, HttpPool() as pool:
         reply = await pool.request(Target(server.url), path="/", timeouts=SOON)
-        assert max([len(piece) async for piece in reply]) <= 65536
+        sizes = [len(piece) async for piece in reply]
+        assert max(sizes) <= 65536
+        assert sum(sizes) == 50_000_000
         await refusal(server.url, TooLarge, limit_bytes=LIMIT)
+
+
+@pytest.mark.parametrize("size", range(60, 72))
+def test_output_that_zlib_holds_back_at_the_limit_is_given_at_once(size):
+    """A crumb of about 64 bytes inflates to about the limit; there must be as much output as without one."""
+    packed = gzip.compress(bytes(300_000))
+    bounded, unbounded = _Inflate("h"), zlib.decompressobj(wbits=31)
+    for start in range(0, len(packed), size):
+        bounded.push(packed[start : start + size])
+        expected = unbounded.decompress(packed[start : start + size])
+        assert sum(map(len, iter(bounded.pull, b""))) == len(expected)
+    bounded.finish()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The HTTP client's connections: reuse, the race with a server that closes, queueing, cancellation, shutdown, TLS, proxy."""
 
 import asyncio
+import math
 import ssl
 import subprocess
 
@@ -257,6 +258,57 @@ async def test_cancelling_at_any_moment_leaves_nothing_behind(scripted, until):
         assert use.queue_count == 0
         assert await asyncio.gather(*(ask(pool, target) for _ in range(10))) == [b"ab"] * 10
         await until(lambda: server.open_count == pool.use(target).open_count)
+
+
+async def test_a_request_cancelled_just_when_its_answer_began_hangs_up(scripted, until):
+    """Cancelled in each of the loop's turns around the one in which the head is there and the request does not know."""
+    go = asyncio.Semaphore(0)
+
+    async def script(call):
+        await go.acquire()
+        await call.send(b"HTTP/1.1 200 OK\r\n\r\nbegun")
+        await call.client_gone()
+
+    async with scripted(script) as server, HttpPool() as pool:
+        target = Target(server.url)
+        for turns in range(12):
+            task = asyncio.ensure_future(pool.request(target, path="/"))
+            await until(lambda: len(server.calls) == turns + 1)  # noqa: B023 - awaited at once
+            go.release()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if not task.cancel():
+                (await task).close()
+            await asyncio.gather(task, return_exceptions=True)
+            assert pool.use(target) == NOBODY
+        await until(lambda: server.open_count == 0)
+
+
+async def test_a_place_given_to_a_request_that_was_just_cancelled_is_given_on(scripted, until):
+    async def script(call):
+        await call.send(HELLO[:-1] if call.body == b"long" else HELLO)
+
+    async with scripted(script) as server, HttpPool(connections_max=1) as pool:
+        target = Target(server.url)
+        first = await pool.request(target, b"long", path="/")
+        waiting = asyncio.ensure_future(ask(pool, target))
+        await until(lambda: pool.use(target).queue_count == 1)
+        first.close()
+        waiting.cancel()
+        assert await ask(pool, target) == b"hello"
+        assert waiting.cancelled()
+        assert pool.use(target) == PoolUse(1, 1, 0)
+
+
+async def test_nobody_queues_while_a_connection_is_idle(scripted):
+    """A request that is sent again asks for a fresh connection; at the limit an idle one makes room."""
+    async with scripted(HELLO) as server, HttpPool(connections_max=1) as pool:
+        target = Target(server.url)
+        await ask(pool, target)
+        fresh = await pool._origins[target.key].acquire(Timeouts(queue_s=1), total_at=math.inf)
+        assert server.connection_count == 2
+        fresh.abort()
+        assert pool.use(target) == NOBODY
 
 
 # The end.
