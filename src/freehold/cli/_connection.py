@@ -87,7 +87,7 @@ def connected(chosen: Settings) -> Iterator[Client]:
 
 @contextmanager
 def own_server(data_folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[bytes]", ServerFile]]:
-    """A server in a child process, on a free port, stopped at the end."""
+    """A server in a child process, on a free port, stopped at the end; also when we are killed."""
     process = start_server(data_folder, *options)
     try:
         yield process, wait_until_ready(process, data_folder)
@@ -96,21 +96,14 @@ def own_server(data_folder: Path, *options: str) -> Iterator[tuple["subprocess.P
 
 
 def start_server(data_folder: Path, *options: str) -> "subprocess.Popen[bytes]":
-    command = [
-        sys.executable,
-        "-m",
-        "freehold.cli.main",
-        "--data",
-        str(data_folder),
-        "serve",
-        "--port",
-        "0",
-        "--log-level",
-        "warning",
-        "--until-stdin-closes",
-    ]
+    """In a session of its own, so that Ctrl-C is ours to answer. The pipe to its standard input ends with this process."""
+    command = [sys.executable, "-m", "freehold.cli.main", "--data", str(data_folder)]
+    serve = ["serve", "--port", "0", "--log-level", "warning", "--until-stdin-closes"]
     return subprocess.Popen(
-        [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        [*command, *serve, *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
 
 
@@ -138,3 +131,5 @@ def stop_server(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

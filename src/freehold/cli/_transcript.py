@@ -3,7 +3,7 @@
 Reads the sessions API's events (with previews and `freehold.*`); the same code shows a live turn and one of long ago.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct, field
 from rich.markup import escape
@@ -28,6 +28,17 @@ class Totals(Struct):
     unpriced: bool = False
 
 
+class Step(Struct, frozen=True, kw_only=True):
+    """A model call (then `name` is the model) or a tool run."""
+
+    kind: Literal["model", "tool"]
+    name: str
+    input: Any = None
+    failed: bool
+    duration_ms: float
+    cost_pico: int | None
+
+
 class Ended(Struct):
     """How the turn ended: `outcome` as in the log (`completed`, `limit_reached`, `failed`, `cancelled`, `refused`)."""
 
@@ -43,6 +54,8 @@ class Transcript(Struct):
     totals: Totals = field(default_factory=Totals)
     asked_rules: bool = False
     error: str = ""
+    steps: list[Step] = field(default_factory=list)
+    answer: str = ""
     _names: dict[str, tuple[str, Any]] = field(default_factory=dict)
     _shown_previews: dict[str, str] = field(default_factory=dict)
     _mid_line: bool = False
@@ -100,7 +113,7 @@ class Transcript(Struct):
 
     def _message(self, body: dict[str, Any]) -> None:
         """What the preview left out is written; where it was something else, all of it."""
-        text = _text(body["content"])
+        self.answer = text = _text(body["content"])
         shown = self._shown_previews.pop(body["id"], None)
         if shown is None or not text.startswith(shown):
             self._line("")
@@ -117,6 +130,16 @@ class Transcript(Struct):
         self.totals.failed_tool_runs += failed
         duration, cost = extra.get("duration_ms", 0.0), extra.get("cost") or {}
         self.totals.cost_pico += cost.get("pico", 0)
+        self.steps.append(
+            Step(
+                kind="tool",
+                name=name,
+                input=arguments,
+                failed=failed,
+                duration_ms=duration,
+                cost_pico=cost.get("pico", 0),
+            )
+        )
         mark = "[red]✗[/red]" if failed else "[green]●[/green]"
         spent = f"{seconds(duration)}  {cost.get('shown', '$0')}"
         self._line(f"  {mark} [bold]{escape(name)}[/bold] [dim]{spent}[/dim]")
@@ -139,6 +162,15 @@ class Transcript(Struct):
         totals.cost_pico += cost["pico"] if cost else 0
         totals.unpriced = totals.unpriced or cost is None
         served = extra.get("served_by") or extra.get("model") or "model"
+        self.steps.append(
+            Step(
+                kind="model",
+                name=served,
+                failed=bool(body.get("is_error")),
+                duration_ms=extra.get("duration_ms") or 0.0,
+                cost_pico=cost["pico"] if cost else None,
+            )
+        )
         self.asked_rules = self.asked_rules or served.startswith("rules/")
         spent = (
             f"{tokens_in} + {usage['output_tokens']} tokens  " if tokens_in or usage["output_tokens"] else ""

@@ -2,13 +2,14 @@
 
 import secrets
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from freehold.cli._connection import Settings, connected, json_option, settings
 from freehold.cli._transcript import Ended, Transcript
-from freehold.client.client import Client
+from freehold.client.client import Client, StreamedEvent
 
 RULES_NOTE = (
     "No language model was asked: the answer was composed by declared rules. "
@@ -82,25 +83,42 @@ def newest_session(client: Client, agent: str) -> str:
 
 def ask(client: Client, chosen: Settings, session_id: str, message: str) -> int:
     """Sends and shows until the turn ends. Returns an exit code: 0 only when the turn was completed."""
-    body = {"events": [{"type": "user.message", "content": [{"type": "text", "text": message}]}]}
-    sent = client.request(
-        "POST", f"/v1/sessions/{session_id}/events", body=body, idempotency_key=secrets.token_hex(16)
-    )
-    ended, transcript = follow(client, chosen, session_id, after=sent["data"][0]["freehold"]["cursor"])
+    after = send(client, session_id, message)
+    transcript = Transcript(chosen.output)
+    ended = follow(client, session_id, transcript, after=after, json_lines=chosen.output.as_json)
     report(chosen, session_id, ended, transcript)
     return 0 if ended.outcome == "completed" else 1
 
 
-def follow(client: Client, chosen: Settings, session_id: str, *, after: str) -> tuple[Ended, Transcript]:
-    """Shows what comes behind `after` until the turn ends. Ctrl-C leaves; the turn goes on where the server does."""
-    transcript = Transcript(chosen.output)
+def send(client: Client, session_id: str, message: str) -> str:
+    """Returns the cursor of what was said: the answer's events come behind it."""
+    body = {"events": [{"type": "user.message", "content": [{"type": "text", "text": message}]}]}
+    sent = client.request(
+        "POST", f"/v1/sessions/{session_id}/events", body=body, idempotency_key=secrets.token_hex(16)
+    )
+    cursor: str = sent["data"][0]["freehold"]["cursor"]
+    return cursor
+
+
+def events_behind(client: Client, session_id: str, after: str) -> Iterator[StreamedEvent]:
+    """With previews of the answer, and without end."""
     query = {"event_deltas[]": ["agent.message"], "include": "freehold"}
-    for event in client.stream(f"/v1/sessions/{session_id}/events/stream", query=query, after=after):
-        if chosen.output.as_json and event.cursor is not None:
-            chosen.output.json_line(event.body)
+    return client.stream(f"/v1/sessions/{session_id}/events/stream", query=query, after=after)
+
+
+def follow(
+    client: Client, session_id: str, transcript: Transcript, *, after: str, json_lines: bool = False
+) -> Ended:
+    """Shows what comes behind `after` until the turn ends. Ctrl-C leaves; the turn goes on where the server does.
+
+    `json_lines` prints every recorded event as one line of JSON.
+    """
+    for event in events_behind(client, session_id, after):
+        if json_lines and event.cursor is not None:
+            transcript.output.json_line(event.body)
         ended = transcript.feed(event)
         if ended is not None:
-            return ended, transcript
+            return ended
     raise AssertionError("a stream of events ends only with its caller")
 
 

@@ -6,8 +6,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,9 @@ from freehold.telemetry import logging as log_lines
 
 BACKLOG: Final = 2048
 STREAMS_END_S: Final = 2
+
+Announce = Callable[[str, House], None]
+"""Is told the address when the server takes connections."""
 
 
 @click.command()
@@ -65,10 +69,17 @@ def serve(
     run(config, chosen.output, until_stdin_closes=until_stdin_closes)
 
 
-def run(config: Config, output: Output, *, until_stdin_closes: bool = False) -> None:
+def run(
+    config: Config,
+    output: Output,
+    *,
+    until_stdin_closes: bool = False,
+    announce: Announce | None = None,
+) -> None:
     """Serves until SIGINT or SIGTERM; running turns finish their step or are handed back."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, output, until_stdin_closes=until_stdin_closes))
+        told = announce or partial(_announce, config, output)
+        runner.run(_serve(config, told, until_stdin_closes=until_stdin_closes))
 
 
 def _loop_factory() -> Any:
@@ -79,10 +90,10 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-async def _serve(config: Config, output: Output, *, until_stdin_closes: bool) -> None:
+async def _serve(config: Config, announce: Announce, *, until_stdin_closes: bool) -> None:
     listening = listen(config)
     with listening:
-        async with open_house(config) as house, _announced(config, house, listening, output) as url:
+        async with open_house(config) as house, _announced(config, house, listening, announce):
             server = uvicorn.Server(
                 uvicorn.Config(
                     house.app,
@@ -98,7 +109,6 @@ async def _serve(config: Config, output: Output, *, until_stdin_closes: bool) ->
                     timeout_graceful_shutdown=STREAMS_END_S,
                 )
             )
-            output.progress(f"Freehold listens on {url} (data in {config.data_folder}); Ctrl-C stops it")
             with _stopped_by_signals(server):
                 watch = asyncio.create_task(_stop_with_stdin(server)) if until_stdin_closes else None
                 await server.serve(sockets=[listening])
@@ -124,20 +134,25 @@ def listen(config: Config) -> socket.socket:
 
 @asynccontextmanager
 async def _announced(
-    config: Config, house: House, listening: socket.socket, output: Output
-) -> AsyncIterator[str]:
-    """Writes `server.json` while the server runs, and shows the first key where there is one."""
+    config: Config, house: House, listening: socket.socket, announce: Announce
+) -> AsyncIterator[None]:
+    """Writes `server.json` while the server runs, and tells whoever started it."""
     host, port = listening.getsockname()[:2]
     reachable = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
     url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
     path = config.data_folder / "server.json"
     write_private(path, msgspec.json.encode(ServerFile(url, os.getpid(), house.operator_key)))
-    if house.first_key is not None:
-        output.note.print(f"[bold]Your first API key, shown this once:[/bold] {house.first_key}")
+    announce(url, house)
     try:
-        yield url
+        yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _announce(config: Config, output: Output, url: str, house: House) -> None:
+    if house.first_key is not None:
+        output.note.print(f"[bold]Your first API key, shown this once:[/bold] {house.first_key}")
+    output.progress(f"Freehold listens on {url} (data in {config.data_folder}); Ctrl-C stops it")
 
 
 @contextlib.contextmanager
