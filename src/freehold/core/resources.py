@@ -80,9 +80,10 @@ class RuleStep(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     """One tool call of a rule. `tool` is the function's name as a model sees it (`inventory_get`).
 
     Strings in `arguments` are templates over the variables and `results` of earlier steps; one that is a single `{{ ... }}`
-    gives that value with its type. A step waits for the results it speaks of; steps that don't wait run side by side.
-    `when` is an expression: the step is left out where it is false. `for_each` is one that gives a list: the tool is
-    called for each `item`. The result is `results.<save_as>` (the tool's name without it).
+    gives that value with its type, and `{$json: template}` what the template writes as JSON. A step waits for the results
+    that it speaks of; steps that don't wait run side by side. `when` is an expression: the step is left out where it is
+    false. `for_each` is one that gives a list: the tool is called for each `item`. The result is `results.<save_as>` (the
+    tool's name without it).
     """
 
     tool: str

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
+import msgspec
 from jinja2 import (
     StrictUndefined,
     Template,
@@ -117,6 +118,8 @@ class Templates:
                 if single := _SINGLE.match(source):
                     return self.expression(single[1].strip(), field)
                 return self.text(source, field)
+            case {"$json": str(inner)} if len(source) == 1:
+                return JsonTemplate(self.text(inner, field))
             case dict():
                 return Nested({name: self.value(one, f"{field}.{name}") for name, one in source.items()})
             case list():
@@ -174,6 +177,21 @@ class Expression:
             return list(value) if isinstance(value, Iterator) else value
 
 
+class JsonTemplate:
+    """A template that writes JSON: for lists that no expression can build."""
+
+    def __init__(self, inner: TextTemplate) -> None:
+        self.results = inner.results
+        self._inner = inner
+
+    def render(self, variables: Mapping[str, Any]) -> Any:
+        text = self._inner.render(variables)
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BadRequest(f"the template wrote no JSON: {text[:80]!r}", field=self._inner.field) from error
+
+
 class Plain(Struct, frozen=True):
     value: Any
     results: frozenset[str] = frozenset()
@@ -194,7 +212,7 @@ class Nested:
         return [one.render(variables) for one in self._inner]
 
 
-Value: TypeAlias = TextTemplate | Expression | Plain | Nested
+Value: TypeAlias = TextTemplate | Expression | JsonTemplate | Plain | Nested
 
 
 class Missing(BadRequest):

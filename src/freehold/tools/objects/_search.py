@@ -70,6 +70,8 @@ class Index:
         self._objects_max = objects_max
         self._kept: dict[tuple[str, str], Kept] = {}
         self._kept_size = 0
+        self._fetching = asyncio.Lock()
+        """Searches that begin at once don't each fetch the same texts."""
 
     async def search(
         self, tenant: str, query: Query, prefix: str, *, limit: int, whole: bool
@@ -77,16 +79,10 @@ class Index:
         """Matches in the order of keys. `matched` counts all of them; `skipped` what was too large or no text."""
         infos, more = await self._listed(tenant, prefix)
         small = [info for info in infos if info.size_bytes <= self._size_max]
-        known: list[tuple[str, Kept]] = []
-        unknown: list[ObjectInfo] = []
-        for info in small:
-            kept = self._kept.get((tenant, info.key))
-            if kept and (kept.modified_at, kept.size_bytes) == (info.modified_at, info.size_bytes):
-                known.append((info.key, kept))
-            else:
-                unknown.append(info)
+        async with self._fetching:
+            known, unknown = self._told_apart(tenant, small)
+            fresh, unreadable = await self._fetch_fitting(tenant, query, unknown)
         found = await asyncio.to_thread(_fitting, query, known)
-        fresh, unreadable = await self._fetch_fitting(tenant, query, unknown)
         found = sorted([*found, *fresh], key=lambda pair: pair[0])
         result: dict[str, Any] = {
             "matched": len(found),
@@ -98,6 +94,20 @@ class Index:
         if more:
             result["note"] = f"only the first {self._objects_max} objects were searched; give a longer prefix"
         return result
+
+    def _told_apart(
+        self, tenant: str, infos: Iterable[ObjectInfo]
+    ) -> tuple[list[tuple[str, Kept]], list[ObjectInfo]]:
+        """Texts that are kept, and objects that are to be fetched."""
+        known: list[tuple[str, Kept]] = []
+        unknown: list[ObjectInfo] = []
+        for info in infos:
+            kept = self._kept.get((tenant, info.key))
+            if kept and (kept.modified_at, kept.size_bytes) == (info.modified_at, info.size_bytes):
+                known.append((info.key, kept))
+            else:
+                unknown.append(info)
+        return known, unknown
 
     async def _listed(self, tenant: str, prefix: str) -> tuple[list[ObjectInfo], bool]:
         infos: list[ObjectInfo] = []
