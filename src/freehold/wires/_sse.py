@@ -94,3 +94,24 @@ def _event(block: bytes) -> SseEvent | None:
         elif line.startswith(b"event:"):
             name = line[6:].strip()
     return (name, b"\n".join(data)) if data else None
+
+
+class Lines:
+    """Whole lines of bytes that may be cut anywhere, for looking at them without reading them as events."""
+
+    __slots__ = ("rest",)
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """All that is whole by now. A line over EVENT_BYTES_MAX is let go: whatever it is, nobody looks for it."""
+        if self.rest:
+            data = self.rest + data
+            self.rest = b""
+        if data.endswith(b"\n"):
+            return data
+        cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        rest = data[cut:]
+        self.rest = rest if len(rest) <= EVENT_BYTES_MAX else b""
+        return data[:cut]

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from freehold.core.messages import Usage
+from freehold.wires._sse import Lines
 
 
 class _PromptDetails(Struct):
@@ -84,8 +85,6 @@ _USAGE: Final = b'"usage"'
 _NO_USAGE: Final = (b'"usage":null', b'"usage": null')
 _DONE: Final = b"[DONE]"
 _REASONS: Final = (b'"finish_reason":"', b'"finish_reason": "')
-LINE_BYTES_MAX: Final = 32 * 1024 * 1024
-"""A longer line is not looked at: whatever it is, it is not usage."""
 
 
 def usage_of(body: bytes) -> Usage | None:
@@ -99,23 +98,15 @@ def usage_of(body: bytes) -> Usage | None:
 class OpenAIUsageTap:
     """Searches whole lines for marks, and decodes no line without. (In text, the marks' quotes would be escaped.)"""
 
-    __slots__ = ("_finished", "_rest", "_usage")
+    __slots__ = ("_finished", "_lines", "_usage")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._lines = Lines()
         self._usage: Usage | None = None
         self._finished = False
 
     def feed(self, data: bytes) -> None:
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        if not data.endswith(b"\n"):
-            cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-            rest = data[cut:]
-            self._rest = rest if len(rest) <= LINE_BYTES_MAX else b""
-            data = data[:cut]
-        self._look(data)
+        self._look(self._lines.feed(data))
 
     def _look(self, lines: bytes) -> None:
         if _USAGE in lines or _DONE in lines:
@@ -134,10 +125,10 @@ class OpenAIUsageTap:
 
     @property
     def usage(self) -> Usage | None:
-        self._look(self._rest)
+        self._look(self._lines.rest)
         return self._usage
 
     @property
     def finished(self) -> bool:
-        self._look(self._rest)
+        self._look(self._lines.rest)
         return self._finished
