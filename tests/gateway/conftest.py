@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from freehold import providers
+from freehold import plugins, providers
 from freehold.catalog import catalog, prices
 from freehold.catalog.catalog import ProviderRow
 from freehold.clock import SystemClock
@@ -19,7 +19,6 @@ from freehold.gateway.models import ModelTable
 from freehold.gateway.pipeline import Gateway
 from freehold.gateway.targets import OpenProvider
 from freehold.governance.secrets import Secrets
-from freehold.providers import anthropic, openai
 from freehold.providers._http import HttpPool, Timeouts
 from freehold.providers._upstream import TIMEOUTS
 from freehold.providers.rules import RulesProvider
@@ -87,13 +86,13 @@ class House:
 
 
 def adapters(pool: HttpPool, timeouts: Timeouts) -> Mapping[str, OpenProvider]:
-    """All there are, the two of HTTP with the test's own patience."""
+    """All there are, those of HTTP with the test's own patience."""
 
-    def patient(create: Any) -> OpenProvider:
-        return lambda row, key, headers: create(row, key, headers=headers, pool=pool, timeouts=timeouts)
+    def opening(name: str, create: Any) -> OpenProvider:
+        patience = {} if name == "recorded" else {"timeouts": timeouts}
+        return lambda row, key, headers: create(row, key, headers=headers, pool=pool, **patience)
 
-    impatient = {"openai": patient(openai.create), "anthropic": patient(anthropic.create)}
-    return {**providers.adapters(pool), **impatient}
+    return {name: opening(name, create) for name, create in plugins.found(providers, "create").items()}
 
 
 @asynccontextmanager

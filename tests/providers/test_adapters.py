@@ -1,22 +1,22 @@
 """Adapters are found by their file's name; a row of the catalog names one of them."""
 
-from freehold import providers
+from freehold import plugins, providers
 from freehold.catalog import catalog
 from freehold.providers._http import HttpPool
 
 
 def test_every_row_has_an_adapter_and_opens_without_a_network() -> None:
-    adapters = providers.adapters(HttpPool())
+    adapters = plugins.found(providers, "create")
     assert {"openai", "anthropic", "recorded"} <= adapters.keys()
     assert "rules" not in adapters, "it is made from declared rules"
     for row in catalog.providers().values():
-        provider = adapters[row.type](row, "sk-x", {"x-team": "a"})
+        provider = adapters[row.type](row, "sk-x", headers={"x-team": "a"}, pool=HttpPool())
         assert provider.name == row.name
         assert provider.wire in {"openai_chat", "anthropic_messages"}
 
 
 def test_no_adapter_shows_its_credential() -> None:
-    adapters = providers.adapters(HttpPool())
+    adapters = plugins.found(providers, "create")
     for row in catalog.providers().values():
-        provider = adapters[row.type](row, "sk-very-secret", {})
+        provider = adapters[row.type](row, "sk-very-secret", headers={}, pool=HttpPool())
         assert "sk-very-secret" not in repr(vars(provider))
