@@ -110,7 +110,7 @@ async def test_the_model_is_told_of_an_irreversible_call_whose_outcome_nobody_kn
             function="pay",
             arguments="{}",
             effect="irreversible",
-            key=f"{session_id}.4.0",
+            key=f"{session_id}.1.1.0",
         )
         await here.log.append(session_id, [TurnStarted(turn=1), answer, claim], lease=lease)
         async with here.worker().running():

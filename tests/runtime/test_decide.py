@@ -69,7 +69,7 @@ def started(name: str, call_id: str = "t1", attempt: int = 1) -> ToolStarted:
         function=name,
         arguments="{}",
         effect=EFFECTS[name],
-        key="sess_1.4.0",
+        key="sess_1.1.1.0",
         attempt=attempt,
     )
 
@@ -108,7 +108,7 @@ def test_a_turn_begins_with_the_model():
 
 def test_calls_of_an_answer_are_claimed_in_order_with_keys_of_their_place():
     step = after(*BEGUN, answer(3, "look", "pay"))
-    assert [one.started.key for one in step.claims] == ["sess_1.4.0", "sess_1.4.1"]
+    assert [one.started.key for one in step.claims] == ["sess_1.1.1.0", "sess_1.1.1.1"]
     assert [one.started.effect for one in step.claims] == ["pure", "irreversible"]
 
 
@@ -126,7 +126,7 @@ def test_the_rest_of_a_batch_follows_what_is_done():
 def test_what_is_harmless_to_repeat_runs_again_with_the_same_key(name):
     step = after(*BEGUN, answer(3, name), started(name))
     [again] = step.claims
-    assert (again.started.attempt, again.started.key) == (2, "sess_1.4.0")
+    assert (again.started.attempt, again.started.key) == (2, "sess_1.1.1.0")
 
 
 @pytest.mark.parametrize("name", ["undo", "pay"])

@@ -195,12 +195,11 @@ def row_change(events: Iterable[SessionEvent]) -> RowChange:
 class OpenCall(Struct):
     """A tool call that the model made and that has no result yet. `started` is its latest attempt.
 
-    `answer_seq` and `index` are its place in the log, which no other call of the session has: its idempotency key comes of them.
+    `place` is turn, step and number within the answer: no other call of the session has it, so its idempotency key is made of it.
     """
 
     call: ToolCall
-    answer_seq: int
-    index: int
+    place: tuple[int, int, int]
     started: ToolStarted | None = None
 
 
@@ -309,7 +308,7 @@ class SessionState:
             if call.id in self.call_ids:
                 raise ValueError(f"event {self.seq} repeats the tool call id {call.id!r}")
             self.call_ids.add(call.id)
-            self.open_calls[call.id] = OpenCall(call, self.seq, index)
+            self.open_calls[call.id] = OpenCall(call, (self.turn, self.turn_steps, index))
             self.call_order.append(call.id)
 
     def _count(self, usage: Usage, cost_pico: int) -> None:

@@ -64,7 +64,8 @@ def _new_id(state: SessionState, seen: Collection[str], index: int) -> str:
 
 def key_of(session_id: str, call: OpenCall) -> str:
     """The idempotency key: the call's place in its session's log, the same on every attempt and on every machine."""
-    return f"{session_id}.{call.answer_seq}.{call.index}"
+    turn, step, index = call.place
+    return f"{session_id}.{turn}.{step}.{index}"
 
 
 def claim(

@@ -33,51 +33,46 @@ class LeaseLost(Exception):
 
 
 class Journal:
+    """`state` is a new object after a reread: don't hold on to it."""
+
     def __init__(self, log: SessionLog, lease: Lease, clock: Clock, on_point: OnPoint = no_points) -> None:
         self.state = SessionState()
         self.lease = lease
         self._log = log
         self._clock = clock
         self._on_point = on_point
+        self._staged: list[SessionEvent] = []
 
-    async def catch_up(self) -> list[SessionEvent]:
-        """Reads and applies what is new; returns it."""
-        fresh: list[SessionEvent] = []
-        while True:
-            page = await self._log.read(self.lease.session_id, after=self.state.seq, limit=READ_PAGE)
-            fresh += self._absorb(page)
-            if len(page) < READ_PAGE:
-                return fresh
+    async def catch_up(self) -> None:
+        """Takes in what is new in the log."""
+        await self._since(self.state.seq)
+
+    def stage(self, event: SessionEvent) -> None:
+        """Holds in `state` at once and is written with the next append. Not while `cancelled()` is waited for."""
+        self._staged.append(event)
+        self.state.apply(Recorded(self.state.seq + 1, self._clock.now(), event))
+
+    async def flush(self) -> None:
+        if self._staged:
+            await self.append(())
 
     async def append(self, events: Sequence[SessionEvent], *, exact: bool = False) -> bool:
-        """Durable on return. With `exact`, False when somebody wrote in between: nothing was appended, decide again.
-
-        While the database is away it tries again, reading first, so that nothing is written twice. Raises LeaseLost.
+        """Durable on return, with what was staged. With `exact`, False when somebody wrote in between: then `events` were not
+        appended, decide again. Raises LeaseLost.
         """
-        give_up_at = self._clock.monotonic_s() + APPEND_RETRY_S_MAX
-        delay_s, in_doubt = RETRY_DELAY_S, False
-        while True:
-            try:
-                if in_doubt and self._landed(await self.catch_up(), events):
-                    break
-                await self._append_once(events, exact=exact)
-                break
-            except Conflict as conflict:
-                fresh = await self.catch_up()
-                if in_doubt and self._landed(fresh, events):
-                    break
-                if exact and fresh:
-                    return False
-                raise LeaseLost(conflict.message) from conflict
-            except FreeholdError as error:
-                if not error.retryable or self._clock.monotonic_s() > give_up_at:
-                    raise
-                log.warning(
-                    "journal.append_delayed", extra={"session": self.lease.session_id, "error": str(error)}
-                )
-            await asyncio.sleep(delay_s)
-            delay_s, in_doubt = min(delay_s * 2, RETRY_DELAY_S_MAX), True
-        self._on_point("append:" + "+".join(type(event).__name__ for event in events))
+        staged, self._staged = self._staged, []
+        wanted = [*staged, *events]
+        known_seq = self.state.seq - len(staged)
+        try:
+            version = await self._write(wanted, known_seq if exact else None)
+            if staged and version != known_seq + len(wanted):
+                await self._reread(known_seq)
+            else:
+                await self._written(version, events)
+        except FreeholdError as error:
+            return await self._append_anyway(
+                wanted, error, known_seq=known_seq, staged=len(staged), exact=exact
+            )
         return True
 
     async def cancelled(self) -> None:
@@ -97,31 +92,79 @@ class Journal:
     def _cancel_asked(self) -> bool:
         return self.state.cancel is not None
 
-    async def _append_once(self, events: Sequence[SessionEvent], *, exact: bool) -> None:
+    async def _append_anyway(
+        self, wanted: list[SessionEvent], error: FreeholdError, *, known_seq: int, staged: int, exact: bool
+    ) -> bool:
+        """After a first try that failed. While the database is away: again and again, each time reading first, so that nothing
+        is written twice."""
+        give_up_at = self._clock.monotonic_s() + APPEND_RETRY_S_MAX
+        delay_s, in_doubt = RETRY_DELAY_S, False
+        while True:
+            if not isinstance(error, Conflict):
+                if not error.retryable or self._clock.monotonic_s() > give_up_at:
+                    raise error
+                log.warning(
+                    "journal.append_delayed", extra={"session": self.lease.session_id, "error": str(error)}
+                )
+                await asyncio.sleep(delay_s)
+                delay_s, in_doubt = min(delay_s * 2, RETRY_DELAY_S_MAX), True
+            try:
+                fresh = await (self._reread(known_seq) if staged else self._since(known_seq))
+                if in_doubt and self._landed(fresh, wanted):
+                    return True
+                if isinstance(error, Conflict) or (exact and fresh):
+                    break
+                await self._written(await self._write(wanted, known_seq if exact else None), wanted)
+                return True
+            except FreeholdError as again:
+                error = again
+        if not exact or not fresh:
+            raise LeaseLost(error.message)
+        if staged:
+            await self.append(wanted[:staged])
+        return False
+
+    async def _write(self, events: Sequence[SessionEvent], expected: int | None) -> int:
         version = await self._log.append(
-            self.lease.session_id,
-            events,
-            expected_version=self.state.seq if exact else None,
-            lease=self.lease,
+            self.lease.session_id, events, expected_version=expected, lease=self.lease
         )
+        self._on_point("append:" + "+".join(type(event).__name__ for event in events))
+        return version
+
+    async def _written(self, version: int, events: Sequence[SessionEvent]) -> None:
+        """Takes in what was appended, and what others put before it."""
         if version == self.state.seq + len(events):
             now = self._clock.now()
-            self._absorb([
-                Recorded(self.state.seq + place, now, event) for place, event in enumerate(events, 1)
-            ])
+            for event in events:
+                self.state.apply(Recorded(self.state.seq + 1, now, event))
         elif version > self.state.seq:
             await self.catch_up()
 
-    def _absorb(self, batch: Iterable[Recorded]) -> list[SessionEvent]:
-        """Applies what is new in `batch`; the same event may come by several ways."""
-        fresh = [recorded for recorded in batch if recorded.seq > self.state.seq]
-        for recorded in fresh:
-            self.state.apply(recorded)
-        return [recorded.event for recorded in fresh]
+    async def _reread(self, known_seq: int) -> list[SessionEvent]:
+        """The state from the log alone, for when what was staged does not stand where it was thought to."""
+        self.state = SessionState()
+        return (await self._since(0))[known_seq:]
 
-    def _landed(self, fresh: Sequence[SessionEvent], events: Sequence[SessionEvent]) -> bool:
+    async def _since(self, seq: int) -> list[SessionEvent]:
+        """Takes in what is new; returns all after `seq`, also what came another way before. All or nothing."""
+        found: list[Recorded] = []
+        while True:
+            page = await self._log.read(self.lease.session_id, after=seq + len(found), limit=READ_PAGE)
+            found += page
+            if len(page) < READ_PAGE:
+                break
+        self._absorb(found)
+        return [recorded.event for recorded in found]
+
+    def _absorb(self, batch: Iterable[Recorded]) -> None:
+        """Applies what is new in `batch`; the same event may come by several ways."""
+        for recorded in batch:
+            if recorded.seq > self.state.seq:
+                self.state.apply(recorded)
+
+    def _landed(self, fresh: Sequence[SessionEvent], wanted: Sequence[SessionEvent]) -> bool:
         """Whether an append of unknown outcome is in the log after all. Only the holder of the lease writes such events."""
         ours = [type(event) for event in fresh if not isinstance(event, UserSpoke | CancelRequested)]
-        if ours and ours != [type(event) for event in events]:
+        if ours and ours != [type(event) for event in wanted]:
             raise LeaseLost("somebody else has written to the session")
         return bool(ours)

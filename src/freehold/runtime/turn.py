@@ -7,9 +7,8 @@ one to hold the lease. Whom to serve is not decided here (worker.py).
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -18,7 +17,7 @@ from freehold.core.messages import ModelRequest, ReasoningSetting, Text
 from freehold.core.policy import Policy, Principal, Statement
 from freehold.core.ports import Clock, Lease, SessionLog
 from freehold.core.resources import Agent, Limits
-from freehold.core.session import ModelFailed, SessionEvent, TurnStarted
+from freehold.core.session import ModelAnswered, ModelFailed, SessionEvent, SessionState, TurnStarted
 from freehold.runtime.calls import Claim
 from freehold.runtime.decide import (
     CallModel,
@@ -38,11 +37,10 @@ from freehold.runtime.live import Live
 from freehold.runtime.model_step import Asked, Gateway, ModelStep, RetryPolicy
 from freehold.runtime.tool_step import run_tool
 from freehold.runtime.tools import Toolbox, ToolSet
+from freehold.runtime.watch import Stoppable, Watch
 
 log = logging.getLogger(__name__)
 
-WATCH_AFTER_S: Final = 0.02
-"""What runs longer than this is watched for cancels; watching costs a subscription and a read."""
 WALL_TIME_MARGIN_S: Final = 0.005
 GIVE_UP_TRIES_MAX: Final = 5
 
@@ -89,10 +87,15 @@ class SessionRun:
         self._lease = lease
         self._stopping = stopping
         self._journal = Journal(means.log, lease, means.clock, means.on_point)
-        self._state = self._journal.state
+        self._results: list[SessionEvent] = []
+        self._recording = asyncio.Lock()
         self._plan = Plan(lease.session_id, Limits(), {})
         self._outfit: Outfit | None = None
         self._borrowed = AsyncExitStack()
+
+    @property
+    def _state(self) -> SessionState:
+        return self._journal.state
 
     async def run(self) -> bool:
         """False when the lease is better left to run out: it is lost, or whoever got it next would fare no better.
@@ -105,6 +108,7 @@ class SessionRun:
                 found_seq = self._state.seq
                 while not self._stopping.is_set() and await self._step():
                     pass
+                await self._journal.flush()
         except LeaseLost as error:
             log.info("session.lease_lost", extra={"session": self._lease.session_id, "why": str(error)})
             return False
@@ -194,6 +198,7 @@ class SessionRun:
 
     async def _call_model(self) -> None:
         outfit, means = self._fitted(), self._means
+        await self._journal.flush()
         asked = Asked(
             principal=outfit.principal,
             session_id=self._lease.session_id,
@@ -204,14 +209,17 @@ class SessionRun:
             means.gateway, means.live, means.clock, retries=means.retries, asked=asked, state=self._state
         )
         means.on_point("model:before")
-        if await self._carry_out([call.run(self._request(outfit))]):
-            means.on_point("model:after")
-            return
-        code, why = (
-            ("cancelled", "cancelled") if self._state.cancel else ("limit_reached", "out of wall time")
-        )
-        if spent := call.stopped(code, f"the call was stopped: {why}"):
-            await self._journal.append([spent])
+        answered: ModelAnswered | ModelFailed | None = None
+        async with self._watch() as watch, Stoppable(watch):
+            answered = await call.run(self._request(outfit))
+        if answered is None:
+            code, why = (
+                ("cancelled", "cancelled") if self._state.cancel else ("limit_reached", "out of wall time")
+            )
+            answered = call.stopped(code, f"the call was stopped: {why}")
+        means.on_point("model:after")
+        if answered is not None:
+            self._journal.stage(answered)
 
     def _request(self, outfit: Outfit) -> ModelRequest:
         agent, started = outfit.agent, self._state.started
@@ -229,56 +237,43 @@ class SessionRun:
     async def _run_tools(self, step: RunTools) -> None:
         claimed = [claim.started for claim in step.claims]
         await self._journal.append([*step.answers, *claimed])
-        if step.claims and self._state.cancel is None:
-            await self._carry_out([self._run_tool(claim) for claim in step.claims])
+        if not step.claims or self._state.cancel is not None:
+            return
+        async with self._watch() as watch:
+            if len(step.claims) == 1:
+                await self._run_tool(step.claims[0], watch)
+                return
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for claim in step.claims:
+                        group.create_task(self._run_tool(claim, watch))
+            except BaseExceptionGroup as together:
+                # One cause at a time: whichever came first is what the worker acts on.
+                raise together.exceptions[0] from together
 
-    async def _run_tool(self, claim: Claim) -> SessionEvent:
+    async def _run_tool(self, claim: Claim, watch: Watch) -> None:
+        """Runs it, and records its result as soon as it is there, together with others' that came meanwhile."""
         outfit = self._fitted()
         self._means.on_point("tool:before")
-        event = await run_tool(
-            claim,
-            outfit.toolbox,
-            outfit.principal,
-            session_id=self._lease.session_id,
-            clock=self._means.clock,
-        )
+        async with Stoppable(watch) as running:
+            result = await run_tool(
+                claim,
+                outfit.toolbox,
+                outfit.principal,
+                session_id=self._lease.session_id,
+                clock=self._means.clock,
+            )
+        if running.stopped:
+            return
         self._means.on_point("tool:after")
-        return event
+        self._results.append(result)
+        async with self._recording:
+            if self._results:
+                results, self._results = self._results, []
+                await self._journal.append(results)
 
-    async def _carry_out(self, effects: Sequence[Coroutine[Any, Any, SessionEvent]]) -> bool:
-        """Runs them side by side and records each as it is done. False when a cancel or the wall time stopped some."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                running = {group.create_task(effect) for effect in effects}
-                stopped = await self._record_as_done(group, running)
-            late = [task.result() for task in stopped if not task.cancelled()]
-            if late:
-                await self._journal.append(late)
-            return len(late) == len(stopped)
-        except BaseExceptionGroup as together:
-            # One cause at a time: which of several came first is all that the worker acts on.
-            raise together.exceptions[0] from together
-
-    async def _record_as_done(
-        self, group: asyncio.TaskGroup, running: set[asyncio.Task[SessionEvent]]
-    ) -> set[asyncio.Task[SessionEvent]]:
-        """Returns those that it stopped; they may still end with a result."""
-        watcher: asyncio.Task[None] | None = None
-        while running:
-            waiting: set[asyncio.Task[Any]] = {*running, watcher} if watcher else {*running}
-            wait_s = self._time_left_s() if watcher else min(WATCH_AFTER_S, self._time_left_s())
-            done, _ = await asyncio.wait(waiting, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-            finished = {task for task in running if task in done}
-            running -= finished
-            if finished:
-                await self._journal.append([task.result() for task in finished])
-            if self._state.cancel is not None or self._time_left_s() <= 0:
-                break
-            if watcher is None and running and not done:
-                watcher = group.create_task(self._journal.cancelled())
-        for task in (*running, *((watcher,) if watcher else ())):
-            task.cancel()
-        return running
+    def _watch(self) -> Watch:
+        return Watch(self._journal, self._time_left_s())
 
     def _time_left_s(self) -> float:
         """Until the turn's wall time is up; a little more, so that a timer that fires early finds it so."""
