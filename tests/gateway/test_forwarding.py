@@ -97,6 +97,22 @@ async def test_fields_that_nobody_knows_and_their_bytes_reach_the_provider() -> 
     assert asked.headers["host"] == f"127.0.0.1:{vendor.port}"
 
 
+async def test_a_client_that_only_names_a_beta_still_speaks_a_version() -> None:
+    async with (
+        Vendor(reply(ANTHROPIC_TEXT)) as vendor,
+        open_house(rows=rows_at(vendor), environment=KEYS) as house,
+    ):
+        envelope = Envelope(anthropic_request("anthropic/claude-sonnet-4-5"))
+        headers = {"anthropic-beta": "context-1m"}
+        async with house.gateway.forward(ANN, envelope, wire="anthropic_messages", headers=headers):
+            pass
+        (asked,) = vendor.asked
+    assert (asked.headers["anthropic-beta"], asked.headers["anthropic-version"]) == (
+        "context-1m",
+        "2023-06-01",
+    )
+
+
 async def test_a_clients_header_cannot_break_out_of_its_line() -> None:
     async with (
         Vendor(reply(ANTHROPIC_TEXT)) as vendor,

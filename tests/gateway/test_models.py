@@ -151,10 +151,10 @@ async def test_a_declared_provider_that_cannot_be_says_why_and_harms_no_other(
 
 async def test_a_known_name_is_resolved_without_the_database_and_changes_are_seen() -> None:
     async with open_house(environment=BOTH) as house:
-        await house.models.resolve("acme", "gpt-4o")
+        first = await house.models.resolve("acme", "gpt-4o")
         reads = house.declared.reads_count
         for _ in range(100):
-            await house.models.resolve("acme", "gpt-4o")
+            assert await house.models.resolve("acme", "gpt-4o") is first
         assert house.declared.reads_count == reads
         house.declared.declare(
             Provider(name="own", type="openai", base_url="http://127.0.0.1:9/v1", models=("gpt-4o",))

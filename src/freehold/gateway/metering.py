@@ -45,7 +45,7 @@ _MAY_BE_BILLED: Final = {CLIENT_GONE, TimedOut.code, BrokenOff.code}
 
 
 class Meter:
-    """One call. `finish` may be called again; only the first time counts."""
+    """One call, from before its model is known. Whoever opens it finishes it, once."""
 
     __slots__ = ("_at", "_clock", "_first_s", "_records", "_started_s", "agent", "principal", "record", "requested", "rules",
                  "session_id", "streamed", "target", "wire")  # fmt: skip
@@ -77,8 +77,6 @@ class Meter:
         return self._first_s is not None
 
     def finish(self, outcome: str, usage: Usage) -> CallRecord:
-        if self.record is not None:
-            return self.record
         target, now_s = self.target, self._clock.monotonic_s()
         price = target.price(self._at) if target else None
         counted = usage.input_tokens or usage.output_tokens
