@@ -34,6 +34,14 @@ class SseReader:
         if self._after_cr or b"\r" in data:
             data = self._with_lf(data)
         rest = self._rest
+        if (
+            not rest
+            and data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
+            and data.find(b"\n") == len(data) - 2
+        ):
+            self._at_start = False
+            return ((b"", data[6:-2]),)
         if rest or self._at_start:
             searched = max(0, len(rest) - 1)
             rest += data
@@ -86,6 +94,10 @@ class SseReader:
 def _event(block: bytes) -> SseEvent | None:
     if block.startswith(b"data: ") and b"\n" not in block:
         return b"", block[6:]
+    if block.startswith(b"event: "):
+        head, _, tail = block.partition(b"\n")
+        if tail.startswith(b"data: ") and b"\n" not in tail:
+            return head[7:].strip(), tail[6:]
     name = b""
     data: list[bytes] = []
     for line in block.split(b"\n"):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from freehold.core.messages import (
     Address,
@@ -70,7 +70,7 @@ def _fields(unknown: Mapping[str, Raw], known: Mapping[str, Raw | UnsetType]) ->
 
 
 def text(block: TextBlock, note: Note) -> Text:
-    if isinstance(block.citations, UnsetType) and note is NO_NOTE:
+    if block.citations is UNSET and note is NO_NOTE:
         return Text(block.text, None if block.cache_control is None else cache_of(block.cache_control))
     fields = _fields(note.fields, {"citations": block.citations})
     return Text(block.text, cache_of(block.cache_control), extra_of(NAME, fields))
@@ -118,6 +118,8 @@ def thinking(block: ThinkingBlock | RedactedThinkingBlock) -> Reasoning:
 
 
 def tool_call(block: ToolUseBlock, note: Note) -> ToolCall:
+    if note is NO_NOTE and block.caller is block.toolset_name is UNSET and block.freehold_seal is None:
+        return ToolCall(block.id, block.name, text_of(block.input), None, cache_of(block.cache_control))
     fields = _fields(note.fields, {"caller": block.caller, "toolset_name": block.toolset_name})
     opaque = None if block.freehold_seal is None else unpacked(block.freehold_seal)
     cache = cache_of(block.cache_control)
@@ -134,8 +136,10 @@ def tool_result(block: ToolResultBlock, note: Note, path: str) -> ToolResult:
             _inner(one, note.inner.get(place, NO_NOTE), f"{path}.content[{place}]")
             for place, one in enumerate(content)
         )
-    fields = _fields(note.fields or NO_FIELDS, {"toolset_name": block.toolset_name})
     cache = cache_of(block.cache_control)
+    if note is NO_NOTE and block.toolset_name is UNSET:
+        return ToolResult(block.tool_use_id, parts, block.is_error or False, cache)
+    fields = _fields(note.fields or NO_FIELDS, {"toolset_name": block.toolset_name})
     return ToolResult(block.tool_use_id, parts, block.is_error or False, cache, extra_of(NAME, fields))
 
 

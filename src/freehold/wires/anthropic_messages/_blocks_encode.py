@@ -73,6 +73,12 @@ def refuse(part: Part, role: str, path: str) -> Unsupported:
 
 def block(part: Part, role: str, path: str, provider: str) -> Any:
     """None for reasoning that came from elsewhere: it is left out, and the conversation still holds."""
+    if (
+        type(part) is ToolCall
+    ):  # Quicker than a match, whose isinstance a Struct's type makes slow when it says no.
+        return tool_use(part, path)
+    if type(part) is ToolResult:
+        return tool_result(part, path)
     match part:
         case Text():
             return text(part, path)

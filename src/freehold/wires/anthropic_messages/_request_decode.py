@@ -154,6 +154,12 @@ def _parts(content: Sequence[Block], note: _Found, path: str) -> tuple[Part, ...
 def _part(block: Block, note: Note, path: str) -> Part:
     if note.carried is not None:
         return note.carried
+    if (
+        type(block) is ToolResultBlock
+    ):  # Quicker than a match, whose isinstance a Struct's type makes slow when it says no.
+        return blocks.tool_result(block, note, path)
+    if type(block) is ToolUseBlock:
+        return blocks.tool_call(block, note)
     match block:
         case TextBlock():
             return blocks.text(block, note)

@@ -33,7 +33,9 @@ from freehold.wires.anthropic_messages._shapes import NAME, RedactedThinkingBloc
 from freehold.wires.anthropic_messages._usage import delta_usage_json, usage_json
 
 _STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-_DELTA: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%s:%s}}\n\n'
+_DELTA: Final = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%s:%s}}\n\n'
+)
 _TEXT: Final = b'text_delta","text"'
 _THINKING: Final = b'thinking_delta","thinking"'
 _SIGNATURE: Final = b'signature_delta","signature"'

@@ -140,6 +140,8 @@ def _call(shape: ToolCallShape, unknown: Mapping[str, Raw] | None) -> ToolCall |
     if function is None:
         block = Raw(msgspec.json.encode(shape))
         return Carried(NAME, "custom_tool_call", block)
+    if not unknown and shape.extra_content is UNSET:
+        return ToolCall(shape.id or "", function.name, function.arguments or "")
     extra = extra_of(NAME, unknown)
     opaque = None if shape.extra_content is UNSET else seal_of(shape.extra_content)
     return ToolCall(shape.id or "", function.name, function.arguments or "", opaque, None, extra)

@@ -125,7 +125,9 @@ def _conversation(
     leading = True
     for index, shape in enumerate(shapes):
         note = found.get(index, _NOTHING_FOUND) if found else _NOTHING_FOUND
-        if isinstance(shape, ToolMessage):
+        if (
+            type(shape) is ToolMessage
+        ):  # Quicker than isinstance, which a Struct's type makes slow when it says no.
             results.append(_result(shape, note, f"messages[{index}]"))
             leading = False
             continue
@@ -158,6 +160,8 @@ def _instructions(shape: SystemMessage | DeveloperMessage, note: Found) -> list[
 
 
 def _message(shape: MessageShape, note: Found, index: int) -> Message:
+    if type(shape) is AssistantMessage:
+        return _assistant(shape, note)
     extra: Extra = {NAME: note.fields} if note.fields else {}
     match shape:
         case UserMessage():
@@ -181,12 +185,14 @@ def _user_parts(content: str | list[UserPart], note: Found, index: int) -> tuple
 
 
 def _assistant(shape: AssistantMessage, note: Found) -> Message:
+    content = assistant_parts(shape, note.parts, note.calls)
+    if note is _NOTHING_FOUND and shape.audio is shape.function_call is shape.annotations is UNSET:
+        return Message("assistant", content, shape.name)
     fields = note.fields
     for name in ("audio", "function_call", "annotations"):
         value = getattr(shape, name)
         if value is not UNSET and bytes(value) not in (b"null", b"[]"):
             fields = {**fields, name: value}
-    content = assistant_parts(shape, note.parts, note.calls)
     return Message("assistant", content, shape.name, extra_of(NAME, fields))
 
 
@@ -204,10 +210,11 @@ def _late_instruction(shape: SystemMessage | DeveloperMessage, note: Found) -> M
 
 
 def _result(shape: ToolMessage, note: Found, path: str) -> ToolResult:
-    fields = note.fields
+    fields, content = note.fields, shape.content
+    if note is _NOTHING_FOUND and shape.name is None and isinstance(content, str):
+        return ToolResult(shape.tool_call_id, (Text(content),) if content else ())
     if shape.name is not None:
         fields = {**fields, "name": Raw(_encode(shape.name))}
-    content = shape.content
     if isinstance(content, str):
         return ToolResult(
             shape.tool_call_id, (Text(content),) if content else (), extra=extra_of(NAME, fields)
