@@ -169,8 +169,11 @@ async def main() -> None:
             who, envelope = keys.authenticate(plain), Envelope(body)
             await gateway.passes(who, wire="openai_chat", model=envelope.model)
             async with gateway.forward(who, envelope, wire="openai_chat") as passing:
-                async for _ in passing.chunks():
-                    pass
+                if envelope.stream:
+                    async for _ in passing.chunks():
+                        pass
+                else:
+                    await passing.read()
 
         return once
 

@@ -26,6 +26,9 @@ from freehold.gateway.targets import Target
 class Answer:
     """One answer as it comes. `record` is there once its context was left."""
 
+    __slots__ = ("_chars", "_events", "_first", "_meter", "error", "finished", "is_language_model", "model", "provider",
+                 "usage")  # fmt: skip
+
     def __init__(self, target: Target, events: AsyncIterator[StreamEvent], meter: Meter) -> None:
         self.provider = target.provider.name
         self.model = target.name

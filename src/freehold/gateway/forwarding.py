@@ -22,6 +22,9 @@ BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 class Passing:
     """An answer's bytes. `read` gives a whole answer, `chunks` a stream; `record` is there once its context was left."""
 
+    __slots__ = ("_first", "_hidden", "_meter", "_output_tokens", "_raw", "_tap", "_usage", "content_type", "error", "finished",
+                 "is_language_model", "model", "provider", "status")  # fmt: skip
+
     def __init__(self, target: Target, raw: RawAnswer, meter: Meter) -> None:
         self.provider = target.provider.name
         self.model = target.name

@@ -105,7 +105,9 @@ class ModelTable:
 
         `rules` are what `auto` falls back to. Raises NotFound, saying what is near and what is missing.
         """
-        known = await self._tenant(tenant)
+        known = self._tenants.get(tenant)
+        if known is None or known.generation != self._resources.generation():
+            known = await self._tenant(tenant)
         target = known.resolved.get((wire, model, rules))
         if target is None:
             target = self._resolve(known, model, wire, rules)

@@ -13,6 +13,7 @@ import msgspec
 
 from freehold.core.errors import (
     BrokenOff,
+    Forbidden,
     FreeholdError,
     TimedOut,
     TooLarge,
@@ -27,6 +28,9 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """A whole answer, and all that a stream may send (media comes inline)."""
 
 ERROR_BYTES_MAX: Final = 64 * 1024
+BLANK_BYTES_MAX: Final = 16 * 1024
+"""Empty lines before a stream's first event."""
+
 ERROR_PEEK_BYTES: Final = 512
 """Vendors put `error` first where it stands instead of an answer."""
 
@@ -92,6 +96,8 @@ class Upstream:
                 return piece
             if begin and not any(known.startswith(begin) for known in _SSE_BEGINNINGS):
                 break
+            if len(piece) > BLANK_BYTES_MAX:
+                break
         reply.close()
         raise self._strange(reply, piece)
 
@@ -99,8 +105,9 @@ class Upstream:
         if not error.message.startswith(self.name):
             error.message = f"{self.name}: {error.message}"
         if isinstance(error, Unauthenticated):
-            mine = Unavailable(
-                f"{self.name} refused the key that is declared for it ({self.credential}): replace it",
+            # Not the caller's credential but ours, so the caller must not be told to mend his; and no retry will help.
+            mine = Forbidden(
+                f"{self.name} refused the key that Freehold has for it ({self.credential}): replace it",
                 detail=error.detail or error.message,
             )
             mine.__cause__ = error
