@@ -199,6 +199,7 @@ async def _furnish(
         tool_configs={name: kind.config for name, kind in kinds.items()},
         provider_types=sorted({*_adapters(), *catalog.providers()}),
         check_model=partial(_check_model, model_table),
+        check_rules=rules_provider.check,
     )
     operations: list[Operation] = [
         *agents.operations(store.resources),

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from freehold.core.errors import BadRequest, FreeholdError, Unsupported
+from freehold.core.errors import FreeholdError, Unsupported
 from freehold.core.messages import ModelRequest, Text, ToolCall, ToolSpec, Usage
 from freehold.core.ports import ModelInfo, RawAnswer
 from freehold.core.resources import Rules
@@ -84,10 +84,7 @@ class RulesProvider:
 
 def check(rules: Rules) -> None:
     """Raises BadRequest with the path of what is wrong: a pattern, a template, a result that no step has."""
-    try:
-        Plan(rules)
-    except BadRequest as error:
-        raise BadRequest(f"rules {rules.name}: {error.message}", field=error.field) from error
+    Plan(rules)
 
 
 def _offered(request: ModelRequest) -> frozenset[str]:

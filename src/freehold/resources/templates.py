@@ -1,25 +1,32 @@
 """Plan and apply: a template against what is kept. Everything is checked before anything is written.
 
+What is kept can be trusted to be whole: also what a tool's kind or the rules provider would only refuse when it is used.
+
 Actions: `template:Plan` to look, `<kind>:Put` on `<kind>/<name>` for each resource that changes.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from freehold.core.errors import BadRequest, FreeholdError, NotFound
+from freehold.core.errors import BadRequest, NotFound
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Resources, Versioned
 from freehold.core.resources import SECRET, Agent, Kind, Provider, Resource, Rules, Tool, kind_of
 from freehold.core.validation import convert, near
 from freehold.resources.plan import Plan, plan
-from freehold.resources.template import Declared, read_template
-
-PROBLEMS_SHOWN_MAX: Final = 20
+from freehold.resources.template import Declared, read_template, refuse
+from freehold.runtime.decide import cost_max_pico
 
 CheckModel = Callable[[str, str, Sequence[Resource]], Awaitable[None]]
 """(tenant, model, resources declared beside it): raises FreeholdError where no such model can be called."""
+
+CheckRules = Callable[[Rules], None]
+"""Raises BadRequest with the path of what is wrong: a pattern, a template. Blocks: up to 50 ms for large ones."""
+
+Problem = tuple[str | None, str]
+"""The path in the resource, and what is wrong there."""
 
 
 class Applied(Struct, frozen=True):
@@ -37,11 +44,13 @@ class Templates:
         tool_configs: Mapping[str, type[Struct]],
         provider_types: Sequence[str],
         check_model: CheckModel,
+        check_rules: CheckRules,
     ) -> None:
         self._resources = resources
         self._tool_configs = tool_configs
         self._provider_types = provider_types
         self._check_model = check_model
+        self._check_rules = check_rules
 
     async def plan(
         self,
@@ -53,10 +62,8 @@ class Templates:
         unknown_models_allowed: bool = False,
     ) -> Plan:
         """Raises BadRequest listing every problem found, a line each: nothing is half checked."""
-        authorize(principal, "template:Plan", "template/*")
-        declared, current = await self._read(principal.tenant, text, source, variables)
-        warnings = await self._check(principal.tenant, declared, current, source, unknown_models_allowed)
-        return plan([one.resource for one in declared], current, warnings)
+        made, _ = await self._look(principal, text, source, variables, unknown_models_allowed)
+        return made
 
     async def apply(
         self,
@@ -68,13 +75,7 @@ class Templates:
         unknown_models_allowed: bool = False,
     ) -> Applied:
         """All or nothing. Raises Conflict where somebody changed a resource between our look and our write."""
-        made = await self.plan(
-            principal, text, source=source, variables=variables, unknown_models_allowed=unknown_models_allowed
-        )
-        declared = {
-            (kind_of(one.resource), one.resource.name): one.resource
-            for one in read_template(text, variables=variables)
-        }
+        made, declared = await self._look(principal, text, source, variables, unknown_models_allowed)
         changed = [change for change in made.changes if change.action != "unchanged"]
         for change in changed:
             authorize(principal, f"{change.kind}:Put", f"{change.kind}/{change.name}")
@@ -86,104 +87,125 @@ class Templates:
         )
         return Applied(made, tuple(written))
 
-    async def _read(
-        self, tenant: str, text: str, source: str, variables: Mapping[str, str] | None
-    ) -> tuple[list[Declared], dict[tuple[Kind, str], Versioned]]:
-        declared = read_template(text, source=source, variables=variables)
-        kept = await self._resources.list(tenant)
-        return declared, {(kind_of(one.resource), one.resource.name): one for one in kept}
-
-    async def _check(
+    async def _look(
         self,
-        tenant: str,
-        declared: Sequence[Declared],
-        current: Mapping[tuple[Kind, str], Versioned],
+        principal: Principal,
+        text: str,
         source: str,
+        variables: Mapping[str, str] | None,
         unknown_models_allowed: bool,  # noqa: FBT001
-    ) -> list[str]:
-        beside = [one.resource for one in declared]
-        names = {(kind_of(one), one.name) for one in beside} | {
-            key for key, one in current.items() if not one.archived
-        }
-        problems: list[str] = []
-        warnings: list[str] = []
-        for one in declared:
-            label = f"{source}:{one.line}: {kind_of(one.resource)} {one.resource.name}"
-            problems += [f"{label}: {problem}" for problem in self._wrong(one.resource, names)]
+    ) -> tuple[Plan, dict[tuple[Kind, str], Resource]]:
+        authorize(principal, "template:Plan", "template/*")
+        # Off the event loop: a large template takes some 100 ms to read.
+        declared = await asyncio.to_thread(read_template, text, source=source, variables=variables)
+        kept = await self._resources.list(principal.tenant)
+        current = {(kind_of(one.resource), one.resource.name): one for one in kept if not one.archived}
+        check = _Check(source, declared, current)
+        await self._check(principal.tenant, check, unknown_models_allowed=unknown_models_allowed)
+        resources = {(kind_of(one.resource), one.resource.name): one.resource for one in declared}
+        return plan(list(resources.values()), current, check.warnings), resources
+
+    async def _check(self, tenant: str, check: "_Check", *, unknown_models_allowed: bool) -> None:
+        problems = await asyncio.to_thread(lambda: list(self._problems(check)))
+        for one in check.declared:
             if isinstance(one.resource, Agent):
-                problem = await self._model_problem(tenant, one.resource, beside)
-                if problem and unknown_models_allowed:
-                    warnings.append(f"{label}: {problem}")
-                elif problem:
-                    problems.append(f"{label}: {problem} (--allow-unknown-models applies it all the same)")
-        if problems:
-            shown = problems[:PROBLEMS_SHOWN_MAX]
-            more = [f"... and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
-            raise BadRequest("\n".join([*shown, *more]))
-        return warnings
+                unknown = await self._model_problem(tenant, one.resource, check.beside)
+                if unknown and unknown_models_allowed:
+                    check.warnings.append(check.told(one, "model", unknown))
+                elif unknown:
+                    hint = "(--allow-unknown-models applies it all the same)"
+                    problems.append(check.told(one, "model", f"{unknown} {hint}"))
+        refuse(problems)
+
+    def _problems(self, check: "_Check") -> Iterator[str]:
+        for one in check.declared:
+            for path, problem in self._wrong(one.resource, check.names):
+                yield check.told(one, path, problem)
 
     async def _model_problem(self, tenant: str, agent: Agent, beside: Sequence[Resource]) -> str | None:
         try:
             await self._check_model(tenant, agent.model, beside)
         except (NotFound, BadRequest) as error:
-            return f"model: {error.message}"
+            return error.message
         return None
 
-    def _wrong(self, resource: Resource, names: set[tuple[Kind, str]]) -> list[str]:
+    def _wrong(self, resource: Resource, names: frozenset[tuple[Kind, str]]) -> Iterator[Problem]:
         match resource:
             case Agent():
-                return _agent_problems(resource, names)
+                yield from _agent_problems(resource, names)
             case Tool():
-                return self._tool_problems(resource)
+                yield from self._tool_problems(resource)
             case Provider():
-                return self._provider_problems(resource)
+                yield from self._provider_problems(resource)
             case Rules():
-                return []
+                try:
+                    self._check_rules(resource)
+                except BadRequest as error:
+                    yield error.field, error.message
 
-    def _tool_problems(self, tool: Tool) -> list[str]:
+    def _tool_problems(self, tool: Tool) -> Iterator[Problem]:
         shape = self._tool_configs.get(tool.type)
         if shape is None:
             known = ", ".join(sorted(self._tool_configs))
-            return [f"type: expected one of {known}; got {tool.type!r}{near(tool.type, self._tool_configs)}"]
-        problems = (
-            [] if tool.timeout_s > 0 else [f"timeout_s: expected more than 0 seconds, got {tool.timeout_s}"]
-        )
+            yield "type", f"expected one of {known}; got {tool.type!r}{near(tool.type, self._tool_configs)}"
+            return
+        if not tool.timeout_s > 0:
+            yield "timeout_s", f"expected more than 0 seconds, got {tool.timeout_s}"
         try:
             convert(tool.config, shape, root="config")
-        except FreeholdError as error:
-            problems.append(str(error))
-        return problems
+        except BadRequest as error:
+            yield error.field, error.message
 
-    def _provider_problems(self, provider: Provider) -> list[str]:
-        problems = []
-        if provider.type not in self._provider_types:
-            known = ", ".join(sorted(self._provider_types))
-            problems.append(
-                f"type: expected one of {known}; got {provider.type!r}{near(provider.type, self._provider_types)}"
-            )
+    def _provider_problems(self, provider: Provider) -> Iterator[Problem]:
+        types = self._provider_types
+        if provider.type not in types:
+            known = ", ".join(sorted(types))
+            yield "type", f"expected one of {known}; got {provider.type!r}{near(provider.type, types)}"
         if provider.api_key is not None and not SECRET.fullmatch(provider.api_key):
-            problems.append("api_key: expected a reference (env:NAME or file:PATH), never the key itself")
-        return problems
+            yield "api_key", "expected a reference (env:NAME or file:PATH), never the key itself"
 
 
-def _agent_problems(agent: Agent, names: set[tuple[Kind, str]]) -> list[str]:
+class _Check:
+    """What was declared, and what it may name."""
+
+    def __init__(
+        self, source: str, declared: Sequence[Declared], current: Mapping[tuple[Kind, str], Versioned]
+    ) -> None:
+        self.declared = declared
+        self.beside = [one.resource for one in declared]
+        self.names = frozenset({(kind_of(one), one.name) for one in self.beside} | current.keys())
+        self.warnings: list[str] = []
+        self._source = source
+
+    def told(self, one: Declared, path: str | None, problem: str) -> str:
+        where = f"{self._source}:{one.line_of(path)}: {kind_of(one.resource)} {one.resource.name}"
+        return f"{where}: {path}: {problem}" if path else f"{where}: {problem}"
+
+
+def _agent_problems(agent: Agent, names: frozenset[tuple[Kind, str]]) -> Iterator[Problem]:
     tools = sorted(name for kind, name in names if kind == "tool")
-    problems = [
-        f"tools[{index}]: there is no tool {name!r}{near(name, tools)}; known: {', '.join(tools) or 'none'}"
-        for index, name in enumerate(agent.tools)
-        if ("tool", name) not in names
-    ]
+    for index, name in enumerate(agent.tools):
+        if ("tool", name) not in names:
+            known = ", ".join(tools) or "none"
+            yield f"tools[{index}]", f"there is no tool {name!r}{near(name, tools)}; known: {known}"
     if agent.rules is not None and ("rules", agent.rules) not in names:
         rules = sorted(name for kind, name in names if kind == "rules")
-        problems.append(
-            f"rules: there are no rules {agent.rules!r}{near(agent.rules, rules)}; known: {', '.join(rules) or 'none'}"
-        )
+        known = ", ".join(rules) or "none"
+        yield "rules", f"there are no rules {agent.rules!r}{near(agent.rules, rules)}; known: {known}"
     limits = agent.limits
     for field, value in (
         ("steps_max", limits.steps_max),
         ("tokens_max", limits.tokens_max),
         ("wall_time_s_max", limits.wall_time_s_max),
+        ("tool_calls_parallel_max", limits.tool_calls_parallel_max),
     ):
-        if value <= 0:
-            problems.append(f"limits.{field}: expected more than 0, got {value}")
-    return problems
+        if not value > 0:
+            yield f"limits.{field}", f"expected more than 0, got {value}"
+    try:
+        cost_max_pico(limits)
+    except BadRequest as error:
+        yield error.field, error.message
+    if agent.temperature is not None and not 0 <= agent.temperature <= 2:
+        yield "temperature", f"expected 0 to 2, got {agent.temperature}"
+    if agent.tokens_max is not None and not agent.tokens_max > 0:
+        yield "tokens_max", f"expected more than 0, got {agent.tokens_max}"
