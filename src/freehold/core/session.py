@@ -260,7 +260,8 @@ class SessionState:
                 self._open_call(event.call_id).started = event
                 self.turn_steps += event.attempt == 1
             case ToolFinished() as event:
-                self._count(Usage(), event.cost_pico)
+                self.cost_pico += event.cost_pico
+                self.turn_cost_pico += event.cost_pico
                 self._result(ToolResult(event.call_id, event.content, event.failed))
             case ToolOutcomeUnknown() as event:
                 self._result(ToolResult(event.call_id, (Text(event.message),), failed=True))
