@@ -5,8 +5,8 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -30,7 +30,9 @@ TURN_STEPS_MAX = 12
 
 
 def declared(supply_chain_url: str) -> tuple[list[Tool], Rules, Agent]:
-    read = read_template(TEMPLATE.read_text(), source="retail.yaml", variables={"SUPPLY_CHAIN_URL": supply_chain_url})
+    read = read_template(
+        TEMPLATE.read_text(), source="retail.yaml", variables={"SUPPLY_CHAIN_URL": supply_chain_url}
+    )
     resources = [one.resource for one in read]
     (rules,) = [one for one in resources if isinstance(one, Rules)]
     (agent,) = [one for one in resources if isinstance(one, Agent)]
@@ -46,11 +48,21 @@ class Turn(Struct):
 
 
 class Retailer:
-    """`tools` may be swapped for others, by name, to see what an answer says when one fails."""
-
     def __init__(self, rules: Rules, tools: dict[str, OpenTool]) -> None:
         self.tools = tools
         self._provider = RulesProvider(lambda _: _given(rules))
+
+    @contextmanager
+    def without(self, name: str, *, instead: OpenTool | None = None) -> Iterator[None]:
+        """For a while: to see what an answer says when a tool is missing, or another is in its place."""
+        whole = dict(self.tools)
+        del self.tools[name]
+        if instead is not None:
+            self.tools[name] = instead
+        try:
+            yield
+        finally:
+            self.tools.update(whole)
 
     def specs(self) -> dict[str, tuple[OpenTool, str, ToolSpec]]:
         found = {}
@@ -65,7 +77,9 @@ class Retailer:
         turn = Turn("", [], [], [*after, Message("user", (Text(question),))])
         for _ in range(TURN_STEPS_MAX):
             request = ModelRequest(
-                model="rules/retail", messages=tuple(turn.messages), tools=tuple(spec for _, _, spec in specs.values())
+                model="rules/retail",
+                messages=tuple(turn.messages),
+                tools=tuple(spec for _, _, spec in specs.values()),
             )
             async with self._provider.call(request) as events:
                 response = fold([event async for event in events])
@@ -76,14 +90,22 @@ class Retailer:
                 return turn
             results = await asyncio.gather(*(self._run(specs[call.name], call) for call in calls))
             turn.calls += [(call.name, call.arguments) for call in calls]
-            turn.failures += [f"{call.name}: {text_of(one.content)}" for call, one in zip(calls, results, strict=True) if one.failed]
+            turn.failures += [
+                f"{call.name}: {text_of(one.content)}"
+                for call, one in zip(calls, results, strict=True)
+                if one.failed
+            ]
             turn.messages.append(Message("tool", tuple(results)))
         raise AssertionError(f"no answer after {TURN_STEPS_MAX} steps: {turn.calls}")
 
     async def _run(self, found: tuple[OpenTool, str, ToolSpec], call: ToolCall) -> ToolResult:
         tool, name, _ = found
         run = ToolRun(
-            function=name, arguments=msgspec.json.decode(call.arguments), key=call.id, timeout_s=60, principal=PRINCIPAL
+            function=name,
+            arguments=msgspec.json.decode(call.arguments),
+            key=call.id,
+            timeout_s=60,
+            principal=PRINCIPAL,
         )
         try:
             outcome = await tool.run(run)

@@ -119,7 +119,7 @@ class Rules(
 
     Variables are found anywhere in what is said: `patterns` by a regular expression, `vocabulary` by spoken words
     (variable -> words -> value, so that "Shanghai" gives dc = SHA). `otherwise` is the answer where no rule fits. A turn
-    that only names other values ("and in Rotterdam?") asks the last rule again with them.
+    that only names other values ("and in Rotterdam?") asks the question before it again with them.
     """
 
     name: str

@@ -18,6 +18,8 @@ QUESTION_CHARS_MAX: Final = 20_000
 
 PATTERN_MEMORY_BYTES: Final = 8_000_000
 
+_NOTHING: Final[Mapping[str, str]] = {}
+
 
 class Asked(Struct, frozen=True):
     rule: Rule
@@ -42,21 +44,36 @@ class Matcher:
         }
 
     def match(self, texts: Sequence[str]) -> Asked | None:
-        """`texts` are all that the user said, oldest first; what the last one asks."""
+        """`texts` are all that the user said, oldest first; what the last one asks.
+
+        One that fits no rule but names values asks the question before it again, with these values.
+        """
         known: dict[str, str] = {}
+        question, said = "", dict[str, str]()
         asked: Asked | None = None
-        last: Asked | None = None
         for text in texts:
             text = text[:QUESTION_CHARS_MAX]
-            said = self._said(text)
-            asked = self._first(text, said, known) or _again(last, said)
+            now = self._said(text)
+            asked = self._first(text, now, known)
             if asked is not None:
-                last = asked
-                said = said | {name: asked.variables[name] for name in asked.rule.needs}
-            known |= said
+                question, said = text, now
+            elif now and question:
+                said = said | now
+                asked = self._first(question, said, known, over=now)
+            known |= now
+            if asked is not None:
+                known |= {name: asked.variables[name] for name in asked.rule.needs}
         return asked
 
-    def _first(self, text: str, said: Mapping[str, str], known: Mapping[str, str]) -> Asked | None:
+    def _first(
+        self,
+        text: str,
+        said: Mapping[str, str],
+        known: Mapping[str, str],
+        *,
+        over: Mapping[str, str] = _NOTHING,
+    ) -> Asked | None:
+        """`over` stands above what the rule's own groups find in the text."""
         for rule, when in zip(self._rules, self._whens, strict=True):
             found = when.search(text)
             if found is None:
@@ -65,7 +82,7 @@ class Matcher:
             groups = {
                 name: self._value(name, one) for name, one in found.groupdict().items() if one is not None
             }
-            variables = {**rule.defaults, **remembered, **said, **groups}
+            variables = {**rule.defaults, **remembered, **said, **groups, **over}
             if all(name in variables for name in rule.needs):
                 return Asked(rule, variables)
         return None
@@ -92,12 +109,6 @@ class Matcher:
             return whole
         found = self._phrases[name].search(text)
         return values[_folded(found.group(1))] if found else text
-
-
-def _again(last: Asked | None, said: Mapping[str, str]) -> Asked | None:
-    if last is None or not said:
-        return None
-    return Asked(last.rule, {**last.variables, **said})
 
 
 def _folded(text: str) -> str:

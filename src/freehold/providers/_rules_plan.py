@@ -143,13 +143,24 @@ class _Turn:
                 continue
             try:
                 found = self._step(index, step, {**variables, "results": self.results})
-            except Missing as error:
-                found = StepResult(skipped=True, error=error.message)
+            except BadRequest as error:
+                without = self._without(step)
+                if without is None and not isinstance(error, Missing):
+                    raise
+                found = StepResult(skipped=True, error=without or error.message)
             if isinstance(found, _Open):
                 calls += found.calls
             else:
                 self.results[step.name] = found
         return calls
+
+    def _without(self, step: _Step) -> str | None:
+        """Which result it waited for in vain."""
+        for name in sorted(step.waits_for):
+            result = self.results[name]
+            if isinstance(result, StepResult) and not result.ok:
+                return f"it needs {name}, and that {'failed' if result.failed else 'was left out'} ({result.error})"
+        return None
 
     def _step(
         self, index: int, step: _Step, variables: dict[str, Any]

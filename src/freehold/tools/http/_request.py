@@ -20,6 +20,7 @@ from freehold.tools.http._guard import Answer
 from freehold.tools.http._openapi import IDEMPOTENCY_HEADER, Operation, Parameter
 
 EXCERPT_CHARS: Final = 2_000
+SAID_CHARS: Final = 300
 RETRY_AFTER_S_MAX: Final = 3_600.0
 
 _SEPARATORS: Final = {"spaceDelimited": " ", "pipeDelimited": "|"}
@@ -125,7 +126,8 @@ def outcome(tool: str, received: Answer) -> ToolOutcome:
         said = "the service redirects to a place that is not followed; correct the tool's `base_url`"
         return answer({"error": said, "status": status}, failed=True)
     if status >= 400:
-        return answer({"error": _status(status), "status": status, "body": _excerpt(received)}, failed=True)
+        body = _excerpt(received)
+        return answer({"error": _status(status) + _said(body), "status": status, "body": body}, failed=True)
     return ToolOutcome((Text(_success_text(tool, received)),))
 
 
@@ -153,6 +155,16 @@ def _excerpt(received: Answer) -> Any:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             pass
     return received.body[:EXCERPT_CHARS].decode("utf-8", "replace")
+
+
+def _said(body: Any) -> str:
+    """In the service's words, where they stand in a usual place (https://www.rfc-editor.org/rfc/rfc9457)."""
+    if not isinstance(body, dict):
+        return ""
+    found = next(
+        (body[name] for name in ("detail", "message", "title") if isinstance(body.get(name), str)), ""
+    )
+    return f": {found[:SAID_CHARS]}" if found else ""
 
 
 def _status(status: int) -> str:
