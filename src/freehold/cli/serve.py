@@ -66,20 +66,14 @@ def serve(
     }
     config = read_config(data_folder=chosen.data_folder, file=file, options=options)
     log_lines.configure(config.log.level, config.log.format)
-    run(config, chosen.output, until_stdin_closes=until_stdin_closes)
+    announce = partial(_show_first_key if until_stdin_closes else _announce, config, chosen.output)
+    run(config, announce, until_stdin_closes=until_stdin_closes)
 
 
-def run(
-    config: Config,
-    output: Output,
-    *,
-    until_stdin_closes: bool = False,
-    announce: Announce | None = None,
-) -> None:
+def run(config: Config, announce: Announce, *, until_stdin_closes: bool = False) -> None:
     """Serves until SIGINT or SIGTERM; running turns finish their step or are handed back."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        told = announce or partial(_announce, config, output)
-        runner.run(_serve(config, told, until_stdin_closes=until_stdin_closes))
+        runner.run(_serve(config, announce, until_stdin_closes=until_stdin_closes))
 
 
 def _loop_factory() -> Any:
@@ -124,6 +118,7 @@ def listen(config: Config) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         raise Unavailable(
@@ -149,9 +144,13 @@ async def _announced(
         path.unlink(missing_ok=True)
 
 
-def _announce(config: Config, output: Output, url: str, house: House) -> None:
+def _show_first_key(_config: Config, output: Output, _url: str, house: House) -> None:
     if house.first_key is not None:
         output.note.print(f"[bold]Your first API key, shown this once:[/bold] {house.first_key}")
+
+
+def _announce(config: Config, output: Output, url: str, house: House) -> None:
+    _show_first_key(config, output, url, house)
     output.progress(f"Freehold listens on {url} (data in {config.data_folder}); Ctrl-C stops it")
 
 
