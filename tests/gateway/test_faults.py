@@ -20,9 +20,11 @@ from freehold.core.errors import (
     TimedOut,
     Unavailable,
 )
+from freehold.core.messages import Usage
 from freehold.core.policy import Policy, Principal, Statement
 from freehold.core.records import CallRecord
 from freehold.gateway.passing import Envelope
+from freehold.providers import _upstream
 from freehold.providers._http import Timeouts
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
@@ -241,6 +243,26 @@ async def test_a_client_that_leaves_after_the_last_event_was_answered(mode: str)
                 raise ConnectionResetError
         assert house.spool.only.outcome == "ok"
         assert house.spool.only.usage.output_tokens == 7
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("wire", list(STREAMS))
+@pytest.mark.parametrize("end", [CUT, HOLD])
+async def test_how_a_connection_ends_after_a_finished_answer_does_not_matter(
+    mode: str, wire: str, end: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_upstream, "RUN_OUT_S", 0.05)
+    async with (
+        Vendor(stream(*STREAMS[wire], end)) as vendor,
+        open_house(rows=rows_at(vendor), environment=KEYS) as house,
+    ):
+        async with opened(house, wire, mode, streamed=True) as answer:
+            async for _ in answer:
+                if mode == "forward" and end is HOLD and answer.finished and answer.usage:
+                    break  # As clients do, at the last event.
+        record = house.spool.only
+    assert record.outcome == "ok"
+    assert record.usage == Usage(input_tokens=120, output_tokens=7, cache_read_tokens=100)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -22,7 +22,7 @@ BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 class Passing:
     """An answer's bytes. `read` gives a whole answer, `chunks` a stream; `record` is there once its context was left."""
 
-    __slots__ = ("_first", "_hidden", "_meter", "_output_tokens", "_raw", "_tap", "_usage", "content_type", "error", "finished",
+    __slots__ = ("_first", "_hidden", "_meter", "_output_tokens", "_raw", "_tap", "_usage", "_whole", "content_type", "error",
                  "is_language_model", "model", "provider", "status")  # fmt: skip
 
     def __init__(self, target: Target, raw: RawAnswer, meter: Meter) -> None:
@@ -32,7 +32,7 @@ class Passing:
         self.status = raw.status
         self.content_type = raw.content_type
         self.error: BaseException | None = None
-        self.finished = False
+        self._whole = False
         self._meter = meter
         self._raw: AsyncIterator[bytes] | None = None
         self._first = b""
@@ -44,6 +44,11 @@ class Passing:
     @property
     def record(self) -> CallRecord | None:
         return self._meter.record
+
+    @property
+    def finished(self) -> bool:
+        """The answer's last event has passed. Clients leave at that, often before its bytes have ended."""
+        return self._whole if self._tap is None else self._tap.finished
 
     @property
     def usage(self) -> Usage | None:
@@ -59,7 +64,7 @@ class Passing:
         self._usage = wire.usage_of(self._first)
         self._output_tokens = -(-len(self._first) // BYTES_PER_TOKEN)
         self._meter.first_event()
-        self.finished = True
+        self._whole = True
 
     async def start_stream(self, raw: RawAnswer, wire: Wire, *, hidden: bool) -> None:
         """Waits for the first chunk. `hidden`: its client did not ask for usage."""
@@ -91,8 +96,9 @@ class Passing:
             try:
                 data = self._tapped(await anext(self._raw), self._tap)
             except StopAsyncIteration:
-                self._raw = None
                 data = self._ended(self._tap)
+            except BrokenOff as error:
+                data = self._ended(self._tap, error)
             except BaseException as error:
                 self.error = error
                 raise
@@ -105,11 +111,14 @@ class Passing:
         self._output_tokens += data.count(b"\n\n")
         return data if self._hidden is None else self._hidden.feed(data)
 
-    def _ended(self, tap: UsageTap) -> bytes:
+    def _ended(self, tap: UsageTap, error: BrokenOff | None = None) -> bytes:
+        """How a stream ends after its answer was finished doesn't matter."""
+        self._raw = None
         if not tap.finished:
-            self.error = BrokenOff(f"{self.provider} ended its stream before the answer was finished")
+            self.error = error or BrokenOff(
+                f"{self.provider} ended its stream before the answer was finished"
+            )
             raise self.error
-        self.finished = True
         return b"" if self._hidden is None else self._hidden.end()
 
 

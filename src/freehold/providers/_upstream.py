@@ -5,6 +5,7 @@ believed, and turning every fault into an error that names the provider. Not her
 (`_http`), retries (the gateway's).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Literal
@@ -21,7 +22,7 @@ from freehold.core.errors import (
     Unavailable,
 )
 from freehold.core.ports import Wire
-from freehold.core.stream import StreamEvent, unfold
+from freehold.core.stream import Finished, StreamEvent, unfold
 from freehold.providers._http import HeaderBlock, HttpPool, Reply, Target, Timeouts
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -36,6 +37,9 @@ ERROR_PEEK_BYTES: Final = 512
 
 TIMEOUTS: Final = Timeouts(connect_s=10.0, first_byte_s=600.0, idle_s=300.0, total_s=3600.0)
 """First byte: a model may think for ten minutes, as vendors' SDKs allow. Idle: between two events."""
+
+RUN_OUT_S: Final = 1.0
+"""How long a finished answer's connection may stay open without an end."""
 
 _SSE_BEGINNINGS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
@@ -233,7 +237,7 @@ class _Whole:
 class Events:
     """A stream's events. Read to its end, the connection can serve the next call."""
 
-    __slots__ = ("_at", "_decoder", "_events", "_piece", "_reply", "_size_bytes", "_upstream")
+    __slots__ = ("_at", "_decoder", "_events", "_finished", "_piece", "_reply", "_size_bytes", "_upstream")
 
     def __init__(self, upstream: Upstream, reply: Reply, first: bytes) -> None:
         self._upstream = upstream
@@ -241,6 +245,7 @@ class Events:
         self._reply: Reply | None = reply
         self._piece: bytes | None = first
         self._events: Sequence[StreamEvent] = ()
+        self._finished = False
         self._at = 0
         self._size_bytes = 0
 
@@ -258,14 +263,19 @@ class Events:
 
     async def _more(self, reply: Reply) -> None:
         piece, self._piece = self._piece, None
-        self._at = 0
+        self._at, self._events = 0, ()
+        if self._finished:
+            self._reply = None
+            await _run_out(reply)
+            return
         try:
             if piece is None:
                 piece = await reply.__anext__()
             self._size_bytes += len(piece)
             if self._size_bytes > ANSWER_BYTES_MAX:
                 raise TooLarge(f"the stream is over ANSWER_BYTES_MAX = {ANSWER_BYTES_MAX}")
-            self._events = self._decoder.feed(piece)
+            self._events = events = self._decoder.feed(piece)
+            self._finished = bool(events) and isinstance(events[-1], Finished)
         except StopAsyncIteration:
             self._reply = None
             self._events = self._end()
@@ -277,6 +287,16 @@ class Events:
             return self._decoder.end()
         except FreeholdError as error:
             raise self._upstream.named(error) from error.__cause__
+
+
+async def _run_out(reply: Reply) -> None:
+    """The answer is finished; at its proper end the connection can serve again. How it ends otherwise doesn't matter."""
+    try:
+        async with asyncio.timeout(RUN_OUT_S):
+            async for _ in reply:
+                pass
+    except (FreeholdError, TimeoutError):
+        reply.close()
 
 
 class Forward:
