@@ -72,6 +72,8 @@ def delta_usage_json(usage: Usage, fields: Mapping[str, Raw]) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cache_read_tokens,
         "server_tool_use": None,
     }
+    if written:
+        told["cache_creation"] = _creation(usage)
     if usage.reasoning_tokens:
         told["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return {**told, **fields}

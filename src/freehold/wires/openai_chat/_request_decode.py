@@ -100,7 +100,7 @@ def decode_request(body: bytes) -> ModelRequest:
         tool_choice=choice,
         output=output,
         reasoning=_reasoning(shape.reasoning_effort),
-        tokens_max=shape.max_completion_tokens or shape.max_tokens,
+        tokens_max=shape.max_tokens if shape.max_completion_tokens is None else shape.max_completion_tokens,
         temperature=shape.temperature,
         top_p=shape.top_p,
         top_k=shape.top_k,
