@@ -109,6 +109,19 @@ async def test_a_chain_of_appends_waiting_together_keeps_its_order(store: Store)
     assert texts(await store.log.read(row.id)) == [str(number) for number in range(100)]
 
 
+async def test_a_wrong_expectation_is_not_saved_by_the_one_behind_it(store: Store) -> None:
+    """Both wait in one group; the second would be right only if the first had been written."""
+    row = await begun(store.log)
+    results = await asyncio.gather(
+        store.log.append(row.id, [said("wrong")], expected_version=99),
+        store.log.append(row.id, [said("after it")], expected_version=2),
+        store.log.append(row.id, [said("fine")]),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [Conflict, Conflict, int]
+    assert texts(await store.log.read(row.id)) == ["fine"]
+
+
 async def test_one_wrong_append_does_not_hurt_those_beside_it(store: Store) -> None:
     rows = [await begun(store.log) for _ in range(10)]
     wrong = rows[4]
@@ -249,15 +262,13 @@ async def test_a_large_event_goes_through(store: Store) -> None:
 async def test_overlapping_batches_of_two_processes_never_deadlock(store: Store, other: Store) -> None:
     """Rows must be locked in one order everywhere, whatever order the appends came in and whatever the planner thinks."""
     rows = [await begun(store.log) for _ in range(40)]
-    async with asyncio.TaskGroup() as appends:
-        for _ in range(10):
-            for row in rows:
-                appends.create_task(store.log.append(row.id, [said("here")]))
-            for row in reversed(rows):
-                appends.create_task(other.log.append(row.id, [said("there")]))
-            await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.gather(
+            *(store.log.append(row.id, [said("here")]) for row in rows),
+            *(other.log.append(row.id, [said("there")]) for row in reversed(rows)),
+        )
     assert store.log.counters.retries == other.log.counters.retries == 0
-    assert {(await store.log.get("default", row.id)).version for row in rows} == {21}
+    assert {(await store.log.get("default", row.id)).version for row in rows} == {41}
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

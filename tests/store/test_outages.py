@@ -34,7 +34,7 @@ async def alive(store: Store) -> bool:
 async def test_a_database_that_is_away_is_unavailable_and_comes_back(opened, proxy: Proxy) -> None:
     async with opened("here", url=proxy.url) as store:
         row = await begun(store.log, said("before"))
-        await proxy.cut()
+        proxy.cut()
         for attempt in (
             store.log.append(row.id, [said("x")]),
             store.log.create(new_row(), [STARTED]),
@@ -49,7 +49,7 @@ async def test_a_database_that_is_away_is_unavailable_and_comes_back(opened, pro
                 await attempt
             assert caught.value.retryable
             assert "127.0.0.1" not in caught.value.message
-        await proxy.heal()
+        proxy.heal()
         await eventually(lambda: appended(store, row.id, "after"))
         await eventually(lambda: alive(store))
         assert texts(await store.log.read(row.id)) == ["before", "after"]
@@ -66,10 +66,10 @@ async def test_appends_under_way_when_the_connection_breaks_get_unavailable_and_
             ]
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            await proxy.cut()
+            proxy.cut()
             results = await asyncio.gather(*appends, return_exceptions=True)
             assert all(isinstance(result, int | Unavailable) for result in results)
-            await proxy.heal()
+            proxy.heal()
             await eventually(lambda: appended(store, rows[0].id, "y"))
         for row in rows:
             recorded = await other.log.read(row.id)
@@ -91,8 +91,8 @@ async def test_what_was_acknowledged_is_there_after_any_number_of_cuts(
     async def disturb() -> None:
         for _ in range(8):
             await eventually_more(acknowledged)
-            await proxy.cut()
-            await proxy.heal()
+            proxy.cut()
+            proxy.heal()
 
     async with opened("here", url=proxy.url) as store:
         row = await begun(store.log)
@@ -117,9 +117,9 @@ async def test_a_follower_waits_through_an_outage_and_misses_nothing(
     async with opened("here", url=proxy.url) as store, store.log.follow(row.id, after=1) as stream:
         waiting = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
-        await proxy.cut()
+        proxy.cut()
         await other.log.append(row.id, [said("meanwhile")])
-        await proxy.heal()
+        proxy.heal()
         assert texts(await asyncio.wait_for(waiting, 20)) == ["meanwhile"]
 
 
@@ -130,9 +130,9 @@ async def test_work_that_came_during_an_outage_wakes_the_worker_after_it(
     async with opened("here", url=proxy.url) as store:
         await store.log.wait_for_work(0.01)
         waiting = asyncio.create_task(store.log.wait_for_work(60))
-        await proxy.cut()
+        proxy.cut()
         await other.log.append(row.id, [said("go")])
-        await proxy.heal()
+        proxy.heal()
         await asyncio.wait_for(waiting, 20)
         assert (await claimed(store.log)).session_id == row.id
 
@@ -214,12 +214,12 @@ async def test_records_wait_through_an_outage(opened, other: Store, proxy: Proxy
         )
 
     async with opened("here", url=proxy.url) as store:
-        await proxy.cut()
+        proxy.cut()
         for number in range(1200):
             store.records.add(record(number))
         with pytest.raises(Unavailable):
             await store.records.flush()
-        await proxy.heal()
+        proxy.heal()
         await eventually(lambda: store.records.waiting_count == 0)
     assert len(await other.records.list("default", limit=1000)) == 1000
     assert store.records.dropped_count == 0

@@ -169,9 +169,8 @@ class Waiting:
             if queue:
                 left[session_id] = queue
         self._appends.update(left)
-        groups.sort(
-            key=lambda group: group.session_id
-        )  # Rows are locked in one order everywhere: no deadlocks.
+        # Rows are locked in one order everywhere: no deadlocks.
+        groups.sort(key=lambda group: group.session_id)
         return groups
 
     def next_creates(self) -> Sequence[Create]:
