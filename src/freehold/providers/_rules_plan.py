@@ -20,6 +20,9 @@ STEPS_MAX: Final = 40
 ITEMS_MAX: Final = 25
 """Calls that one step's `for_each` may make."""
 
+QUOTED_CHARS_MAX: Final = 1_000
+"""Of what the user said last, as templates see it in `question`."""
+
 ID_PREFIX: Final = "rules"
 
 
@@ -81,10 +84,10 @@ class Plan:
         texts = [text_of(one.content) for one in messages if one.role == "user"]
         asked = self._matcher.match(texts)
         if asked is None:
-            return Answer(self._otherwise.render({"question": texts[-1] if texts else ""}))
+            return Answer(self._otherwise.render({"question": texts[-1][:QUOTED_CHARS_MAX] if texts else ""}))
         compiled = self._rules[asked.rule.name]
         turn = _Turn(len(texts), _results_by_call(messages), offered)
-        variables: dict[str, Any] = {**asked.variables, "question": texts[-1]}
+        variables: dict[str, Any] = {**asked.variables, "question": texts[-1][:QUOTED_CHARS_MAX]}
         calls = turn.walk(compiled.steps, variables)
         if calls:
             return Calls(tuple(calls))

@@ -5,7 +5,7 @@ return is data here and never a template. Source of the sandbox's promises: http
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
@@ -48,7 +48,7 @@ _WIDTHS: Final = frozenset({
     "format_map",
     "translate",
 })
-_LEFT_OUT: Final = ("center", "format", "random", "pprint", "xmlattr", "urlize", "wordwrap", "indent")
+_LEFT_OUT: Final = ("attr", "center", "format", "random", "pprint", "xmlattr", "urlize", "wordwrap", "indent")
 """Filters that pad to any width, that are not deterministic, or that are for web pages."""
 
 
@@ -69,10 +69,12 @@ class _Environment(ImmutableSandboxedEnvironment):
             return obj[attribute]
         return super().getattr(obj, attribute)
 
-    def is_safe_callable(self, obj: Any) -> bool:
-        if isinstance(getattr(obj, "__self__", None), str) and obj.__name__ in _WIDTHS:
-            return False
-        return super().is_safe_callable(obj)
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return super().is_safe_attribute(obj, attr, value) and not (isinstance(obj, str) and attr in _WIDTHS)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Jinja would let `format` through its own guard, which does not look at widths."""
+        return None
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         size = max((len(one) for one in (left, right) if isinstance(one, (str, list, tuple))), default=0)
