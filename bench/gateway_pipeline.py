@@ -9,7 +9,7 @@ The client's and the provider's sockets come on top (bench/http_client.py has th
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,12 +17,15 @@ import msgspec
 from freehold.catalog import catalog, prices
 from freehold.catalog.catalog import ProviderRow
 from freehold.clock import SystemClock
+from freehold.core.messages import ModelRequest
 from freehold.core.ports import KeyRow, ModelInfo
 from freehold.core.records import CallRecord
+from freehold.core.stream import Folding, StreamEvent, unfold
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.governance.keys import KeyTable
+from freehold.wires.anthropic_messages import WIRE as ANTHROPIC
 from freehold.wires.openai_chat import WIRE
 
 ROUNDS = 7
@@ -78,6 +81,32 @@ class Raw:
         raise StopAsyncIteration
 
 
+class Called:
+    """What a provider does with a translated call, but for the network."""
+
+    def __init__(self, body: bytes, whole: bytes) -> None:
+        self._body, self._whole = body, whole
+
+    async def __aenter__(self) -> AsyncIterator[StreamEvent]:
+        return Unfolded(unfold(WIRE.decode_response(self._whole, provider="openai")))
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+class Unfolded:
+    def __init__(self, events: Iterator[StreamEvent]) -> None:
+        self._events = events
+
+    def __aiter__(self) -> "Unfolded":
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        for event in self._events:
+            return event
+        raise StopAsyncIteration
+
+
 class FromMemory:
     """A provider without a network."""
 
@@ -86,8 +115,8 @@ class FromMemory:
     is_language_model = True
     whole, streamed = answer(), events()
 
-    def call(self, request: Any) -> Any:
-        raise NotImplementedError
+    def call(self, request: ModelRequest) -> "Called":
+        return Called(WIRE.encode_request(request, provider="openai"), self.whole)
 
     def forward(self, body: bytes, *, stream: bool, headers: Mapping[str, str]) -> "FromMemory":
         self._raw = Raw(self.whole, self.streamed if stream else ())
@@ -153,7 +182,9 @@ async def main() -> None:
         prices=prices.load(),
         rules=lambda _: provider,  # type: ignore[arg-type,return-value]
     )
-    gateway = Gateway(models=table, wires={WIRE.name: WIRE}, records=spool, clock=clock)  # type: ignore[arg-type]
+    gateway = Gateway(
+        models=table, wires={WIRE.name: WIRE, ANTHROPIC.name: ANTHROPIC}, records=spool, clock=clock
+    )  # type: ignore[arg-type]
     keys = KeyTable(nothing, pepper=bytes(32), clock=clock)  # type: ignore[arg-type]
     plain = (await keys.create("default", "bench")).plain
     principal = keys.authenticate(plain)
@@ -177,10 +208,21 @@ async def main() -> None:
 
         return once
 
+    async def translated() -> None:
+        who, envelope = keys.authenticate(plain), Envelope(asked)
+        await gateway.passes(who, wire=ANTHROPIC.name, model=envelope.model)
+        decoded, folding = ANTHROPIC.decode_request(asked), Folding()
+        async with gateway.call(who, decoded, wire=ANTHROPIC.name) as answered:
+            async for event in answered:
+                folding.add(event)
+        ANTHROPIC.encode_response(folding.response())
+
+    asked = msgspec.json.encode({**msgspec.json.decode(request(600)), "max_tokens": 100})
     print(f"{'CPU microseconds':58} {'least':>8} {'median':>8}")
     await measure("authenticate", authenticated)
     await measure("resolve a known name", resolved)
     await measure("whole call, 0.6 KB request, 1 KB answer", passed(request(600)))
+    await measure("the same, Anthropic's client and OpenAI's provider", translated)
     await measure("whole call, 30 KB request of 60 messages", passed(request(30_000, messages=60)))
     await measure("whole call, 117 KB request", passed(request(117_000, messages=60)), calls=2_000)
     chunks = len(provider.streamed)

@@ -39,6 +39,7 @@ def stream(*pieces: Step) -> list[Step]:
 
 class Asked:
     def __init__(self, head: bytes, body: bytes) -> None:
+        self.head = head
         self.line, *lines = head.decode().split("\r\n")
         self.path = self.line.split()[1]
         pairs = (line.split(": ", 1) for line in lines if ": " in line)

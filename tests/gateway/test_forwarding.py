@@ -130,15 +130,18 @@ async def test_a_clients_header_cannot_break_out_of_its_line() -> None:
         assert house.spool.only.outcome == "bad_request"
 
 
-async def test_a_body_goes_out_untouched_when_nothing_must_change() -> None:
-    body = b'{ "messages":[], "model" : "gpt-4o" }'
+async def test_a_field_that_stands_twice_means_the_same_to_the_provider_as_to_us() -> None:
+    body = (
+        b'{"model":"gpt-4o-mini","messages":[{"a" :1}],"mod\\u0065l":"gpt-4o","stream":true,"stream":false}'
+    )
     async with (
         Vendor(reply(OPENAI_TEXT)) as vendor,
         open_house(rows=rows_at(vendor), environment=KEYS) as house,
     ):
         async with house.gateway.forward(ANN, Envelope(body), wire="openai_chat"):
             pass
-        assert vendor.asked[0].body == body
+        assert vendor.asked[0].body == b'{"model":"gpt-4o","messages":[{"a" :1}],"stream":false}'
+        assert house.spool.only.model == "gpt-4o"
 
 
 async def test_an_address_that_calls_the_limit_otherwise_is_asked_in_its_own_words() -> None:

@@ -7,7 +7,8 @@ import pytest
 from msgspec import structs
 
 from freehold.catalog import catalog
-from freehold.core.messages import Text, ToolCall, Usage
+from freehold.core.messages import Message, ModelRequest, Text, ToolCall, Usage
+from freehold.core.resources import Provider, Rule, Rules
 from freehold.core.stream import fold
 from freehold.gateway.passing import Envelope
 from tests.gateway._vendors import (
@@ -127,10 +128,21 @@ async def test_a_provider_is_asked_in_its_own_words_with_our_credential(client: 
     assert asked.headers["content-type"] == "application/json"
 
 
-async def test_a_session_can_ask_rules_and_is_told_that_no_language_model_answered() -> None:
-    from freehold.core.messages import Message, ModelRequest
-    from freehold.core.resources import Rule, Rules
+async def test_declared_headers_go_along_with_their_secrets_and_before_ours() -> None:
+    async with Vendor(reply(OPENAI_TEXT)) as vendor:
+        async with open_house(rows={}, environment={"TOKEN": "Basic abc", "KEY": "sk-own"}) as house:
+            headers = {"Authorization": "env:TOKEN", "x-team": "retail"}
+            house.declared.declare(
+                Provider(name="own", type="openai", base_url=vendor.url, api_key="env:KEY", headers=headers)
+            )
+            await ask(house, "openai_chat", openai_request("own/x"))
+        (asked,) = vendor.asked
+    assert asked.headers["authorization"] == "Basic abc"
+    assert asked.headers["x-team"] == "retail"
+    assert b"sk-own" not in asked.head
 
+
+async def test_a_session_can_ask_rules_and_is_told_that_no_language_model_answered() -> None:
     async with open_house(rows={}) as house:
         house.declared.declare(
             Rules(name="retail", rules=(Rule(name="hello", when="hello", answer="Hello back."),))

@@ -19,8 +19,8 @@ from freehold.catalog.catalog import ProviderRow
 from freehold.catalog.prices import PriceBook
 from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unavailable
 from freehold.core.ports import Provider, Resources
+from freehold.core.resources import SECRET, Rules
 from freehold.core.resources import Provider as DeclaredProvider
-from freehold.core.resources import Rules
 from freehold.gateway.targets import OpenProvider, Target, Upstream
 
 AUTO: Final = "auto"
@@ -236,7 +236,11 @@ class ModelTable:
         key = self._resolve_secret(declared.api_key) if declared.api_key else self._key(row)
         if key is None and row.api_key and declared.base_url is None:
             raise NotFound(f"api_key is not declared, and {' or '.join(row.api_key)} is not set")
-        provider = self._adapters[row.type](row, key, declared.headers)
+        headers = {
+            name: self._resolve_secret(value) if SECRET.fullmatch(value) else value
+            for name, value in declared.headers.items()
+        }
+        provider = self._adapters[row.type](row, key, headers)
         has_listed = declared.base_url is None and not declared.models
         return Upstream(row, provider, declared=True, offered=declared.models, has_listed=has_listed)
 

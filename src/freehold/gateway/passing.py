@@ -65,9 +65,10 @@ class Envelope:
             ) from error
 
     def passed_as(self, model: str, *, metered: bool) -> bytes:
-        """The body for a provider that calls the model `model`; `metered` adds OpenAI's wish for usage. The same bytes if possible."""
-        if model == self.model and not metered:
-            return self.body
+        """The body for a provider that calls the model `model`; `metered` adds OpenAI's wish for usage.
+
+        Always put together anew: in a body that has a field twice, the provider must not find another one than we did.
+        """
         fields = self._fields
         if model != self.model:
             fields = {**fields, "model": Raw(msgspec.json.encode(model))}

@@ -6,7 +6,7 @@ believed, and turning every fault into an error that names the provider. Not her
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Literal
 
@@ -42,6 +42,18 @@ RUN_OUT_S: Final = 1.0
 """How long a finished answer's connection may stay open without an end."""
 
 _SSE_BEGINNINGS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+def fixed_headers(
+    credential: tuple[bytes, str] | None, headers: Mapping[str, str]
+) -> list[tuple[bytes, bytes]]:
+    """Of every request. What is declared goes before our own of the same name (a proxy's `authorization`, say)."""
+    fixed = {b"content-type": b"application/json"}
+    if credential is not None:
+        name, value = credential
+        fixed[name] = value.encode()
+    fixed |= {name.lower().encode(): value.encode() for name, value in headers.items()}
+    return list(fixed.items())
 
 
 class Upstream:

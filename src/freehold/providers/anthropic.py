@@ -11,7 +11,7 @@ from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider
 from freehold.providers._http import HeaderBlock, HttpPool, Target, Timeouts, header_block
 from freehold.providers._model_list import ModelList
-from freehold.providers._upstream import TIMEOUTS, Call, Forward, Upstream
+from freehold.providers._upstream import TIMEOUTS, Call, Forward, Upstream, fixed_headers
 from freehold.wires.anthropic_messages import WIRE
 
 VERSION: Final = "2023-06-01"
@@ -59,10 +59,7 @@ def create(
     pool: HttpPool,
     timeouts: Timeouts = TIMEOUTS,
 ) -> Provider:
-    fixed = [(b"content-type", b"application/json")]
-    if key:
-        fixed.append((b"x-api-key", key.encode()))
-    fixed += [(name.encode(), value.encode()) for name, value in headers.items()]
+    fixed = fixed_headers((b"x-api-key", key) if key else None, headers)
     upstream = Upstream(
         row.name,
         WIRE,

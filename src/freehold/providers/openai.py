@@ -15,7 +15,7 @@ from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider
 from freehold.providers._http import HttpPool, Target, Timeouts, header_block
 from freehold.providers._model_list import ModelList
-from freehold.providers._upstream import TIMEOUTS, Call, Forward, Upstream
+from freehold.providers._upstream import TIMEOUTS, Call, Forward, Upstream, fixed_headers
 from freehold.wires.openai_chat import WIRE
 
 _NO_HEADERS: Final = header_block(())
@@ -74,11 +74,8 @@ def create(
     pool: HttpPool,
     timeouts: Timeouts = TIMEOUTS,
 ) -> Provider:
-    fixed = [(b"content-type", b"application/json")]
-    if key:
-        fixed.append((b"authorization", b"Bearer " + key.encode()))
-    fixed += [(name.encode(), value.encode()) for name, value in headers.items()]
-    target = Target(row.base_url, headers=fixed)
+    credential = (b"authorization", f"Bearer {key}") if key else None
+    target = Target(row.base_url, headers=fixed_headers(credential, headers))
     upstream = Upstream(
         row.name,
         WIRE,
