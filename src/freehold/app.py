@@ -81,6 +81,10 @@ async def open_house(config: Config) -> AsyncIterator[House]:
         store = await stack.enter_async_context(
             open_store(keeper.url, objects=objects, process_id=f"freehold {os.getpid()}")
         )
+        if isinstance(keeper, _Embedded):
+            await (
+                store.log.free_leases()
+            )  # Its folder is locked: what held a lease before is dead, none need be waited for.
         house = await _furnish(stack, config, folder, store, secrets_of, urls)
         await stack.enter_async_context(companions(config.companions, log_folder=folder))
         yield house

@@ -47,6 +47,12 @@ WITH freed AS (
 SELECT status, (SELECT pg_notify('{WORK_CHANNEL}', '') WHERE status = 'running') AS called FROM freed
 """  # noqa: S608 - built from our own constants alone
 
+_FREE_ALL: Final = """
+UPDATE sessions SET owner = NULL, epoch = epoch + 1, due_at = now()
+WHERE status = 'running' AND owner IS NOT NULL
+RETURNING id
+"""
+
 
 async def claim(database: Database, owner: str, *, limit: int, lease_s: float) -> Sequence[Lease]:
     if not owner:
@@ -79,6 +85,11 @@ async def release(database: Database, lease: Lease) -> bool:
         "releasing a lease", _RELEASE, lease.session_id, lease.tenant, lease.owner, lease.epoch
     )
     return any(row["status"] == "running" for row in rows)
+
+
+async def free_all(database: Database) -> int:
+    """Ends every lease: for a start at which it is certain that no worker is alive. Returns how many there were."""
+    return len(await database.fetch("freeing leases", _FREE_ALL))
 
 
 def _duration(lease_s: float) -> timedelta:

@@ -140,6 +140,10 @@ class PostgresSessionLog:
         if await _leases.release(self._database, lease):
             self._work.set()
 
+    async def free_leases(self) -> int:
+        """For a start at which it is certain that no worker is alive: whoever held a session can't write any more."""
+        return await _leases.free_all(self._database)
+
     async def wait_for_work(self, timeout_s: float) -> None:
         """What came since the last return is not lost: then this returns at once."""
         try:
