@@ -70,8 +70,9 @@ async def test_a_lost_lease_stops_the_work_at_once_and_the_new_holder_goes_on(da
         async with slow.running():
             row = await here.start()
             await held.reached.wait()
-            await _take_away(database_url, row.id)
+            await _take_away(database_url, row.id, until="now() + interval '1 hour'")
             await _until(lambda: held.hung_up)
+            await _take_away(database_url, row.id)
             await here.settled(row.id)
         log = await here.log_of(row.id)
     [answered] = events_of(log, ModelAnswered)
