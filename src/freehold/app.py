@@ -85,8 +85,9 @@ async def open_house(config: Config) -> AsyncIterator[House]:
             await (
                 store.log.free_leases()
             )  # Its folder is locked: what held a lease before is dead, none need be waited for.
-        house = await _furnish(stack, config, folder, store, secrets_of, urls)
+        # Before the worker: sessions that go on at once may need them.
         await stack.enter_async_context(companions(config.companions, log_folder=folder))
+        house = await _furnish(stack, config, folder, store, secrets_of, urls)
         yield house
 
 
