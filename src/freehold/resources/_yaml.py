@@ -27,6 +27,7 @@ _CORE: Final = (
     ("merge", r"<<", ["<"]),
 )
 _VARIABLE: Final = re.compile(r"\$(\$\{|\{([A-Za-z_][A-Za-z0-9_]*)\}|\{)")
+_PAIR: Final = re.compile(r"\\\\|\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _BASES: Final = {"0o": 8, "0x": 16}
 
 
@@ -41,6 +42,8 @@ for _name, _pattern, _first in _CORE:
 
 def documents(text: str) -> Iterator[yaml.Node]:
     """Each document's root; an empty one is left out. Raises BadRequest with `line n: ` before what is wrong."""
+    if text.lstrip()[:1] in {"[", "{"}:
+        text = _PAIR.sub(_joined, text)
     try:
         _check_depth(text)
         for count, node in enumerate(yaml.compose_all(text, Loader=_Loader)):
@@ -54,6 +57,13 @@ def documents(text: str) -> Iterator[yaml.Node]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if error.position is not None else 1
         raise Misread(line, f"not YAML: {error.reason} ({error.character!r})") from error
+
+
+def _joined(match: re.Match[str]) -> str:
+    """JSON, which YAML 1.2 holds otherwise, writes characters past U+FFFF as two escapes; YAML has one for them."""
+    if match[1] is None:
+        return match[0]
+    return f"\\U{0x10000 + ((int(match[1], 16) & 0x3FF) << 10 | int(match[2], 16) & 0x3FF):08x}"
 
 
 def _check_depth(text: str) -> None:

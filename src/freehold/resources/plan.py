@@ -58,7 +58,8 @@ def _change(resource: Resource, there: Versioned | None) -> Change:
 
 
 def _plain(resource: Resource) -> dict[str, Any]:
-    value: dict[str, Any] = msgspec.to_builtins(resource)
+    """As JSON has it: lists, not tuples, so that what was kept and what is declared compare."""
+    value: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(resource))
     return value
 
 

@@ -103,9 +103,10 @@ def _declare(node: yaml.Node, reader: Reader) -> Declared:
     shape = _SHAPES.get(kind) if isinstance(kind, str) else None
     if shape is None:
         came = "nothing" if kind is None else repr(kind)[:80]
+        hint = near(kind, KINDS) if isinstance(kind, str) else ""
         raise Misread(
             lines.get("kind", line),
-            f"kind: expected one of {', '.join(KINDS)}; got {came}{near(str(kind), KINDS)}",
+            f"kind: expected one of {', '.join(KINDS)}; got {came}{hint}",
         )
     try:
         resource = convert(value, shape)
