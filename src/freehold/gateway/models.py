@@ -111,6 +111,9 @@ class ModelTable:
         target = known.resolved.get((wire, model, rules))
         if target is None:
             target = self._resolve(known, model, wire, rules)
+            if target is None:
+                # A thread: looking for near names among some thousand takes tens of milliseconds.
+                raise await asyncio.to_thread(self._unknown, known, model)
             if len(known.resolved) >= RESOLVED_MAX:
                 known.resolved.clear()
             known.resolved[wire, model, rules] = target
@@ -297,7 +300,8 @@ class ModelTable:
         hidden = declared.keys() | known.unusable.keys()
         return {**declared, **{name: one for name, one in self._usable.items() if name not in hidden}}
 
-    def _resolve(self, known: _Tenant, model: str, wire: str, rules: str | None) -> Target:
+    def _resolve(self, known: _Tenant, model: str, wire: str, rules: str | None) -> Target | None:
+        """None where no provider is known to have it."""
         if not model or len(model) > MODEL_CHARS_MAX:
             raise BadRequest(
                 f"expected the name of a model, up to {MODEL_CHARS_MAX} characters", field="model"
@@ -320,7 +324,7 @@ class ModelTable:
                 return self._target(upstream, model)
         if self._by_wire:
             return self._target(next(iter(self._by_wire.values())), model)
-        raise self._unknown(known, upstreams, model)
+        return None
 
     def _auto(self, known: _Tenant, rules: str | None) -> Target:
         upstreams = self._upstreams(known)
@@ -358,7 +362,8 @@ class ModelTable:
             return known.unusable[name][1]
         return self._unusable.get(name)
 
-    def _unknown(self, known: _Tenant, upstreams: Mapping[str, Upstream], model: str) -> NotFound:
+    def _unknown(self, known: _Tenant, model: str) -> NotFound:
+        upstreams = self._upstreams(known)
         if model in upstreams:
             example = upstreams[model].row.default_model or "NAME"
             return NotFound(
