@@ -1,0 +1,1 @@
+"""Telemetry: how the house tells what it does: log lines, so far."""
