@@ -1,4 +1,4 @@
-"""A session's events as the table holds them: a type and JSON bytes. Why bytes and not jsonb: docs/decisions (the log)."""
+"""A session's events as the table holds them: a type and JSON bytes. Why not jsonb: docs/decisions/0004."""
 
 from collections.abc import Sequence
 from typing import Final
