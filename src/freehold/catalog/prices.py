@@ -6,7 +6,7 @@ rounded to the nearest pico-dollar; anything else that is not a whole number lea
 a wrong one. Kinds that `ModelPrice` doesn't know (images by token, hours of audio, pages, searches) are left out, and so are
 variants by service tier (batch, flex, priority): the standard price stands. Source: https://github.com/pydantic/genai-prices.
 
-Not here: contract prices and discounts. Importing the tables costs 0.35 s and 31 MB, so `load` belongs in a thread
+Not here: contract prices and discounts. Importing the tables costs 0.2 to 0.4 s of CPU and 15 MB, so `load` belongs in a thread
 at start; after that a price is one dict look-up.
 """
 
