@@ -38,6 +38,7 @@ POWER_MAX: Final = 64
 
 _BUDGET: Final = "_budget"
 _SINGLE: Final = re.compile(r"\A\s*\{\{((?:[^{}]|\{[^{}]*\})*)\}\}\s*\Z")
+_MARK: Final = re.compile(r"\{[{%#]")
 _WIDTHS: Final = frozenset({
     "center",
     "ljust",
@@ -99,17 +100,27 @@ class Templates:
 
     def __init__(self, vocabulary: Mapping[str, Mapping[str, str]]) -> None:
         self._environment = _environment(vocabulary)
+        self._texts: dict[str, tuple[Template, frozenset[str]]] = {}
+        """By source: rules say the same in many places (a YAML anchor)."""
 
     def text(self, source: str, field: str) -> "TextTemplate":
-        try:
-            return TextTemplate(self._environment.from_string(source), field, self._names(source))
-        except TemplateSyntaxError as error:
-            raise BadRequest(f"not a template: line {error.lineno}: {error.message}", field=field) from error
+        found = self._texts.get(source)
+        if found is None:
+            try:
+                tree = self._environment.parse(source)
+                names = _results_named(tree)
+                found = self._texts[source] = self._environment.from_string(tree), names
+            except TemplateSyntaxError as error:
+                raise BadRequest(
+                    f"not a template: line {error.lineno}: {error.message}", field=field
+                ) from error
+        return TextTemplate(*found, field)
 
     def expression(self, source: str, field: str) -> "Expression":
         try:
             compiled = self._environment.compile_expression(source, undefined_to_none=False)
-            return Expression(compiled, field, self._names("{{" + source + "}}"))
+            names = _results_named(self._environment.parse("{{" + source + "}}"))
+            return Expression(compiled, names, field)
         except TemplateSyntaxError as error:
             raise BadRequest(f"not an expression: {error.message}", field=field) from error
 
@@ -119,7 +130,7 @@ class Templates:
             case str():
                 if single := _SINGLE.match(source):
                     return self.expression(single[1].strip(), field)
-                return self.text(source, field)
+                return self.text(source, field) if _MARK.search(source) else Plain(source)
             case {"$json": str(inner)} if len(source) == 1:
                 return JsonTemplate(self.text(inner, field))
             case dict():
@@ -129,22 +140,22 @@ class Templates:
             case _:
                 return Plain(source)
 
-    def _names(self, source: str) -> frozenset[str]:
-        """Which `results.<name>` it speaks of."""
-        tree = self._environment.parse(source)
-        found: set[str] = set()
-        for node in tree.find_all(nodes.Getattr):
-            if isinstance(node.node, nodes.Name) and node.node.name == "results":
-                found.add(node.attr)
-        for item in tree.find_all(nodes.Getitem):
-            inner, key = item.node, item.arg
-            if isinstance(inner, nodes.Name) and inner.name == "results" and isinstance(key, nodes.Const):
-                found.add(str(key.value))
-        return frozenset(found)
+
+def _results_named(tree: nodes.Template) -> frozenset[str]:
+    """Which `results.<name>` it speaks of."""
+    found: set[str] = set()
+    for node in tree.find_all(nodes.Getattr):
+        if isinstance(node.node, nodes.Name) and node.node.name == "results":
+            found.add(node.attr)
+    for item in tree.find_all(nodes.Getitem):
+        inner, key = item.node, item.arg
+        if isinstance(inner, nodes.Name) and inner.name == "results" and isinstance(key, nodes.Const):
+            found.add(str(key.value))
+    return frozenset(found)
 
 
 class TextTemplate:
-    def __init__(self, template: Template, field: str, results: frozenset[str]) -> None:
+    def __init__(self, template: Template, results: frozenset[str], field: str) -> None:
         self.field = field
         self.results = results
         self._template = template
@@ -165,7 +176,7 @@ class TextTemplate:
 
 
 class Expression:
-    def __init__(self, compiled: TemplateExpression, field: str, results: frozenset[str]) -> None:
+    def __init__(self, compiled: TemplateExpression, results: frozenset[str], field: str) -> None:
         self.field = field
         self.results = results
         self._compiled = compiled

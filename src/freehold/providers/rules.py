@@ -69,7 +69,7 @@ class RulesProvider:
         return ()
 
     def _next(self, rules: Rules, request: ModelRequest) -> Calls | Answer:
-        """Off the event loop: compiling a large Rules takes some 50 ms, once."""
+        """Off the event loop: compiling a large rule takes some 50 ms, once."""
         return self._plan(rules).next(request.messages, _offered(request))
 
     def _plan(self, rules: Rules) -> Plan:
@@ -84,7 +84,7 @@ class RulesProvider:
 
 def check(rules: Rules) -> None:
     """Raises BadRequest with the path of what is wrong: a pattern, a template, a result that no step has."""
-    Plan(rules)
+    Plan(rules).compile_all()
 
 
 def _offered(request: ModelRequest) -> frozenset[str]:
