@@ -146,7 +146,9 @@ async def test_claiming_takes_an_index_and_not_the_table(store: Store) -> None:
     assert "sessions_due" in "\n".join(row[0] for row in plan)
 
 
-async def test_a_start_that_is_alone_frees_every_lease_and_fences_its_holder(store: Store, other: Store) -> None:
+async def test_a_start_that_is_alone_frees_every_lease_and_fences_its_holder(
+    store: Store, other: Store
+) -> None:
     row = await begun(store.log, said("go"))
     dead = await claimed(store.log, "dead", lease_s=60)
     assert await other.log.free_leases() == 1

@@ -12,6 +12,7 @@ from typing import Final
 from freehold.core.errors import FreeholdError
 from freehold.core.session import Recorded
 from freehold.store._events import decode
+from freehold.store._faults import translate
 from freehold.store._statements import EVERYTHING
 from freehold.store._tasks import background
 from freehold.store.database import Database, Row
@@ -124,15 +125,15 @@ class SharedReads:
                 [session_id for session_id, _ in places],
                 [after for _, after in places],
             )
-        except FreeholdError as error:
-            for future in futures:
-                future.set_exception(error)
-                future.exception()  # Read here, or one that nobody waits for any more would complain.
-            return
         except asyncio.CancelledError:
             for future in futures:
                 future.cancel()
             raise
+        except Exception as error:  # noqa: BLE001 - the task's outermost edge: who waits is told, the reader goes on
+            for future in futures:
+                future.set_exception(translate(error, "reading new events"))
+                future.exception()  # Read here, or one that nobody waits for any more would complain.
+            return
         by_place: list[list[Row]] = [[] for _ in places]
         for row in rows:
             by_place[row["place"]].append(row)

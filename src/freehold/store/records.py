@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from freehold.core.errors import BadRequest, FreeholdError, Unavailable
+from freehold.core.errors import BadRequest, FreeholdError
 from freehold.core.messages import Usage
 from freehold.core.ports import CallRecords
 from freehold.core.records import CallRecord
@@ -165,7 +165,7 @@ async def open_records(database: Database) -> AsyncIterator[PostgresCallRecords]
         try:
             async with asyncio.timeout(FLUSH_ON_CLOSE_S):
                 await records.flush()
-        except (TimeoutError, Unavailable) as error:
+        except (TimeoutError, FreeholdError) as error:
             log.error("store.records.lost", extra={"count": records.waiting_count}, exc_info=error)  # noqa: TRY400 - the traceback of an outage says nothing
 
 
