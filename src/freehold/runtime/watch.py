@@ -5,6 +5,7 @@ begins only after WATCH_AFTER_S.
 """
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,17 +15,17 @@ WATCH_AFTER_S: Final = 0.02
 
 
 class Watch:
-    """While it is open, all that runs within its `Stoppable`s stops together."""
+    """While it is open, all that runs within its `Stoppable`s stops together, after `left_s` at the latest."""
 
     def __init__(self, journal: Journal, left_s: float) -> None:
-        self.left_s = left_s
+        self._left_s = left_s
         self._journal = journal
         self._scopes: set[asyncio.Timeout] = set()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Self:
-        self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin)
+        self._timer = self._loop.call_later(min(WATCH_AFTER_S, self._left_s), self._begin)
         return self
 
     async def __aexit__(
@@ -47,7 +48,9 @@ class Watch:
         self._task = self._loop.create_task(self._look_out())
 
     async def _look_out(self) -> None:
-        await self._journal.cancelled()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._left_s - WATCH_AFTER_S):
+                await self._journal.cancelled()
         for scope in self._scopes:
             if not scope.expired():
                 scope.reschedule(self._loop.time())
@@ -59,7 +62,7 @@ class Stoppable:
     def __init__(self, watch: Watch) -> None:
         self.stopped = False
         self._watch = watch
-        self._timeout = asyncio.timeout(watch.left_s)
+        self._timeout = asyncio.timeout(None)
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()

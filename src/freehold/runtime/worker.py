@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 BACKOFF_S: Final = 0.2
 BACKOFF_S_MAX: Final = 5.0
 RELEASE_S_MAX: Final = 5.0
+CLAIMED_AT_ONCE_MAX: Final = 64
+"""So that one worker that looks first leaves some to the others."""
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):
@@ -111,10 +113,11 @@ class Worker:
         if self._held and self._means.clock.monotonic_s() - self._renewed_at_s > self._settings.lease_s:
             # The database was away for longer than our leases: ask for them again before somebody (we) claims them.
             await self._renew()
-        leases = await self._means.log.claim(self.owner, limit=room, lease_s=self._settings.lease_s)
+        limit = min(room, CLAIMED_AT_ONCE_MAX)
+        leases = await self._means.log.claim(self.owner, limit=limit, lease_s=self._settings.lease_s)
         for lease in leases:
             self._begin(group, lease)
-        return len(leases) == room
+        return len(leases) == limit
 
     def _begin(self, group: asyncio.TaskGroup, lease: Lease) -> None:
         """Having got a session anew that is still carried forward here means that its old lease is void."""
@@ -167,6 +170,8 @@ class Worker:
             except FreeholdError as error:
                 # Not known to be lost: what runs may go on, since nothing new can start without an append under the lease.
                 log.warning("worker.not_renewed", extra={"worker": self.owner, "error": str(error)})
+            except Exception:
+                log.exception("worker.crashed", extra={"worker": self.owner})
 
     async def _renew(self) -> None:
         asked = dict(self._held)
