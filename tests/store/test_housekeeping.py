@@ -1,9 +1,10 @@
 """Idempotency keys are remembered for longer than a day, and not for ever."""
 
+from tests.store._parts import STARTED, begun, new_row, said, texts
+
 from freehold.store import _housekeeping
 from freehold.store._housekeeping import forget_keys
 from freehold.store.store import Store
-from tests.store._parts import STARTED, begun, new_row, said, texts
 
 
 async def age(store: Store, hours: int) -> None:
