@@ -108,7 +108,7 @@ def gone(pid: int) -> bool:
 
 async def until(fact, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not fact():
+        while not fact():  # noqa: ASYNC110 - what it waits for is another process's end
             await asyncio.sleep(0.01)
 
 

@@ -299,7 +299,11 @@ async def test_the_services_no_is_an_answer():
     async with server(lambda _: reply) as (url, _), using(url) as tool:
         outcome = await run(tool, "get_order", po_id="PO-1")
         assert outcome.failed
-        assert read(outcome) == {"error": "404 Not Found: no such order", "status": 404, "body": {"detail": "no such order"}}
+        assert read(outcome) == {
+            "error": "404 Not Found: no such order",
+            "status": 404,
+            "body": {"detail": "no such order"},
+        }
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,6 @@ async def test_more_rows_than_allowed_are_cut_and_counted(url: str):
         ("SET statement_timeout = 0", "only reads"),
         ("COPY sales TO '/tmp/x'", "only reads"),
         ("DO $$ BEGIN PERFORM 1; END $$", "only reads"),
-        ("", "length"),
         ("?", "only reads"),
         ("WITH gone AS (DELETE FROM sales RETURNING *) SELECT * FROM gone", "only reads"),
         ("EXPLAIN ANALYZE DELETE FROM sales", "only reads"),
@@ -126,13 +125,9 @@ async def test_more_rows_than_allowed_are_cut_and_counted(url: str):
     ],
 )
 async def test_writing_is_refused_and_nothing_happens(tool, url: str, sql: str, said: str):
-    try:
-        outcome = await run(tool, "query", sql=sql)
-    except BadRequest as error:
-        assert said in str(error)
-    else:
-        assert outcome.failed
-        assert said in outcome.content[0].text
+    outcome = await run(tool, "query", sql=sql)
+    assert outcome.failed
+    assert said in outcome.content[0].text
     got = await data(
         tool, "query", sql="SELECT count(*), current_setting('transaction_read_only') FROM sales"
     )
@@ -191,7 +186,7 @@ async def test_a_database_that_goes_away_in_the_middle_is_unavailable_and_comes_
     connection = await asyncpg.connect(url)
     terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
     async with asyncio.timeout(10):
-        while not await connection.fetchval(terminate):
+        while not await connection.fetchval(terminate):  # noqa: ASYNC110 - another session's query
             await asyncio.sleep(0.01)
     await connection.close()
     with pytest.raises(Unavailable, match="tool thing"):

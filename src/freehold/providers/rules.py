@@ -69,7 +69,7 @@ class RulesProvider:
         return ()
 
     def _next(self, rules: Rules, request: ModelRequest) -> Calls | Answer:
-        """Off the event loop: compiling a large rule takes some 50 ms, once."""
+        """Off the event loop: compiling a rule with a long answer takes some 100 ms, once."""
         return self._plan(rules).next(request.messages, _offered(request))
 
     def _plan(self, rules: Rules) -> Plan:

@@ -20,24 +20,26 @@ DESCRIPTION_CHARS_MAX: Final = 600
 REFERENCES_MAX: Final = 32
 """`$ref`s that lead to each other before one leads to a schema."""
 
-KEPT: Final = (
-    "type",
-    "description",
-    "enum",
-    "const",
-    "default",
-    "format",
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "minLength",
-    "maxLength",
-    "pattern",
-    "minItems",
-    "maxItems",
-    "required",
-)
+_NUMBER: Final = (int, float)
+KEPT: Final[dict[str, tuple[type, ...]]] = {
+    "type": (str, list),
+    "description": (str,),
+    "enum": (list,),
+    "const": (object,),
+    "default": (object,),
+    "format": (str,),
+    "minimum": _NUMBER,
+    "maximum": _NUMBER,
+    "exclusiveMinimum": (bool, *_NUMBER),
+    "exclusiveMaximum": (bool, *_NUMBER),
+    "minLength": (int,),
+    "maxLength": (int,),
+    "pattern": (str,),
+    "minItems": (int,),
+    "maxItems": (int,),
+    "required": (list,),
+}
+"""Keywords, and what their value must be: one of another type goes, as documents in the wild have them."""
 
 
 def simplified(schema: object, document: Mapping[str, Any], *, writing: bool = True) -> dict[str, Any]:
@@ -88,7 +90,11 @@ class _Simplifier:
             return {}
         if isinstance(schema.get("$ref"), str):
             return self._reference(schema, trail, depth)
-        found = {key: schema[key] for key in KEPT if key in schema}
+        found = {
+            key: schema[key]
+            for key, types in KEPT.items()
+            if key in schema and isinstance(schema[key], types)
+        }
         _settle_dialect(schema, found)
         self._add_nested(schema, found, trail, depth)
         return found
@@ -124,7 +130,8 @@ class _Simplifier:
         choices = schema.get("anyOf") or schema.get("oneOf")
         if isinstance(choices, list):
             found["anyOf"] = [self.schema(one, trail, depth + 1) for one in choices]
-        for one in schema.get("allOf") or ():
+        every = schema.get("allOf")
+        for one in every if isinstance(every, list) else ():
             _merge(found, self.schema(one, trail, depth + 1))
         _drop_lost_requirements(found)
         _flatten_optional(found)
@@ -140,9 +147,11 @@ def _settle_dialect(schema: dict[str, Any], found: dict[str, Any]) -> None:
         if isinstance(found.get(exclusive), bool) and found.pop(exclusive) and bound in found:
             found[exclusive] = found.pop(bound)
     if "description" in found:
-        found["description"] = str(found["description"]).strip()[:DESCRIPTION_CHARS_MAX]
+        found["description"] = found["description"].strip()[:DESCRIPTION_CHARS_MAX]
     if found.get("default", "") is None:
         del found["default"]
+    if isinstance(found.get("type"), list) and not all(isinstance(one, str) for one in found["type"]):
+        del found["type"]
     if "pattern" in found and not _usable(found["pattern"]):
         del found["pattern"]
 
@@ -167,16 +176,13 @@ def _merge(found: dict[str, Any], other: dict[str, Any]) -> None:
 
 def _drop_lost_requirements(found: dict[str, Any]) -> None:
     """`required` names what `properties` no longer has only where those are open; an empty list goes (draft 4 forbids it)."""
-    required = found.get("required")
-    if not isinstance(required, list):
-        found.pop("required", None)
-        return
+    required = found.get("required", [])
     known = found.get("properties", {})
-    kept = [name for name in required if name in known or not known]
+    kept = [name for name in required if isinstance(name, str) and (name in known or not known)]
     if kept:
         found["required"] = kept
     else:
-        del found["required"]
+        found.pop("required", None)
 
 
 def _flatten_optional(found: dict[str, Any]) -> None:
