@@ -1,7 +1,7 @@
 """CPU-us per durable step: decide, perform something trivial, record. `python bench/steps.py [--sessions N] [--rounds N]`
 
 Many sessions at once, each a turn of model calls and tool runs that cost nothing, by one worker on a PostgreSQL with durable
-commits. A step is a model's answer or a tool's run; a tool's run is two appends (its claim, then its result). CPU of this
+commits. A step is a model's answer or a tool's run; two steps are two appends (an answer with the claim of its tool; the result). CPU of this
 process is the application's, that of the cluster's processes the server's (Linux: read from /proc). Printed too: the same number
 of events appended by as many tasks without any runtime, which is what the log itself costs.
 """
@@ -164,7 +164,7 @@ async def run_sessions(store: Store, sessions: int, rounds: int) -> None:
             await asyncio.gather(
                 *(service.create(OWNER, "bench", content=[Text("go")]) for _ in range(sessions))
             )
-            while (await store.log.list(TENANT, status="running", limit=1)).rows:
+            while (await store.log.list(TENANT, status="running", limit=1)).rows:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)  # Not following: what a session's readers cost is another figure.
 
 

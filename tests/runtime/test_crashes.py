@@ -63,13 +63,13 @@ async def _check(url: str, session_id: str) -> int:
 
 
 async def test_killed_at_one_point_after_the_other_a_run_reaches_its_end_with_each_effect_once(database_url):
-    """One session, killed eight times: each process gets a few points further than the one before."""
+    """One session, killed five times: each process gets a few points further than the one before."""
     session_id = await _new_session(database_url)
     kills = 0
-    for kill_at in ("1", "4", "3", "5", "6", "2", "9", "7", "0"):
+    for kill_at in ("1", "3", "4", "5", "7", "0"):
         code, _ = await _process(database_url, session_id, kill_at)
         kills += code == -signal.SIGKILL
-    assert kills >= 7
+    assert kills == 5
     await _check(database_url, session_id)
 
 

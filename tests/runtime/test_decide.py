@@ -337,7 +337,7 @@ def assert_speakable(conversation: tuple[Message, ...]) -> None:
 STEPS_TO_REST_MAX = 400
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_every_life_comes_to_rest_says_all_that_was_heard_and_repeats_nothing(data):
     life = Life(data.draw)
@@ -364,7 +364,7 @@ def test_every_life_comes_to_rest_says_all_that_was_heard_and_repeats_nothing(da
     assert len(done) == len(set(done))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_a_crash_after_any_event_leaves_a_log_to_go_on_from(data):
     life = Life(data.draw)

@@ -83,7 +83,7 @@ def _no_delays(monkeypatch, caplog):
 ACTS = st.lists(st.sampled_from(["append", "exact", "stage"]), max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     acts=ACTS,
     faults=st.lists(st.sampled_from(["none", "none", "none", "before", "after"]), max_size=30),
