@@ -1,9 +1,9 @@
 """CPU-us per durable step: decide, perform something trivial, record. `python bench/steps.py [--sessions N] [--rounds N]`
 
 Many sessions at once, each a turn of model calls and tool runs that cost nothing, by one worker on a PostgreSQL with durable
-commits. A step is a model's answer or a tool's run; two steps are two appends (an answer with the claim of its tool; the result). CPU of this
-process is the application's, that of the cluster's processes the server's (Linux: read from /proc). Printed too: the same number
-of events appended by as many tasks without any runtime, which is what the log itself costs.
+commits. A step is a model's answer or a tool's run; two steps are two appends: an answer with the claim of its tool, and the
+tool's result. CPU of this process is the application's, that of the cluster's processes the server's (from /proc, so Linux).
+Beside it: as many appends by as many tasks without any runtime, which is what the log itself costs.
 """
 
 import argparse
