@@ -20,6 +20,9 @@ from freehold.core.errors import BadRequest, Forbidden, FreeholdError, TooLarge,
 
 CONNECT_TIMEOUT_S: Final = 5.0
 CONNECTIONS_MAX: Final = 16
+KEPT_ALIVE_S: Final = 2.0
+"""Shorter than servers keep idle connections (uvicorn: 5 s), so that a request rarely meets one that just closed."""
+
 ADDRESSES_TRIED_MAX: Final = 3
 
 IpAddress: TypeAlias = IPv4Address | IPv6Address
@@ -168,7 +171,7 @@ class Sender:
 @asynccontextmanager
 async def open_client() -> AsyncIterator[httpx2.AsyncClient]:
     """Timeouts other than the connection's belong to the run."""
-    limits = httpx2.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
+    limits = httpx2.Limits(max_connections=CONNECTIONS_MAX, keepalive_expiry=KEPT_ALIVE_S)
     timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S)
     async with httpx2.AsyncClient(
         trust_env=False, follow_redirects=False, limits=limits, timeout=timeout
