@@ -21,9 +21,10 @@ from freehold.clock import SystemClock
 from freehold.companions import companions
 from freehold.config import Config
 from freehold.core import ids
-from freehold.core.errors import FreeholdError, NotFound
+from freehold.core.errors import BadRequest, FreeholdError, NotFound
 from freehold.core.policy import Principal
 from freehold.core.ports import KeyValues, ModelInfo, Objects, ToolKind, Wire
+from freehold.core.ports import Provider as ProviderPort
 from freehold.core.resources import Provider, Resource, Rules
 from freehold.gateway import listing
 from freehold.gateway.models import AUTO, RULES, ModelTable
@@ -192,17 +193,13 @@ async def _furnish(
         body_bytes_max=config.server.body_bytes_max,
     )
     front = Front(
-        paths={path: wires[wire] for path, wire in HOT_PATHS.items()},
-        gateway=gateway,
-        authenticate=authenticate,
-        clock=clock,
-        body_bytes_max=config.server.body_bytes_max,
+        paths={path.encode(): wires[wire] for path, wire in HOT_PATHS.items()}, gateway=gateway, door=door
     )
     service = Sessions(store.log, store.resources, live, clock)
     declared = Templates(
         store.resources,
         tool_configs={name: kind.config for name, kind in kinds.items()},
-        provider_types=sorted({*_adapters(), *catalog.providers()}),
+        provider_types=sorted({*_adapters(config), *catalog.providers()}),
         check_model=partial(_check_model, model_table),
         check_rules=rules_provider.check,
     )
@@ -223,7 +220,7 @@ async def _models(
     pool = await stack.enter_async_context(HttpPool())
     adapters = {
         name: lambda row, key, headers, create=create: create(row, key, headers=headers, pool=pool)
-        for name, create in _adapters().items()
+        for name, create in _adapters(config).items()
     }
     table = ModelTable(
         rows=catalog.providers(),
@@ -239,8 +236,20 @@ async def _models(
     return table
 
 
-def _adapters() -> dict[str, Any]:
-    return plugins.found(freehold.providers, "create")
+def _adapters(config: Config) -> dict[str, Any]:
+    found = plugins.found(freehold.providers, "create")
+    folder, create = config.models.recordings_folder, found.pop("recorded")
+    return found if folder is None else {**found, "recorded": partial(_recorded, create, Path(folder))}
+
+
+def _recorded(
+    create: Any, folder: Path, row: catalog.ProviderRow, key: str | None, **bound: Any
+) -> ProviderPort:
+    """Who may declare a provider must not be able to have any file of the server read."""
+    path = Path(row.base_url.removeprefix("file:").removeprefix("//"))
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BadRequest("a recording must lie in the folder models.recordings_folder", field="base_url")
+    return create(row, key, **bound)  # type: ignore[no-any-return]  # found by name, so its type is not known here
 
 
 async def _check_model(table: ModelTable, tenant: str, model: str, beside: Sequence[Resource]) -> None:

@@ -68,10 +68,12 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
     """`discover_local`: look for model servers (Ollama, vLLM, llama.cpp, LM Studio) on loopback at start.
 
     `upstreams` maps a client's wire (`openai_chat`, `anthropic_messages`) to an address that takes any unprefixed model.
+    `recordings_folder`: the only place where providers of type `recorded` may read their files; none are offered without it.
     """
 
     discover_local: bool = True
     upstreams: dict[str, str] = {}
+    recordings_folder: str | None = None
 
 
 class Tools(Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from freehold.core.errors import BadRequest, TooLarge
+from freehold.core.errors import BadRequest, Forbidden, TooLarge
 from freehold.core.messages import Usage
+from freehold.core.policy import Policy, Principal, Statement
 from freehold.gateway import forwarding
 from freehold.gateway.passing import Envelope, UsageHidden
 from tests.gateway._vendors import (
@@ -260,3 +261,19 @@ async def test_anthropics_stream_passes_byte_for_byte_and_is_metered() -> None:
             "messages",
             "stream",
         }
+
+
+async def test_models_to_fall_back_to_must_be_allowed_too() -> None:
+    """OpenRouter's `models` would otherwise reach what a policy did not name."""
+    only = Policy((Statement("Allow", "model:Call", "model/openai/gpt-4o"),))
+    limited = Principal("acme", "service", "key_limited", (only,))
+    async with (
+        Vendor(reply(OPENAI_TEXT)) as vendor,
+        open_house(rows=rows_at(vendor), environment=KEYS) as house,
+    ):
+        plain = Envelope(openai_request("openai/gpt-4o", models=["gpt-4o"]))
+        async with house.gateway.forward(limited, plain, wire="openai_chat") as passing:
+            assert await passing.read() == OPENAI_TEXT
+        sly = Envelope(openai_request("openai/gpt-4o", models=["gpt-4o", "o1-pro"]))
+        with pytest.raises(Forbidden, match="o1-pro"):
+            await house.gateway.forward(limited, sly, wire="openai_chat").__aenter__()

@@ -6,6 +6,7 @@ client didn't ask to be told; what the provider then adds for it is taken out ag
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ _WITH_USAGE: Final = Raw(b'{"include_usage":true}')
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _str = msgspec.json.Decoder(str)
 _bool = msgspec.json.Decoder(bool | None)
+_names = msgspec.json.Decoder(list[str] | None)
 _options = msgspec.json.Decoder(dict[str, Raw] | None)
 
 
@@ -50,6 +52,19 @@ class Envelope:
             raise BadRequest(
                 f"expected true or false, got {bytes(stream or b'')[:40]!r}", field="stream"
             ) from error
+
+    def further_models(self) -> Sequence[str]:
+        """Models that the provider may answer with instead (OpenRouter's `models`): a policy must allow them too.
+
+        https://openrouter.ai/docs/features/model-routing. Raises BadRequest.
+        """
+        given = self._fields.get("models")
+        if given is None:
+            return ()
+        try:
+            return _names.decode(given) or ()
+        except msgspec.DecodeError as error:
+            raise BadRequest("expected a list of models' names", field="models") from error
 
     def asks_for_usage(self) -> bool:
         """Raises BadRequest for options that are none."""

@@ -6,7 +6,7 @@ answer. Nothing on the way waits for the database, and nothing logs. Not here: a
 (the caller's: a retry is a call of its own, with a record of its own).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from freehold.core.errors import BadRequest, NotFound

@@ -49,7 +49,7 @@ SELECT status, (SELECT pg_notify('{WORK_CHANNEL}', '') WHERE status = 'running')
 
 _FREE_ALL: Final = """
 UPDATE sessions SET owner = NULL, epoch = epoch + 1, due_at = now()
-WHERE status = 'running' AND owner IS NOT NULL
+WHERE owner IS NOT NULL
 RETURNING id
 """
 
