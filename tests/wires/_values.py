@@ -1,5 +1,6 @@
 """Values of the heart that each wire can say, for properties; and bytes cut anywhere."""
 
+import itertools
 import json
 
 from hypothesis import strategies as st
@@ -80,9 +81,7 @@ choices = st.builds(
 
 
 def no_two_tool_turns(messages):
-    return not any(
-        first.role == second.role == "tool" for first, second in zip(messages, messages[1:], strict=False)
-    )
+    return not any(first.role == second.role == "tool" for first, second in itertools.pairwise(messages))
 
 
 # ------------------------------------------------------------------------------------------- openai_chat

@@ -23,6 +23,8 @@ OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 ARRAY: Final = msgspec.json.Decoder(list[Raw])
 NO_FIELDS: Final[Mapping[str, Raw]] = {}
 NULL: Final = b"null"
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""All that decoding hostile JSON raises. Strings inside Raw are not looked at before they are decoded, so UTF-8 may fail late."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -81,7 +83,7 @@ def text_in(value: Raw | None) -> str | None:
         return None
     try:
         return msgspec.json.decode(value, type=str)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

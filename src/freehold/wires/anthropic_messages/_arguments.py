@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from freehold.wires._fields import OBJECT
+from freehold.wires._fields import OBJECT, UNREADABLE
 
 EMPTY: Final = Raw(b"{}")
 _WRAPPED: Final = b'{"INVALID_JSON":'
@@ -31,7 +31,7 @@ def object_of(arguments: str) -> Raw:
     encoded = json.encode("utf-8", "replace")
     try:
         OBJECT.decode(encoded)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return Raw(msgspec.json.encode({"INVALID_JSON": arguments.encode("utf-8", "replace").decode()}))
     return Raw(encoded)
 
@@ -41,6 +41,6 @@ def text_of(given: Raw) -> str:
     if json.startswith(_WRAPPED):
         try:
             return _INVALID.decode(json).text
-        except msgspec.DecodeError:
+        except UNREADABLE:
             pass
     return json.decode("utf-8", "replace")

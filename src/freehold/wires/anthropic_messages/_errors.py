@@ -26,6 +26,7 @@ from freehold.core.errors import (
     Unsupported,
 )
 from freehold.core.ports import ErrorBody
+from freehold.wires._fields import UNREADABLE
 from freehold.wires._refusals import Refusal, refused, retry_headers
 
 _SAID: Final[dict[type[FreeholdError], tuple[int, str]]] = {
@@ -99,7 +100,7 @@ def error_in_stream(body: bytes) -> FreeholdError:
 def _found(body: bytes) -> _Error:
     try:
         return _BODY.decode(body).error or _Error()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return _Error()
 
 

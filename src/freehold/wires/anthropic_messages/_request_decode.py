@@ -25,7 +25,7 @@ from freehold.core.messages import (
     ToolSpec,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import ARRAY, NULL, OBJECT, extra_of, is_null, parted, text_in
+from freehold.wires._fields import ARRAY, NULL, OBJECT, UNREADABLE, extra_of, is_null, parted, text_in
 from freehold.wires.anthropic_messages import _blocks_decode as blocks
 from freehold.wires.anthropic_messages._blocks_decode import NO_NOTE, Note, cache_of
 from freehold.wires.anthropic_messages._shapes import (
@@ -77,10 +77,17 @@ _NOTHING_FOUND: Final = _Found()
 
 
 def decode_request(body: bytes) -> ModelRequest:
+    try:
+        return _decode(body)
+    except UNREADABLE as error:
+        raise BadRequest("expected JSON in UTF-8, got other bytes in a string") from error
+
+
+def _decode(body: bytes) -> ModelRequest:
     unknown = _NOTHING
     try:
         shape = _STRICT.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         shape, unknown = _carefully(body)
     extra = {name: value for name in CARRIED if says_something(name, value := getattr(shape, name))}
     extra.update(unknown.fields)

@@ -21,7 +21,7 @@ from freehold.core.messages import (
     ToolChoice,
     ToolSpec,
 )
-from freehold.wires._fields import OBJECT, check_foreign, is_null, own, spliced
+from freehold.wires._fields import check_foreign, is_null, own, parted, spliced
 from freehold.wires.anthropic_messages._blocks_encode import block, cache_control, text, with_extra
 from freehold.wires.anthropic_messages._request_decode import OUTPUT_CONFIG
 from freehold.wires.anthropic_messages._shapes import NAME, MessageShape, TextBlock, ToolShape
@@ -214,6 +214,9 @@ def _format(output: JsonOutput) -> dict[str, Any]:
 
 def _described(schema: Raw, description: str | None) -> Raw:
     """What the answer is for: said in the schema itself here."""
-    if description is None or "description" in OBJECT.decode(schema):
+    if description is None:
+        return schema
+    fields, _ = parted(schema, frozenset({"description"}), "output.schema")
+    if fields:
         return schema
     return spliced(bytes(schema).rstrip(), {"description": Raw(_encode(description))})

@@ -24,7 +24,7 @@ from freehold.core.messages import (
     Usage,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import OBJECT, extra_of, is_null, own, spliced, text_in
+from freehold.wires._fields import OBJECT, UNREADABLE, extra_of, is_null, own, spliced, text_in
 from freehold.wires.anthropic_messages._arguments import object_of, text_of
 from freehold.wires.anthropic_messages._blocks_encode import client_thinking, client_tool_use
 from freehold.wires.anthropic_messages._errors import error_in_stream
@@ -79,16 +79,22 @@ _BLOCK: Final = msgspec.json.Decoder(Block)
 
 def decode_response(body: bytes, provider: str) -> ModelResponse:
     try:
-        return _decode(body, provider)
-    except BadRequest as error:
+        top = decode(body, OBJECT)
+        answer = None if _is_error(top) else _decode(body, top, provider)
+    except (*UNREADABLE, BadRequest) as error:
         said = f"answered with something that is not a message: {error}"
         raise Unavailable(said, detail=body[:1000].decode("utf-8", "replace")) from error
-
-
-def _decode(body: bytes, provider: str) -> ModelResponse:
-    top = decode(body, OBJECT)
-    if text_in(top.get("type")) == "error":
+    if answer is None:
         raise error_in_stream(body)
+    return answer
+
+
+def _is_error(top: dict[str, Raw]) -> bool:
+    """200, and an error inside."""
+    return text_in(top.get("type")) == "error"
+
+
+def _decode(body: bytes, top: dict[str, Raw], provider: str) -> ModelResponse:
     message = decode(body, _MESSAGE)
     if message.content is None:
         raise BadRequest("required, but missing", field="content")

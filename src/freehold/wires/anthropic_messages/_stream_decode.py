@@ -21,7 +21,7 @@ from freehold.core.stream import (
     TextAdded,
     UsageReported,
 )
-from freehold.wires._fields import OBJECT, extra_of, is_null
+from freehold.wires._fields import OBJECT, UNREADABLE, extra_of, is_null
 from freehold.wires._sse import SseReader
 from freehold.wires.anthropic_messages._errors import error_in_stream
 from freehold.wires.anthropic_messages._response import (
@@ -137,14 +137,20 @@ class AnthropicStreamDecoder:
     def _event(self, json: bytes, events: list[StreamEvent]) -> None:
         if self._done:
             return
+        refusal = None
         try:
             event = _EVENT.decode(json)
-            self._dispatch(event, json, events)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadRequest) as error:
+            if event.type == "error":
+                refusal = error_in_stream(json)
+            else:
+                self._dispatch(event, json, events)
+        except (*UNREADABLE, BadRequest) as error:
             if json.strip() == b"[DONE]":  # Some who follow this vendor end as OpenAI does.
                 return
             said = f"the stream holds something that is not an event: {error}"
             raise BrokenOff(said, detail=json[:1000].decode("utf-8", "replace")) from error
+        if refusal is not None:
+            raise refusal
 
     def _dispatch(self, event: _Event, json: bytes, events: list[StreamEvent]) -> None:
         match event.type:
@@ -160,8 +166,6 @@ class AnthropicStreamDecoder:
                 self._message_delta(event, json, events)
             case "message_stop":
                 self._finish(events)
-            case "error":
-                raise error_in_stream(json)
             case _:
                 pass  # `ping`, and what is to come.
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from freehold.core.messages import Usage
+from freehold.wires._fields import UNREADABLE
 from freehold.wires._sse import Lines
 
 
@@ -103,7 +104,7 @@ _STOPS: Final = (b'"type":"message_stop"', b'"type": "message_stop"')
 def _shape_in(body: bytes) -> UsageShape | None:
     try:
         found = _ONLY_USAGE.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     return found.usage or (None if found.message is None else found.message.usage)
 

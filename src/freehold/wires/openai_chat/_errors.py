@@ -26,6 +26,7 @@ from freehold.core.errors import (
     Unsupported,
 )
 from freehold.core.ports import ErrorBody
+from freehold.wires._fields import UNREADABLE
 from freehold.wires._refusals import Refusal, refused, retry_headers
 
 _SAID: Final[dict[type[FreeholdError], tuple[int, str, str | None]]] = {
@@ -118,14 +119,14 @@ def error_in_stream(body: bytes) -> FreeholdError:
 def _found(body: bytes) -> _Error:
     try:
         loose = _LOOSE.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return _Error()
     if isinstance(loose, list):
         loose = loose[0] if loose else _Loose()
     if bytes(loose.error).startswith(b"{"):
         try:
             return msgspec.json.decode(loose.error, type=_Error)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return _Error()
     for given in (loose.error, loose.message, loose.detail):
         if bytes(given).startswith(b'"'):

@@ -35,6 +35,7 @@ class Gathered:
         for json in self._values.pop(_CUSTOM_CALLS, ()):
             for call in msgspec.json.decode(json):
                 place = call.pop("index", None) or 0
+                call = {name: value for name, value in call.items() if value is not None}
                 calls[place] = _joined(calls[place], call) if place in calls else call
         return [Raw(msgspec.json.encode(call)) for _, call in sorted(calls.items())]
 

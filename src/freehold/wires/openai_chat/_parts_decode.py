@@ -19,7 +19,7 @@ from freehold.core.messages import (
     ToolCall,
     VendorFile,
 )
-from freehold.wires._fields import NO_FIELDS, extra_of, is_null
+from freehold.wires._fields import NO_FIELDS, UNREADABLE, extra_of, is_null
 from freehold.wires._media import from_base64, source_of
 from freehold.wires._opaque import unpacked
 from freehold.wires.openai_chat._shapes import (
@@ -160,7 +160,7 @@ def seal_of(extra_content: Raw) -> Opaque | None:
         return None
     try:
         ours = unpacked(_SEALED.decode(extra_content).freehold)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         ours = None
     return ours or Opaque(NAME, "", "", bytes(extra_content).decode(), "extra_content")
 
@@ -180,7 +180,7 @@ def reasoning_of(details: Raw) -> list[Reasoning]:
     """A client brings back `reasoning_details`: ours, one a part, or as a whole those of the vendor that it had before."""
     try:
         shapes = _DETAILS.decode(details) or []
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadRequest(
             "expected an array of objects that have a type", field="reasoning_details"
         ) from error

@@ -26,7 +26,7 @@ from freehold.core.messages import (
     ToolSpec,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import ARRAY, NO_FIELDS, OBJECT, extra_of, is_null, parted, text_in
+from freehold.wires._fields import ARRAY, NO_FIELDS, OBJECT, UNREADABLE, extra_of, is_null, parted, text_in
 from freehold.wires.openai_chat._parts_decode import assistant_parts, part, text_part
 from freehold.wires.openai_chat._shapes import (
     CARRIED,
@@ -79,10 +79,17 @@ _NOTHING_FOUND: Final = Found()
 
 
 def decode_request(body: bytes) -> ModelRequest:
+    try:
+        return _decode(body)
+    except UNREADABLE as error:
+        raise BadRequest("expected JSON in UTF-8, got other bytes in a string") from error
+
+
+def _decode(body: bytes) -> ModelRequest:
     unknown = _NOTHING
     try:
         shape = _STRICT.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         shape, unknown = _carefully(body)
     instructions, messages = _conversation(shape.messages, unknown.messages)
     extra = {name: value for name in CARRIED if (value := getattr(shape, name)) is not UNSET}

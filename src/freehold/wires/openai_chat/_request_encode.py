@@ -25,7 +25,7 @@ from freehold.core.messages import (
     ToolSpec,
     text_of,
 )
-from freehold.wires._fields import NO_FIELDS, check_foreign, own, spliced
+from freehold.wires._fields import NO_FIELDS, UNREADABLE, check_foreign, own, spliced
 from freehold.wires.openai_chat._parts_encode import (
     WholeMessage,
     assistant_message,
@@ -112,7 +112,7 @@ def _stream_options(carried: Any) -> Raw:
         return _USAGE_WANTED
     try:
         options = msgspec.json.decode(given, type=dict[str, Raw])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return _USAGE_WANTED
     options["include_usage"] = Raw(b"true")
     return Raw(_encode(options))

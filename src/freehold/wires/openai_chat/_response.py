@@ -24,7 +24,7 @@ from freehold.core.messages import (
     ToolCall,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import OBJECT, own, spliced
+from freehold.wires._fields import OBJECT, UNREADABLE, own, spliced
 from freehold.wires.openai_chat._errors import error_in_stream
 from freehold.wires.openai_chat._parts_encode import call_fields, details_of
 from freehold.wires.openai_chat._shapes import NAME
@@ -102,16 +102,22 @@ _CALL: Final = msgspec.json.Decoder(_Call)
 
 def decode_response(body: bytes, provider: str) -> ModelResponse:
     try:
-        return _decode(body, provider)
-    except BadRequest as error:
+        top = decode(body, OBJECT)
+        answer = None if _is_error(top) else _decode(body, top, provider)
+    except (*UNREADABLE, BadRequest) as error:
         said = f"answered with something that is not a chat completion: {error}"
         raise Unavailable(said, detail=body[:1000].decode("utf-8", "replace")) from error
-
-
-def _decode(body: bytes, provider: str) -> ModelResponse:
-    top = decode(body, OBJECT)
-    if "choices" not in top and bytes(top.get("error", b"null")) != b"null":
+    if answer is None:
         raise error_in_stream(body)
+    return answer
+
+
+def _is_error(top: dict[str, Raw]) -> bool:
+    """200, and an error inside."""
+    return "choices" not in top and bytes(top.get("error", b"null")) != b"null"
+
+
+def _decode(body: bytes, top: dict[str, Raw], provider: str) -> ModelResponse:
     answer = decode(body, _ANSWER)
     if len(answer.choices) != 1:
         raise BadRequest(f"expected one choice, got {len(answer.choices)}", field="choices")

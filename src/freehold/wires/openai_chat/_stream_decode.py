@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from freehold.core.errors import BrokenOff
+from freehold.core.errors import BadRequest, BrokenOff
 from freehold.core.messages import AnswerPart, Carried, Reasoning, Refusal, Text, ToolCall
 from freehold.core.stream import (
     ArgumentsAdded,
@@ -23,7 +23,7 @@ from freehold.core.stream import (
     TextAdded,
     UsageReported,
 )
-from freehold.wires._fields import OBJECT
+from freehold.wires._fields import OBJECT, UNREADABLE
 from freehold.wires._sse import SseReader
 from freehold.wires.openai_chat._errors import error_in_stream
 from freehold.wires.openai_chat._gathered import Gathered, merged_details
@@ -158,7 +158,7 @@ class OpenAIStreamDecoder:
             raise error_in_stream(json)
         try:
             chunk = _STRICT.decode(json)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             if json.strip() == _DONE:
                 if not self._started:
                     raise BrokenOff("the stream ended before it began") from None
@@ -167,8 +167,11 @@ class OpenAIStreamDecoder:
             chunk = self._carefully(json)
         if not self._started:
             self._start(chunk, events)
-        for choice in chunk.choices:
-            self._choice(choice, events)
+        try:
+            for choice in chunk.choices:
+                self._choice(choice, events)
+        except (*UNREADABLE, BadRequest) as error:
+            raise _strange(json, error) from error
         if chunk.usage is not None:
             events.append(UsageReported(usage_from(chunk.usage)))
 
@@ -300,6 +303,12 @@ class OpenAIStreamDecoder:
 
     def _finished(self, events: list[StreamEvent]) -> None:
         self._done = True
+        try:
+            self._tell_the_end(events)
+        except UNREADABLE as error:
+            raise _strange(b"", error) from error
+
+    def _tell_the_end(self, events: list[StreamEvent]) -> None:
         self._close(events)
         events += (PartFinished(call.part) for call in sorted(self._calls.values(), key=_by_part))
         for block in self._gathered.take_custom_calls():
@@ -320,9 +329,8 @@ class OpenAIStreamDecoder:
             if bytes(top.get("error", b"null")) not in (b"null", b'""'):
                 raise error_in_stream(json)
             return _STRICT.decode(_encode(self._without_unknown(top)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            said = f"the stream holds something that is not a chunk: {error}"
-            raise BrokenOff(said, detail=json[:1000].decode("utf-8", "replace")) from error
+        except UNREADABLE as error:
+            raise _strange(json, error) from error
 
     def _without_unknown(self, top: dict[str, Raw]) -> dict[str, Any]:
         cleaned: dict[str, Any] = self._gathered.split(top, _CHUNK_FIELDS, "")
@@ -341,6 +349,11 @@ class OpenAIStreamDecoder:
         return cleaned
 
 
+def _strange(json: bytes, error: Exception) -> BrokenOff:
+    said = f"the stream holds something that is not a chunk: {error}"
+    return BrokenOff(said, detail=json[:1000].decode("utf-8", "replace"))
+
+
 def _by_part(call: _OpenCall) -> int:
     return call.part
 
@@ -348,6 +361,6 @@ def _by_part(call: _OpenCall) -> int:
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text, type=Raw)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
     return True

@@ -28,7 +28,7 @@ from freehold.core.stream import (
     TextAdded,
     UsageReported,
 )
-from freehold.wires._fields import own, spliced
+from freehold.wires._fields import UNREADABLE, own, spliced
 from freehold.wires._opaque import packed
 from freehold.wires.openai_chat._errors import error_object
 from freehold.wires.openai_chat._parts_encode import call_fields, detail_of
@@ -50,7 +50,7 @@ def _wants_usage(request: ModelRequest) -> bool:
     options = own(request.extra, NAME).get("stream_options")
     try:
         return options is not None and bool(msgspec.json.decode(options, type=_StreamOptions).include_usage)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
 
 

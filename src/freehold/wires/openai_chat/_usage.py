@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from freehold.core.messages import Usage
+from freehold.wires._fields import UNREADABLE
 from freehold.wires._sse import Lines
 
 
@@ -90,7 +91,7 @@ _REASONS: Final = (b'"finish_reason":"', b'"finish_reason": "')
 def usage_of(body: bytes) -> Usage | None:
     try:
         shape = _ONLY_USAGE.decode(body).usage
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     return None if shape is None else usage_from(shape)
 
