@@ -6,7 +6,8 @@ answer. Nothing on the way waits for the database, and nothing logs. Not here: a
 (the caller's: a retry is a call of its own, with a record of its own).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from freehold.core.errors import BadRequest, NotFound
@@ -76,7 +77,15 @@ class Gateway:
         """`headers` are the client's, names lower-cased. Raises on entering as `call` does."""
         meter = Meter(self._clock, self._records, principal, wire=wire, requested=envelope.model)
         meter.streamed = envelope.stream
-        return Forwarding(self._resolve, self._wires[wire], envelope, headers, meter)
+        resolve = partial(self._resolve_with, envelope)
+        return Forwarding(resolve, self._wires[wire], envelope, headers, meter)
+
+    async def _resolve_with(self, envelope: Envelope, meter: Meter) -> Target:
+        """Bytes that pass may name more models than one; each must be allowed."""
+        target = await self._resolve(meter)
+        for model in envelope.further_models():
+            authorize(meter.principal, ACTION, f"model/{target.provider.name}/{model}")
+        return target
 
     async def _resolve(self, meter: Meter) -> Target:
         principal = meter.principal
