@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+WIDE: Final = 10_000
+"""Characters in a line where no terminal folds it: nothing is cut off on the way to a file or a program."""
+
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -18,7 +21,7 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.out = Console(highlight=False, soft_wrap=True)
+        self.out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
         self.note = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def json(self, value: object) -> None:
@@ -57,8 +60,7 @@ class Output:
             table.add_column(column, overflow="fold", no_wrap=not self.out.is_terminal)
         for row in found:
             table.add_row(*(escape(cell) for cell in row))
-        width = self.out.width if self.out.is_terminal else 10_000
-        self.out.print(table, width=width)
+        self.out.print(table)
 
 
 def ago(moment: str) -> str:

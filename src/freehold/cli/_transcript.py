@@ -90,10 +90,13 @@ class Transcript(Struct):
     def summary(self) -> str:
         totals = self.totals
         money = f"${totals.cost_pico / 10**12:.6f}".rstrip("0").rstrip(".") if totals.cost_pico else "$0"
+        tokens = f"{totals.input_tokens:,} + {totals.output_tokens:,} tokens"
         parts = [
-            f"{totals.model_calls} model {'call' if totals.model_calls == 1 else 'calls'}",
-            f"{totals.tool_runs} tool {'run' if totals.tool_runs == 1 else 'runs'}",
-            f"{totals.input_tokens:,} + {totals.output_tokens:,} tokens",
+            _counted(totals.model_calls, "step by rules", "steps by rules")
+            if self.asked_rules
+            else _counted(totals.model_calls, "model call", "model calls"),
+            _counted(totals.tool_runs, "tool run", "tool runs"),
+            *([tokens] if totals.input_tokens or totals.output_tokens else []),
             f"{money}{' and calls without a known price' if totals.unpriced else ''}",
         ]
         return " · ".join(parts)
@@ -194,6 +197,10 @@ class Transcript(Struct):
         if self._mid_line:
             self.output.say("")
             self._mid_line = False
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _text(content: list[dict[str, Any]]) -> str:

@@ -6,8 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -85,9 +84,9 @@ def _loop_factory() -> Any:
 
 
 async def _serve(config: Config, announce: Announce, *, until_stdin_closes: bool) -> None:
-    listening = listen(config)
-    with listening:
-        async with open_house(config) as house, _announced(config, house, listening, announce):
+    stop = _Stop()
+    with stop.heard(stdin=until_stdin_closes), listen(config) as listening:
+        async with open_house(config) as house:
             server = uvicorn.Server(
                 uvicorn.Config(
                     house.app,
@@ -103,11 +102,11 @@ async def _serve(config: Config, announce: Announce, *, until_stdin_closes: bool
                     timeout_graceful_shutdown=STREAMS_END_S,
                 )
             )
-            with _stopped_by_signals(server):
-                watch = asyncio.create_task(_stop_with_stdin(server)) if until_stdin_closes else None
+            # uvicorn would raise the signal again at its end; here a stop is a clean end.
+            server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # no public switch
+            stop.server = server
+            with _announced(config, house, listening, announce):
                 await server.serve(sockets=[listening])
-                if watch is not None:
-                    watch.cancel()
 
 
 def listen(config: Config) -> socket.socket:
@@ -127,10 +126,8 @@ def listen(config: Config) -> socket.socket:
     return listening
 
 
-@asynccontextmanager
-async def _announced(
-    config: Config, house: House, listening: socket.socket, announce: Announce
-) -> AsyncIterator[None]:
+@contextlib.contextmanager
+def _announced(config: Config, house: House, listening: socket.socket, announce: Announce) -> Iterator[None]:
     """Writes `server.json` while the server runs, and tells whoever started it."""
     host, port = listening.getsockname()[:2]
     reachable = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
@@ -154,33 +151,42 @@ def _announce(config: Config, output: Output, url: str, house: House) -> None:
     output.progress(f"Freehold listens on {url} (data in {config.data_folder}); Ctrl-C stops it")
 
 
-@contextlib.contextmanager
-def _stopped_by_signals(server: uvicorn.Server) -> Any:
-    """uvicorn would raise the signal again at its end; here a stop is a clean end."""
+class _Stop:
+    """A stop may be asked for at any time: it breaks off the start, or ends the serving; all that was opened is closed."""
 
-    def stop() -> None:
-        server.should_exit = True
+    def __init__(self) -> None:
+        self.server: uvicorn.Server | None = None
+        self._starting = asyncio.current_task()
+        self._asked = False
 
-    loop = asyncio.get_running_loop()
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # no public switch
-    for kind in kinds:
-        loop.add_signal_handler(kind, stop)
-    try:
-        yield
-    finally:
-        for kind in kinds:
-            loop.remove_signal_handler(kind)
+    @contextlib.contextmanager
+    def heard(self, *, stdin: bool) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for it, and with `stdin` the end of standard input: whoever started us is gone."""
+        loop = asyncio.get_running_loop()
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(kind, self._ask)
+        if stdin:
+            loop.add_reader(sys.stdin.fileno(), self._read_stdin)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._asked:
+                raise
+        finally:
+            if stdin:
+                loop.remove_reader(sys.stdin.fileno())
+            for kind in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(kind)
 
+    def _ask(self) -> None:
+        if self.server is not None:
+            self.server.force_exit = self._asked
+            self.server.should_exit = True
+        elif not self._asked and self._starting is not None:
+            self._starting.cancel()
+        self._asked = True
 
-async def _stop_with_stdin(server: uvicorn.Server) -> None:
-    loop = asyncio.get_running_loop()
-    closed = asyncio.Event()
-    loop.add_reader(
-        sys.stdin.fileno(), lambda: closed.set() if not os.read(sys.stdin.fileno(), 1024) else None
-    )
-    try:
-        await closed.wait()
-        server.should_exit = True
-    finally:
-        loop.remove_reader(sys.stdin.fileno())
+    def _read_stdin(self) -> None:
+        if not os.read(sys.stdin.fileno(), 1024):
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+            self._ask()

@@ -1,0 +1,120 @@
+"""What the command line says without a server: help, wrong usage, exit codes, completion; and how little it loads for it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli._freehold import Freehold
+
+COMMANDS = [
+    "apply",
+    "chat",
+    "demo",
+    "describe",
+    "dev",
+    "doctor",
+    "get",
+    "keys",
+    "models",
+    "serve",
+    "sessions",
+]
+
+
+def test_help_lists_every_command(freehold: Freehold) -> None:
+    done = freehold.ok("--help")
+    assert [name for name in COMMANDS if f"  {name} " not in done.out] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(freehold: Freehold, command: str) -> None:
+    done = freehold.ok(command, "--help")
+    assert done.out.startswith(f"Usage: python -m freehold.cli.main {command}")
+    assert len(done.out.splitlines()) > 4
+
+
+def test_a_mistyped_command_is_corrected(freehold: Freehold) -> None:
+    done = freehold("sesions")
+    assert done.code == 2
+    assert "did you mean 'sessions'?" in done.err
+
+
+def test_wrong_usage_is_told_in_json_where_json_is_asked_for(freehold: Freehold) -> None:
+    done = freehold("chat", "--json")
+    assert done.code == 2
+    assert done.json["error"] == {"type": "usage", "message": "Missing argument 'AGENT'."}
+
+
+def test_a_server_that_is_not_there_is_exit_code_3(freehold: Freehold) -> None:
+    done = freehold("--url", "http://127.0.0.1:9", "--api-key", "k", "get")
+    assert done.code == 3
+    assert "no answer from http://127.0.0.1:9" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_url_wants_a_key(freehold: Freehold) -> None:
+    done = freehold("--url", "http://127.0.0.1:9", "get")
+    assert done.code == 2
+    assert "FREEHOLD_API_KEY" in done.err
+
+
+@pytest.mark.parametrize(
+    ("shell", "has"), [("bash", "complete -o"), ("zsh", "compdef"), ("fish", "complete ")]
+)
+def test_completion_is_there_for_the_shell(freehold: Freehold, shell: str, has: str) -> None:
+    assert has in freehold.ok("completion", shell).out
+
+
+def test_commands_are_completed(freehold: Freehold) -> None:
+    asked = Freehold(
+        freehold.folder,
+        {"_FREEHOLD_COMPLETE": "bash_complete", "COMP_WORDS": "freehold do", "COMP_CWORD": "1"},
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv = ['freehold']; from freehold.cli.main import main; main()"],
+        env=asked.environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["plain,doctor"]
+
+
+def test_help_loads_neither_http_nor_terminal_nor_server(freehold: Freehold) -> None:
+    program = (
+        "import sys; from freehold.cli.main import cli; cli.main(['--help'], standalone_mode=False);"
+        "import json; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=freehold.environment(), capture_output=True, text=True
+    )
+    loaded = set(json.loads(done.stderr))
+    assert loaded & {"httpx2", "rich", "msgspec", "uvicorn", "asyncpg", "asyncio", "freehold.app"} == set()
+
+
+def test_output_into_a_pipe_has_no_colours(freehold: Freehold) -> None:
+    done = freehold("get", "nothing", "here")
+    assert "\x1b" not in done.out + done.err
+
+
+def test_wrong_settings_name_the_file_and_the_key(freehold: Freehold) -> None:
+    freehold.folder.mkdir()
+    (freehold.folder / "freehold.toml").write_text("[server]\nprot = 1\n")
+    done = freehold("serve")
+    assert done.code == 1
+    assert "freehold.toml" in done.err
+    assert "server.prot" in done.err
+
+
+def test_a_taken_port_is_named(freehold: Freehold) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = freehold("serve", "--port", str(port))
+    assert done.code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.err
+    assert not (freehold.folder / "server.json").exists()
+
+
+def test_the_version_is_told(freehold: Freehold) -> None:
+    assert freehold.ok("--version").out.startswith("freehold, version ")
