@@ -19,10 +19,10 @@ from freehold.core.messages import (
     ToolResult,
     VendorFile,
 )
+from freehold.wires._arguments import text_of
 from freehold.wires._fields import NO_FIELDS, extra_of
 from freehold.wires._media import from_base64
 from freehold.wires._opaque import unpacked
-from freehold.wires.anthropic_messages._arguments import text_of
 from freehold.wires.anthropic_messages._shapes import (
     NAME,
     Base64Source,

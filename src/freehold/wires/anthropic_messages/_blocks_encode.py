@@ -23,10 +23,10 @@ from freehold.core.messages import (
     ToolResult,
     VendorFile,
 )
+from freehold.wires._arguments import object_of
 from freehold.wires._fields import check_foreign, may_return, own, spliced
 from freehold.wires._media import base64_of
 from freehold.wires._opaque import packed
-from freehold.wires.anthropic_messages._arguments import object_of
 from freehold.wires.anthropic_messages._blocks_decode import PDF
 from freehold.wires.anthropic_messages._shapes import (
     NAME,

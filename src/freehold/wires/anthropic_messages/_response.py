@@ -24,8 +24,8 @@ from freehold.core.messages import (
     Usage,
 )
 from freehold.core.validation import decode
+from freehold.wires._arguments import object_of, text_of
 from freehold.wires._fields import OBJECT, UNREADABLE, extra_of, is_null, own, spliced, text_in
-from freehold.wires.anthropic_messages._arguments import object_of, text_of
 from freehold.wires.anthropic_messages._blocks_encode import client_thinking, client_tool_use
 from freehold.wires.anthropic_messages._errors import error_in_stream
 from freehold.wires.anthropic_messages._shapes import NAME, TextBlock, says_something

@@ -23,9 +23,9 @@ from freehold.core.stream import (
     TextAdded,
     UsageReported,
 )
+from freehold.wires._arguments import EMPTY
 from freehold.wires._fields import own
 from freehold.wires._opaque import packed
-from freehold.wires.anthropic_messages._arguments import EMPTY
 from freehold.wires.anthropic_messages._blocks_encode import client_tool_use, signature_of
 from freehold.wires.anthropic_messages._errors import error_object
 from freehold.wires.anthropic_messages._response import STOPS, client_block_of, take_usage_fields

@@ -1,6 +1,6 @@
-"""Wires, Anthropic: a tool call's arguments between the heart's text and this vendor's object.
+"""Wires: a tool call's arguments between the heart's text and the object that some vendors want.
 
-The vendor wants an object. Empty text is an empty object. What is no JSON object is wrapped as the vendor's own page on fine-grained
+Empty text is an empty object. What is no JSON object is wrapped as Anthropic's own page on fine-grained
 tool streaming advises, `{"INVALID_JSON": "<the text>"}`, so that the conversation goes on and the model can see what it wrote
 (https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming); coming back it is unwrapped.
 """
