@@ -1,0 +1,170 @@
+"""`freehold dev`, as an application's tests use it: unmodified SDKs through it to a scripted upstream, and nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+from tests.cli._freehold import Freehold, stop
+
+OPENAI_ANSWER = {
+    "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "served-by-upstream",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "from the openai upstream"}}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+}  # fmt: skip
+ANTHROPIC_ANSWER = {
+    "id": "msg_1", "type": "message", "role": "assistant", "model": "served-by-upstream", "stop_reason": "end_turn",
+    "stop_sequence": None, "content": [{"type": "text", "text": "from the anthropic upstream"}],
+    "usage": {"input_tokens": 3, "output_tokens": 4},
+}  # fmt: skip
+
+
+class _Upstream(BaseHTTPRequestHandler):
+    asked: list[tuple[str, dict[str, Any]]] = []  # noqa: RUF012 - of the class below it, one a server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append((self.path, body))
+        answer = json.dumps(ANTHROPIC_ANSWER if self.path.endswith("/messages") else OPENAI_ANSWER).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+        pass
+
+
+class Upstream:
+    def __init__(self, url: str, asked: list[tuple[str, dict[str, Any]]]) -> None:
+        self.url = url
+        self.asked = asked
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    handler = type("_Scripted", (_Upstream,), {"asked": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield Upstream(f"http://127.0.0.1:{server.server_port}", handler.asked)
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def dev(here: Freehold, *options: str) -> Iterator[tuple[dict[str, str], "subprocess.Popen[str]"]]:
+    process = here.start("dev", *options)
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        yield json.loads(line), process
+    finally:
+        stop(process)
+
+
+@pytest.fixture(scope="module")
+def throwaway(
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
+) -> Iterator[tuple[dict[str, str], Path]]:
+    here, temporary = throwaway_home(tmp_path_factory.mktemp("dev"))
+    with dev(here, "--upstream", f"openai={upstream.url}/v1", "--upstream", f"anthropic={upstream.url}") as (
+        told,
+        _,
+    ):
+        yield told, temporary
+
+
+def throwaway_home(folder: Path) -> tuple[Freehold, Path]:
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    decoys = {
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
+        "FREEHOLD_PORT": "1",
+        "TMPDIR": str(temporary),
+    }
+    return Freehold(folder / "data", decoys), temporary
+
+
+def test_one_line_of_json_says_where_it_is(throwaway: tuple[dict[str, str], Path]) -> None:
+    told, _ = throwaway
+    assert list(told) == ["base_url", "api_key", "access_key_id", "secret_access_key"]
+    assert told["base_url"].startswith("http://127.0.0.1:")
+
+
+def test_openais_sdk_reaches_its_upstream(throwaway: tuple[dict[str, str], Path], upstream: Upstream) -> None:
+    told, _ = throwaway
+    with openai.OpenAI(base_url=f"{told['base_url']}/v1", api_key=told["api_key"], max_retries=0) as client:
+        answer = client.chat.completions.create(
+            model="any-model-name", messages=[{"role": "user", "content": "hi"}]
+        )
+    assert answer.choices[0].message.content == "from the openai upstream"
+    path, body = upstream.asked[-1]
+    assert (path, body["model"]) == ("/v1/chat/completions", "any-model-name")
+
+
+def test_anthropics_sdk_reaches_its_upstream(
+    throwaway: tuple[dict[str, str], Path], upstream: Upstream
+) -> None:
+    told, _ = throwaway
+    with anthropic.Anthropic(base_url=told["base_url"], api_key=told["api_key"], max_retries=0) as client:
+        answer = client.messages.create(
+            model="any-model-name", max_tokens=9, messages=[{"role": "user", "content": "hi"}]
+        )
+    assert answer.content[0].text == "from the anthropic upstream"
+    assert upstream.asked[-1][0] == "/v1/messages"
+
+
+def test_a_provider_in_the_models_name_goes_across(
+    throwaway: tuple[dict[str, str], Path], upstream: Upstream
+) -> None:
+    told, _ = throwaway
+    with openai.OpenAI(base_url=f"{told['base_url']}/v1", api_key=told["api_key"], max_retries=0) as client:
+        answer = client.chat.completions.create(
+            model="anthropic/claude-x", messages=[{"role": "user", "content": "hi"}]
+        )
+    assert answer.choices[0].message.content == "from the anthropic upstream"
+    assert upstream.asked[-1][1]["model"] == "claude-x"
+
+
+def test_without_its_key_nobody_comes_in(throwaway: tuple[dict[str, str], Path]) -> None:
+    told, _ = throwaway
+    with (
+        openai.OpenAI(base_url=f"{told['base_url']}/v1", api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_when_it_is_stopped(tmp_path: Path, kind: signal.Signals) -> None:
+    here, temporary = throwaway_home(tmp_path)
+    with dev(here, "--upstream", "bedrock=http://127.0.0.1:9") as (_, process):
+        assert os.listdir(temporary)
+        process.send_signal(kind)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "")
+    assert "--upstream bedrock: Freehold has no bedrock wire yet" in err
+    assert os.listdir(temporary) == []
+
+
+def test_wrong_upstreams_are_refused(freehold: Freehold) -> None:
+    for wrong, says in (
+        ("opnai=http://x", "one of openai, anthropic, bedrock"),
+        ("openai=x", "expected http://"),
+    ):
+        done = freehold("dev", "--upstream", wrong)
+        assert done.code == 2
+        assert says in done.err
