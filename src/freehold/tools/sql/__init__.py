@@ -150,7 +150,11 @@ def _functions(
             if str(error.sqlstate)[:2] in _AWAY and not isinstance(error, asyncpg.QueryCanceledError):
                 raise _away(tool, error) from error
             return answer({"error": _explained(error, config)}, failed=True)
-        except (OSError, asyncpg.InterfaceError) as error:
+        except (
+            OSError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        ) as error:  # The last: cut in mid-statement.
             raise _away(tool, error) from error
 
     async def describe(asked: Describe, _: ToolRun) -> ToolOutcome:
