@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import httpx2
 import msgspec
-import uvicorn
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 from freehold.app import House, open_house
 from freehold.config import Config, Database, Models
+from freehold.server.listener import serve
 from tests.gateway._vendors import Step, Vendor
 
 ENVIRONMENT = {"OPENAI_API_KEY": "sk-test-openai", "ANTHROPIC_API_KEY": "sk-test-anthropic"}
@@ -136,23 +136,13 @@ async def world(database_url: str, folder: Path, **changes: Any) -> AsyncIterato
 async def served(house: House) -> AsyncIterator[str]:
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    settings = uvicorn.Config(
-        house.app,
-        log_config=None,
-        lifespan="off",
-        http="httptools",
-        loop="none",
-        ws="none",
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(settings)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0)
+    port = listening.getsockname()[1]
+    stop = asyncio.Event()
+    task = asyncio.create_task(serve(house.app, listening, stop))
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.listen()
+        yield f"http://127.0.0.1:{port}"
     finally:
-        server.should_exit = True
+        stop.set()
         await task
         listening.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -13,17 +14,19 @@ from typing import Any, Final
 
 import click
 import msgspec
-import uvicorn
 
+from freehold import __version__
 from freehold.app import House, open_house, write_private
 from freehold.cli._connection import ServerFile, settings
 from freehold.cli._output import Output
 from freehold.config import Config, read_config
 from freehold.core.errors import Unavailable
+from freehold.server import listener as http
 from freehold.telemetry import logging as log_lines
 
-BACKLOG: Final = 2048
-STREAMS_END_S: Final = 2
+STDIN_BYTES: Final = 1024
+
+log = logging.getLogger(__name__)
 
 Announce = Callable[[str, House], None]
 """Is told the address when the server takes connections."""
@@ -87,26 +90,11 @@ async def _serve(config: Config, announce: Announce, *, until_stdin_closes: bool
     stop = _Stop()
     with stop.heard(stdin=until_stdin_closes), listen(config) as listening:
         async with open_house(config) as house:
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    house.app,
-                    log_config=None,
-                    access_log=False,
-                    lifespan="off",
-                    http="httptools",
-                    loop="none",
-                    ws="none",
-                    server_header=False,
-                    date_header=True,
-                    backlog=BACKLOG,
-                    timeout_graceful_shutdown=STREAMS_END_S,
-                )
-            )
-            # uvicorn would raise the signal again at its end; here a stop is a clean end.
-            server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # no public switch
-            stop.server = server
             with _announced(config, house, listening, announce):
-                await server.serve(sockets=[listening])
+                stop.ready = True
+                log.info("server.started", extra={"version": __version__, "pid": os.getpid()})
+                await http.serve(house.app, listening, stop.asked)
+        log.info("server.stopped", extra={"pid": os.getpid()})
 
 
 def listen(config: Config) -> socket.socket:
@@ -117,7 +105,7 @@ def listen(config: Config) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-        listening.listen(BACKLOG)
+        listening.listen(http.BACKLOG)
     except OSError as error:
         listening.close()
         raise Unavailable(
@@ -152,12 +140,15 @@ def _announce(config: Config, output: Output, url: str, house: House) -> None:
 
 
 class _Stop:
-    """A stop may be asked for at any time: it breaks off the start, or ends the serving; all that was opened is closed."""
+    """A stop may be asked for at any time: it breaks off the start, or ends the serving; all that was opened is closed.
+
+    Asked for a second time, it does not wait for turns to finish their steps: the next start takes them up.
+    """
 
     def __init__(self) -> None:
-        self.server: uvicorn.Server | None = None
-        self._starting = asyncio.current_task()
-        self._asked = False
+        self.asked = asyncio.Event()
+        self.ready = False
+        self._mine = asyncio.current_task()
 
     @contextlib.contextmanager
     def heard(self, *, stdin: bool) -> Iterator[None]:
@@ -170,7 +161,7 @@ class _Stop:
         try:
             yield
         except asyncio.CancelledError:
-            if not self._asked:
+            if not self.asked.is_set():
                 raise
         finally:
             if stdin:
@@ -179,14 +170,11 @@ class _Stop:
                 loop.remove_signal_handler(kind)
 
     def _ask(self) -> None:
-        if self.server is not None:
-            self.server.force_exit = self._asked
-            self.server.should_exit = True
-        elif not self._asked and self._starting is not None:
-            self._starting.cancel()
-        self._asked = True
+        if self._mine is not None and (self.asked.is_set() or not self.ready):
+            self._mine.cancel()
+        self.asked.set()
 
     def _read_stdin(self) -> None:
-        if not os.read(sys.stdin.fileno(), 1024):
+        if not os.read(sys.stdin.fileno(), STDIN_BYTES):
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
             self._ask()

@@ -1,22 +1,35 @@
-"""The server's ASGI application: the hot path first, everything else through Starlette."""
+"""The server's ASGI application: the hot path, the operations, and a stop that loses nobody's answer.
 
+How it comes onto a socket: listener.py. What a request's path means: routing.py.
+"""
+
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
 from freehold.server.front import Front, Receive, Scope, Send
 from freehold.server.openapi import document
-from freehold.server.operations import Call, Door, Operation, endpoint, error_response, json_response
+from freehold.server.operations import (
+    Call,
+    Door,
+    Endpoint,
+    Operation,
+    endpoint,
+    error_response,
+    json_response,
+    stopping,
+)
+from freehold.server.routing import Refused, Route, Router
 
 OPENAPI_PATH: Final = "/openapi.json"
+CANCELLED_S_MAX: Final = 1.0
+"""What is cut short at a stop has this long to say so to its client."""
 
 Health = Callable[[], Awaitable["HealthShown"]]
 
@@ -30,34 +43,75 @@ class HealthShown(Struct, frozen=True):
 
 
 class Server:
-    """ASGI. Lifespan events are answered and mean nothing: what must be opened was opened in app.py."""
+    """ASGI. Lifespan events mean nothing here: what must be opened was opened in app.py."""
 
-    def __init__(self, front: Front, rest: Starlette) -> None:
+    def __init__(self, front: Front, door: Door, router: "Router[Endpoint]") -> None:
         self._front = front
-        self._rest = rest
+        self._door = door
+        self._router = router
+        self._running: set[asyncio.Task[Any] | None] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in self._front.paths:
-            await self._front.serve(scope, receive, send)
-        else:
-            await self._rest(scope, receive, send)
+        if scope["type"] != "http":
+            return
+        task = asyncio.current_task()
+        self._running.add(task)
+        try:
+            if scope["raw_path"] in self._front.paths:
+                await self._front.serve(scope, receive, send)
+            else:
+                await self._operate(Request(scope, receive), send)
+        finally:
+            self._running.discard(task)
+
+    async def leave(self, grace_s: float) -> None:
+        """Event streams end at once, whatever else runs within `grace_s`; what then still runs tells its client and ends."""
+        self._door.leaving.set()
+        running = {task for task in self._running if task is not None}
+        if running:
+            _, late = await asyncio.wait(running, timeout=grace_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=CANCELLED_S_MAX)
+
+    async def _operate(self, request: Request, send: Send) -> None:
+        method, path = request.method, request.scope["raw_path"]
+        try:
+            if self._door.leaving.is_set():
+                raise stopping()
+            found = self._router.find(method, path)
+            if not isinstance(found, Refused):
+                request.scope["path_params"] = found.values
+                response = await found.target(request)
+            else:
+                response = self._refused(found, method, path)
+        except FreeholdError as error:
+            response = error_response(error, self._door.dialect, ids.new("req", self._door.clock))
+        await response(request.scope, request.receive, send)
+
+    def _refused(self, refused: Refused, method: str, path: bytes) -> Response:
+        shown = path[:200].decode("ascii", "replace")
+        request_id = ids.new("req", self._door.clock)
+        if not refused.methods:
+            error = NotFound(f"there is nothing at {shown}; {OPENAPI_PATH} lists what there is")
+            return error_response(error, self._door.dialect, request_id)
+        allowed = ", ".join(refused.methods)
+        response = error_response(
+            BadRequest(f"{shown} takes {allowed}, not {method}"), self._door.dialect, request_id
+        )
+        response.status_code = 405
+        response.headers["allow"] = allowed
+        return response
 
 
 def build(front: Front, door: Door, operations: Sequence[Operation], health: Health) -> Server:
-    every = [*operations, *_common(operations, health)]
-    routes = [Route(one.path, endpoint(one, door), methods=[one.method]) for one in every]
-    handlers: dict[Any, Any] = {HTTPException: _no_such_path(door)}
-    return Server(front, Starlette(routes=_ordered(routes), exception_handlers=handlers))
+    every = [*operations, *_common(operations, front, health)]
+    routes = [Route(one.method, one.path, endpoint(one, door)) for one in every]
+    return Server(front, door, Router(routes))
 
 
-def _ordered(routes: Sequence[Route]) -> list[Route]:
-    """The more exact path first: Starlette takes the first that matches."""
-    return sorted(routes, key=lambda route: (":path" in route.path, route.path.count("{"), route.path))
-
-
-def _common(operations: Sequence[Operation], health: Health) -> list[Operation]:
-    described = document(operations)
-
+def _common(operations: Sequence[Operation], front: Front, health: Health) -> list[Operation]:
     async def healthz(call: Call) -> Response:
         shown = await health()
         return json_response(shown, status=200 if shown.status == "ok" else 503, request_id=call.request_id)
@@ -65,23 +119,11 @@ def _common(operations: Sequence[Operation], health: Health) -> list[Operation]:
     async def openapi(_: Call) -> dict[str, Any]:
         return described
 
-    return [
+    common = [
         Operation(method="GET", path="/healthz", id="health", tag="server", summary="Whether the server works.",
                   handler=healthz, open_to_all=True, answer=HealthShown),
         Operation(method="GET", path=OPENAPI_PATH, id="openapi", tag="server", summary="This API's OpenAPI document.",
                   handler=openapi, open_to_all=True),
     ]  # fmt: skip
-
-
-def _no_such_path(door: Door) -> Callable[[Request, HTTPException], Awaitable[Response]]:
-    async def answer(request: Request, error: HTTPException) -> Response:
-        told: FreeholdError
-        if error.status_code == 405:
-            told = BadRequest(f"{request.method} is not served at {request.url.path[:200]}")
-        else:
-            told = NotFound(
-                f"there is nothing at {request.url.path[:200]}; {OPENAPI_PATH} lists what there is"
-            )
-        return error_response(told, door.dialect, ids.new("req", door.clock))
-
-    return answer
+    described = document([*operations, *common], front.paths)
+    return common

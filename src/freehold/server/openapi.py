@@ -1,13 +1,17 @@
-"""The OpenAPI 3.1 document of the native API, made from the declared operations. https://spec.openapis.org/oas/v3.1.0"""
+"""The OpenAPI 3.1 document, made from the declared operations. https://spec.openapis.org/oas/v3.1.0
 
-import re
-from collections.abc import Sequence
+Model calls are named and not described: their vendors publish what goes in and what comes out, and own it.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from freehold import __version__
+from freehold.core.ports import Wire
 from freehold.server.operations import Operation
+from freehold.server.routing import names_of
 
 _ERROR = {
     "type": "object",
@@ -24,7 +28,7 @@ _ERROR = {
 }
 
 
-def document(operations: Sequence[Operation]) -> dict[str, Any]:
+def document(operations: Sequence[Operation], model_calls: Mapping[bytes, Wire]) -> dict[str, Any]:
     shapes = [shape for one in operations for shape in (one.body, one.answer) if shape is not None]
     schemas, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
     found = iter(schemas)
@@ -32,9 +36,10 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     for one in operations:
         body = next(found) if one.body is not None else None
         answer = next(found) if one.answer is not None else {}
-        paths.setdefault(re.sub(r":path\}", "}", one.path), {})[one.method.lower()] = _described(
-            one, body, answer
-        )
+        path = one.path.replace(":path}", "}")
+        paths.setdefault(path, {})[one.method.lower()] = _described(one, body, answer)
+    for raw_path, wire in model_calls.items():
+        paths[raw_path.decode()] = {"post": _model_call(wire)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -54,6 +59,27 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     }
 
 
+def _model_call(wire: Wire) -> dict[str, Any]:
+    anything = {"schema": {"type": "object"}}
+    return {
+        "operationId": f"call_{wire.name}",
+        "summary": f"Call a model in the format {wire.name}, whatever its vendor.",
+        "description": "`model` is `provider/name`, `rules/name`, or a bare name. With `stream`, server-sent events.",
+        "tags": ["models"],
+        "requestBody": {"required": True, "content": {"application/json": anything}},
+        "responses": {
+            "200": {
+                "description": "The answer, in the same format.",
+                "content": {"application/json": anything, wire.stream_content_type.partition(";")[0]: {}},
+            },
+            "default": {
+                "description": "An error, in the same format.",
+                "content": {"application/json": anything},
+            },
+        },
+    }
+
+
 def _described(one: Operation, body: Any, answer: Any) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": one.id,
@@ -61,7 +87,7 @@ def _described(one: Operation, body: Any, answer: Any) -> dict[str, Any]:
         "tags": [one.tag],
         "parameters": [*_path_parameters(one.path), *_query_parameters(one)],
         "responses": {
-            str(one.status): {"description": "Done.", "content": {"application/json": {"schema": answer}}},
+            str(one.status): {"description": "Done.", "content": {one.media_type: {"schema": answer}}},
             "default": {
                 "description": "An error, in Anthropic's shape.",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -78,8 +104,10 @@ def _described(one: Operation, body: Any, answer: Any) -> dict[str, Any]:
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
-    names = re.findall(r"\{(\w+)(?::path)?\}", path)
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in names_of(path)
+    ]
 
 
 def _query_parameters(one: Operation) -> list[dict[str, Any]]:

@@ -6,10 +6,11 @@ never replayed. While nothing happens, a comment goes out every KEEPALIVE_S, so 
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 import msgspec
-from starlette.responses import StreamingResponse
+from starlette.responses import Response
 
 from freehold.core.errors import FreeholdError
 from freehold.core.policy import Principal
@@ -30,14 +31,46 @@ KEEPALIVE_S: Final = 15.0
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-class EventStreamResponse(StreamingResponse):
-    """Not to be buffered or changed on its way."""
+class EventStreamResponse(Response):
+    """Until the client hangs up or the server stops; then the stream ends as if it were whole, and the client comes back."""
 
-    def __init__(self, items: AsyncIterator[bytes]) -> None:
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(items, media_type="text/event-stream", headers=headers)
+    def __init__(
+        self, events: AbstractAsyncContextManager[AsyncIterator[bytes]], leaving: asyncio.Event
+    ) -> None:
+        # Not to be buffered or changed on its way.
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self.headers["content-type"] = "text/event-stream; charset=utf-8"
+        self._events = events
+        self._leaving = leaving
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if scope["method"] != "HEAD":
+            sending = asyncio.create_task(self._send_all(send), name="events:send")
+            ends = [asyncio.create_task(one) for one in (_hung_up(receive), self._leaving.wait())]
+            try:
+                await asyncio.wait([sending, *ends], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (sending, *ends):
+                    task.cancel()
+                await asyncio.wait([sending, *ends])
+            if not sending.cancelled() and (error := sending.exception()):
+                raise error
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send_all(self, send: Any) -> None:
+        async with self._events as chunks:
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
 
+async def _hung_up(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@asynccontextmanager
 async def event_stream(
     sessions: Sessions,
     principal: Principal,
@@ -46,52 +79,56 @@ async def event_stream(
     cursor: tuple[int, int],
     previews: frozenset[str],
     ours: bool,
-) -> AsyncIterator[bytes]:
+) -> AsyncIterator[AsyncIterator[bytes]]:
     """Events behind `cursor` (seq, part), without end. A fact whose later parts the client hasn't seen is read again."""
-    seq, part = cursor
-    previewing = _Previews(session_id, previews)
-    queue: asyncio.Queue[Recorded | LiveEvent | FreeholdError] = asyncio.Queue(1)
-    reading = asyncio.create_task(
-        _read(sessions, principal, session_id, max(0, seq - 1), queue), name=f"events:{session_id}"
-    )
-    try:
-        yield b": connected\n\n"
-        while True:
-            try:
-                async with asyncio.timeout(KEEPALIVE_S):
-                    item = await queue.get()
-            except TimeoutError:
-                yield b": waiting\n\n"
-                continue
-            if isinstance(item, FreeholdError):
-                yield _sse("error", {"type": "error", "error": {"type": item.code, "message": item.message}})
-                return
-            if not isinstance(item, Recorded):
-                for body in previewing.of(item):
-                    yield _sse(body["type"], body)
-                continue
-            for index, one in enumerate(shown(session_id, item, ours=True)):
-                seen = (item.seq, index) <= (seq, part)
-                if not seen and (ours or not one.type.startswith("freehold.")):
-                    yield _sse(one.type, one.body, one.cursor)
-    finally:
-        reading.cancel()
-        await asyncio.wait([reading])
+    async with sessions.stream(principal, session_id, after=max(0, cursor[0] - 1)) as items:
+        queue: asyncio.Queue[Recorded | LiveEvent | FreeholdError] = asyncio.Queue(1)
+        reading = asyncio.create_task(_read(items, queue), name=f"events:{session_id}")
+        try:
+            yield _encoded(queue, session_id, cursor, _Previews(session_id, previews), ours=ours)
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
 
 
 async def _read(
-    sessions: Sessions,
-    principal: Principal,
-    session_id: str,
-    after: int,
+    items: AsyncIterator[Recorded | LiveEvent],
     queue: "asyncio.Queue[Recorded | LiveEvent | FreeholdError]",
 ) -> None:
     try:
-        async with sessions.stream(principal, session_id, after=after) as items:
-            async for item in items:
-                await queue.put(item)
+        async for item in items:
+            await queue.put(item)
     except FreeholdError as error:
         await queue.put(error)
+
+
+async def _encoded(
+    queue: "asyncio.Queue[Recorded | LiveEvent | FreeholdError]",
+    session_id: str,
+    cursor: tuple[int, int],
+    previewing: "_Previews",
+    *,
+    ours: bool,
+) -> AsyncIterator[bytes]:
+    yield b": connected\n\n"
+    while True:
+        try:
+            async with asyncio.timeout(KEEPALIVE_S):
+                item = await queue.get()
+        except TimeoutError:
+            yield b": waiting\n\n"
+            continue
+        if isinstance(item, FreeholdError):
+            yield _sse("error", {"type": "error", "error": {"type": item.code, "message": item.message}})
+            return
+        if not isinstance(item, Recorded):
+            for body in previewing.of(item):
+                yield _sse(body["type"], body)
+            continue
+        for index, one in enumerate(shown(session_id, item, ours=True)):
+            seen = (item.seq, index) <= cursor
+            if not seen and (ours or not one.type.startswith("freehold.")):
+                yield _sse(one.type, one.body, one.cursor)
 
 
 class _Previews:

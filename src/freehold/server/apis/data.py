@@ -124,7 +124,9 @@ class Data:
         key = call.path["key"]
         authorize(call.principal, "object:Read", f"object/{key}")
         data = await self._objects.get(call.principal.tenant, key, size_max=OBJECT_BYTES_MAX)
-        return Response(data, media_type="application/octet-stream")
+        return Response(
+            data, media_type="application/octet-stream", headers={"x-content-type-options": "nosniff"}
+        )
 
     async def delete_object(self, call: Call) -> Written:
         key = call.path["key"]
@@ -162,7 +164,7 @@ def operations(key_values: KeyValues, objects: Objects) -> list[Operation]:
         Operation(method="PUT", path=object_path, id="putObject", tag="data", summary="Write an object.",
                   handler=data.put_object, raw_body=True, answer=ObjectShown),
         Operation(method="GET", path=object_path, id="getObject", tag="data", summary="An object's bytes.",
-                  handler=data.get_object),
+                  handler=data.get_object, media_type="application/octet-stream"),
         Operation(method="DELETE", path=object_path, id="deleteObject", tag="data", summary="Delete an object; idempotent.",
                   handler=data.delete_object, answer=Written),
     ]  # fmt: skip

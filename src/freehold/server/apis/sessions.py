@@ -247,7 +247,7 @@ class SessionApi:
             cursor = read_cursor(query.after or last or "", field="after" if query.after else "Last-Event-ID")
         else:
             cursor = (row.version, 1_000_000)
-        items = event_stream(
+        events = event_stream(
             self._sessions,
             call.principal,
             session_id,
@@ -255,7 +255,7 @@ class SessionApi:
             previews=frozenset(query.event_deltas),
             ours=query.include == "freehold",
         )
-        return EventStreamResponse(items)
+        return EventStreamResponse(events, call.leaving)
 
 
 def _first_input(body: CreateSession, by: str) -> tuple[Any, ...]:
@@ -304,5 +304,5 @@ def operations(sessions: Sessions) -> list[Operation]:
                   handler=api.events, query=ListEvents, answer=EventPage),
         Operation(method="GET", path=f"{events}/stream", id="streamEvents", tag="sessions",
                   summary="Events as they come (server-sent events); resumes from Last-Event-ID or ?after=.",
-                  handler=api.stream, query=StreamEvents),
+                  handler=api.stream, query=StreamEvents, media_type="text/event-stream"),
     ]  # fmt: skip

@@ -1,0 +1,124 @@
+"""Server: the application on a socket, by uvicorn, with the limits that uvicorn leaves open. Not here: signals (cli/serve.py)."""
+
+import asyncio
+import contextlib
+import socket
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from freehold.server.app import Server
+
+STREAMS_END_S: Final = 2.0
+"""At a stop, answers that are under way have this long to be finished."""
+
+BACKLOG: Final = 2048
+CONNECTIONS_MAX: Final = 10_000
+KEEP_ALIVE_S: Final = 75
+"""Longer than clients keep idle connections (5 s and up), so that it is they who close them: no request meets a closed one."""
+
+HEAD_S_MAX: Final = 20.0
+REQUEST_S_MAX: Final = 300.0
+HEAD_BYTES_MAX: Final = 65_536
+HEADERS_MAX: Final = 200
+REQUEST_BYTES_MAX: Final = 1 << 30
+"""As it comes, also what is read and thrown away after a refusal."""
+
+
+class _TooMuch(Exception):
+    """Raised out of a parser's callback: uvicorn answers 400 and closes."""
+
+
+class Protocol(HttpToolsProtocol):
+    """A request is bounded in size and time while it comes: of its head there is no key to look at before it is whole."""
+
+    _in_head = False
+    _in_request = False
+    _came_bytes = 0
+    _slow: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._slow = self.loop.call_later(HEAD_S_MAX, self._hang_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._in_time()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._in_request or self.transport.is_closing():
+            return
+        self._came_bytes += len(data)
+        if self._slow is None:
+            self._slow = self.loop.call_later(HEAD_S_MAX if self._in_head else REQUEST_S_MAX, self._hang_up)
+        if self._in_head and self._came_bytes > HEAD_BYTES_MAX:
+            self.send_400_response(f"A request's head may have {HEAD_BYTES_MAX} bytes at most.")
+        elif self._came_bytes > REQUEST_BYTES_MAX:
+            self._hang_up()
+
+    def on_message_begin(self) -> None:
+        self._in_head = self._in_request = True
+        self._came_bytes = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= HEADERS_MAX:
+            raise _TooMuch
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._in_time()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_request = False
+        self._in_time()
+        super().on_message_complete()
+
+    def _in_time(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def _hang_up(self) -> None:
+        self._slow = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+async def serve(app: Server, listening: socket.socket, stop: asyncio.Event) -> None:
+    """Until `stop` is set, and everything is answered or told to come again. Closes the socket."""
+    settings = uvicorn.Config(
+        app,
+        http=Protocol,
+        loop="none",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(STREAMS_END_S),
+    )
+    server = _Server(settings)
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    wanted = asyncio.create_task(stop.wait(), name="http:stop")
+    try:
+        await asyncio.wait({serving, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        await app.leave(STREAMS_END_S)
+    finally:
+        wanted.cancel()
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever started it, and raises none again at its end."""
+
+    def capture_signals(self) -> Any:
+        return contextlib.nullcontext()
