@@ -35,6 +35,8 @@ ADVISORY: Advisory = {
     "text.message.role": "`developer` is OpenAI's later word for `system`",
     "text.message.name": "a label of an instruction",
     "text.prompt_cache_breakpoint": _CACHING,
+    "text.cache_control": _CACHING,
+    "tool.cache_control": _CACHING,
     "media.prompt_cache_breakpoint": _CACHING,
     "tool_result.name": "the tool's name again, which the call itself says",
 }

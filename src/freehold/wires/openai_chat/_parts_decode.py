@@ -1,7 +1,7 @@
 """Wires, OpenAI chat: the parts of a client's messages to the heart's parts."""
 
 from collections.abc import Mapping
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
@@ -19,6 +19,7 @@ from freehold.core.messages import (
     ToolCall,
     VendorFile,
 )
+from freehold.core.validation import decode
 from freehold.wires._fields import NO_FIELDS, UNREADABLE, extra_of, is_null
 from freehold.wires._media import from_base64, source_of
 from freehold.wires._opaque import unpacked
@@ -26,6 +27,7 @@ from freehold.wires.openai_chat._shapes import (
     NAME,
     AssistantMessage,
     AudioPart,
+    CacheControl,
     FilePart,
     ImagePart,
     TextPart,
@@ -49,16 +51,34 @@ FILE_NAME: Final = "document.pdf"
 
 
 def text_part(shape: TextPart, unknown: Mapping[str, Raw] | None) -> Text:
-    cache = shape.cache_control
-    if shape.prompt_cache_breakpoint is UNSET and not unknown:
-        return Text(shape.text, None if cache is None else cache.ttl or "5m")
-    fields = dict(unknown or NO_FIELDS)
-    fields |= _breakpoint(shape.prompt_cache_breakpoint)
-    return Text(shape.text, None if cache is None else cache.ttl or "5m", extra_of(NAME, fields))
+    if shape.prompt_cache_breakpoint is UNSET and shape.cache_control is None and not unknown:
+        return Text(shape.text)
+    cache, fields = marks(shape.cache_control, shape.prompt_cache_breakpoint)
+    return Text(shape.text, cache, extra_of(NAME, {**(unknown or NO_FIELDS), **fields}))
 
 
-def _breakpoint(given: Raw | msgspec.UnsetType) -> dict[str, Raw]:
-    return {} if given is UNSET or is_null(given) else {"prompt_cache_breakpoint": given}
+class _Breakpoint(Struct):
+    ttl: str | None = None
+
+
+_BREAKPOINT: Final = msgspec.json.Decoder(_Breakpoint)
+
+
+def marks(
+    control: CacheControl | None, given: Raw | msgspec.UnsetType = UNSET
+) -> tuple[Literal["5m", "1h"] | None, dict[str, Raw]]:
+    """A caching mark in the heart's words, and as it came, for a provider of this wire. OpenAI's times to live are longer than any
+    other vendor's: the longest there is stands for them.
+    """
+    cache: Literal["5m", "1h"] | None = None
+    fields: dict[str, Raw] = {}
+    if given is not UNSET and not is_null(given):
+        fields["prompt_cache_breakpoint"] = given
+        cache = "1h" if decode(bytes(given), _BREAKPOINT, root="prompt_cache_breakpoint").ttl else "5m"
+    if control is not None:
+        fields["cache_control"] = Raw(msgspec.json.encode(control))
+        cache = control.ttl or "5m"
+    return cache, fields
 
 
 def part(shape: UserPart, unknown: Mapping[str, Raw] | None, path: str) -> Text | Media:
@@ -71,8 +91,9 @@ def part(shape: UserPart, unknown: Mapping[str, Raw] | None, path: str) -> Text 
             sound = shape.input_audio
             media_type = AUDIO_FORMATS.get(sound.format, f"audio/{sound.format}")
             data = Bytes(from_base64(sound.data, f"{path}.input_audio.data"))
-            fields = {**(unknown or NO_FIELDS), **_breakpoint(shape.prompt_cache_breakpoint)}
-            return Media("audio", media_type, data, extra=extra_of(NAME, fields))
+            cache, fields = marks(None, shape.prompt_cache_breakpoint)
+            extra = extra_of(NAME, {**(unknown or NO_FIELDS), **fields})
+            return Media("audio", media_type, data, cache=cache, extra=extra)
         case FilePart():
             return _file(shape, unknown, path)
         case VideoPart():
@@ -87,24 +108,25 @@ def _image(shape: ImagePart, unknown: Mapping[str, Raw] | None, path: str) -> Me
     image = shape.image_url
     url, detail = (image, None) if isinstance(image, str) else (image.url, image.detail)
     media_type, source = source_of(url, f"{path}.image_url.url")
-    fields = {**(unknown or NO_FIELDS), **_breakpoint(shape.prompt_cache_breakpoint)}
-    return Media("image", media_type, source, detail=detail, extra=extra_of(NAME, fields))
+    cache, fields = marks(None, shape.prompt_cache_breakpoint)
+    extra = extra_of(NAME, {**(unknown or NO_FIELDS), **fields})
+    return Media("image", media_type, source, detail=detail, cache=cache, extra=extra)
 
 
 def _file(shape: FilePart, unknown: Mapping[str, Raw] | None, path: str) -> Media:
     file = shape.file
-    fields = {**(unknown or NO_FIELDS), **_breakpoint(shape.prompt_cache_breakpoint)}
-    extra = extra_of(NAME, fields)
+    cache, fields = marks(None, shape.prompt_cache_breakpoint)
+    extra = extra_of(NAME, {**(unknown or NO_FIELDS), **fields})
     name = None if file.filename == FILE_NAME else file.filename
     if file.file_id is not None:
-        return Media("document", "", VendorFile(NAME, file.file_id), name, extra=extra)
+        return Media("document", "", VendorFile(NAME, file.file_id), name, cache=cache, extra=extra)
     if file.file_data is None:
         raise BadRequest("expected file_data or file_id, got neither", field=f"{path}.file")
     if not file.file_data.startswith(("data:", "http:", "https:")):
         data = from_base64(file.file_data, f"{path}.file.file_data")
-        return Media("document", "application/pdf", Bytes(data), name, extra=extra)
+        return Media("document", "application/pdf", Bytes(data), name, cache=cache, extra=extra)
     media_type, source = source_of(file.file_data, f"{path}.file.file_data")
-    return Media("document", media_type, source, name, extra=extra)
+    return Media("document", media_type, source, name, cache=cache, extra=extra)
 
 
 def assistant_parts(

@@ -56,17 +56,17 @@ def refuse_part(part: Part, role: str, path: str) -> Unsupported:
     return Unsupported(f"{NAME} has no {what} in a message of role {role}", field=path)
 
 
-def text_shape(text: Text) -> TextPart | Raw:
+def text_shape(text: Text, path: str = "") -> TextPart | Raw:
     if not text.extra:
         return TextPart(text.text)
-    check_foreign(text.extra, NAME, "text", "messages")
+    check_foreign(text.extra, NAME, "text", path)
     return spliced(_encode(TextPart(text.text)), own(text.extra, NAME))
 
 
 def user_part(part: Part, path: str) -> Any:
     match part:
         case Text():
-            return text_shape(part)
+            return text_shape(part, path)
         case Media():
             if not part.extra:
                 return _media(part, path)
@@ -134,7 +134,7 @@ def assistant_message(message: Message, path: str, provider: str) -> Any:
             case _:
                 raise refuse_part(part, "assistant", f"{path}.content[{place}]")
     shape = AssistantMessage(
-        content=_said(texts, calls=bool(calls), refused=bool(refusals)),
+        content=_said(texts, path, calls=bool(calls), refused=bool(refusals)),
         refusal="".join(refusals) or None,
         name=message.name,
         tool_calls=calls or None,
@@ -145,12 +145,12 @@ def assistant_message(message: Message, path: str, provider: str) -> Any:
     return spliced(_encode(shape), fields) if fields else shape
 
 
-def _said(texts: list[Text], *, calls: bool, refused: bool) -> Any:
+def _said(texts: list[Text], path: str, *, calls: bool, refused: bool) -> Any:
     if not texts:
         return None if calls or refused else ""
     if len(texts) == 1 and not texts[0].extra:
         return texts[0].text
-    return [text_shape(text) for text in texts]
+    return [text_shape(text, path) for text in texts]
 
 
 def _with_thoughts(shape: AssistantMessage, thoughts: list[Reasoning]) -> AssistantMessage:

@@ -27,7 +27,7 @@ from freehold.core.messages import (
 )
 from freehold.core.validation import decode
 from freehold.wires._fields import ARRAY, NO_FIELDS, OBJECT, UNREADABLE, extra_of, is_null, parted, text_in
-from freehold.wires.openai_chat._parts_decode import assistant_parts, part, text_part
+from freehold.wires.openai_chat._parts_decode import assistant_parts, marks, part, text_part
 from freehold.wires.openai_chat._shapes import (
     CARRIED,
     MESSAGES_BY_ROLE,
@@ -241,16 +241,18 @@ def _tools(
         if isinstance(note, CarriedTool):
             tools.append(note)
             continue
-        function, cache = shape.function, shape.cache_control
+        function = shape.function
         parameters = function.parameters
+        control = shape.cache_control if isinstance(shape.cache_control, CacheControl) else None
+        cache, fields = marks(control)
         tools.append(
             ToolSpec(
                 function.name,
                 function.description or "",
                 _NO_PARAMETERS if parameters is UNSET or is_null(parameters) else parameters,
                 function.strict,
-                cache.ttl or "5m" if isinstance(cache, CacheControl) else None,
-                extra_of(NAME, note),
+                cache,
+                extra_of(NAME, {**note, **fields} if note else fields),
             )
         )
     return tuple(tools)

@@ -321,7 +321,7 @@ def _result(result: ToolResult, path: str, following: list[Any]) -> Any:
         texts.insert(0, Text("Error: "))
     content: Any = "" if not texts else texts[0].text
     if len(texts) > 1 or (texts and texts[0].extra):
-        content = [text_shape(text) for text in texts]
+        content = [text_shape(text, path) for text in texts]
     fields = NO_FIELDS
     if result.extra:
         check_foreign(result.extra, NAME, "tool_result", path)
