@@ -22,6 +22,7 @@ _str = msgspec.json.Decoder(str)
 _bool = msgspec.json.Decoder(bool | None)
 _names = msgspec.json.Decoder(list[str] | None)
 _options = msgspec.json.Decoder(dict[str, Raw] | None)
+_MISREAD: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Envelope:
@@ -34,21 +35,21 @@ class Envelope:
         self.body = body
         try:
             self._fields = _fields.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _MISREAD as error:
             raise BadRequest(f"the body is no JSON object: {error}") from error
         model = self._fields.get("model")
         if model is None:
             raise BadRequest("expected the name of a model, the field is missing", field="model")
         try:
             self.model = _str.decode(model)
-        except msgspec.DecodeError as error:
+        except _MISREAD as error:
             raise BadRequest(
                 f"expected the name of a model as text, got {bytes(model)[:40]!r}", field="model"
             ) from error
         stream = self._fields.get("stream")
         try:
             self.stream = stream is not None and bool(_bool.decode(stream))
-        except msgspec.DecodeError as error:
+        except _MISREAD as error:
             raise BadRequest(
                 f"expected true or false, got {bytes(stream or b'')[:40]!r}", field="stream"
             ) from error
@@ -63,7 +64,7 @@ class Envelope:
             return ()
         try:
             return _names.decode(given) or ()
-        except msgspec.DecodeError as error:
+        except _MISREAD as error:
             raise BadRequest("expected a list of models' names", field="models") from error
 
     def asks_for_usage(self) -> bool:
@@ -74,7 +75,7 @@ class Envelope:
         try:
             asked = (_options.decode(given) or {}).get("include_usage")
             return asked is not None and bool(_bool.decode(asked))
-        except msgspec.DecodeError as error:
+        except _MISREAD as error:
             raise BadRequest(
                 "expected an object with include_usage: true or false", field="stream_options"
             ) from error
@@ -150,6 +151,6 @@ def _is_usage(event: bytes) -> bool:
         return False
     try:
         chunk = _chunk.decode(text)
-    except msgspec.DecodeError:
+    except _MISREAD:
         return False
     return chunk.choices == [] and bytes(chunk.usage) != b"null"
