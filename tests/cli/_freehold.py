@@ -1,5 +1,9 @@
-"""The command as a person runs it: a process of its own, in an environment that holds no key and finds no model server."""
+"""The command in an environment that holds no key and finds no model server: called here, or as a process of its own.
 
+A call here is the same `main` without the start of an interpreter, which would be most of the suite's time.
+"""
+
+import io
 import json
 import os
 import signal
@@ -7,9 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
+
+from freehold.cli.main import main
 
 COMMAND_TIMEOUT_S = 90.0
 READY_TIMEOUT_S = 60.0
@@ -46,20 +53,41 @@ class Freehold(NamedTuple):
             **self.more,
         }
 
-    def __call__(self, *arguments: str, input: str | None = None) -> Done:  # noqa: A002
+    def __call__(self, *arguments: str, input: str = "") -> Done:  # noqa: A002
+        out, err, given = _text(), _text(), _text(input)
+        with (
+            mock.patch.dict(os.environ, self.environment(), clear=True),
+            mock.patch.object(sys, "argv", ["freehold", *arguments]),
+            mock.patch.object(sys, "stdin", given),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            try:
+                main()
+                code: object = 0
+            except SystemExit as ended:
+                code = ended.code
+        assert isinstance(code, int)
+        return Done(code, _written(out), _written(err))
+
+    def ok(self, *arguments: str, input: str = "") -> Done:  # noqa: A002
+        return self._well(self(*arguments, input=input), arguments)
+
+    def process(self, *arguments: str) -> Done:
         done = subprocess.run(
             [*COMMAND, *arguments],
             env=self.environment(),
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT_S,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def ok(self, *arguments: str, input: str | None = None) -> Done:  # noqa: A002
-        done = self(*arguments, input=input)
+    def ok_process(self, *arguments: str) -> Done:
+        return self._well(self.process(*arguments), arguments)
+
+    def _well(self, done: Done, arguments: tuple[str, ...]) -> Done:
         assert done.code == 0, (
             f"freehold {' '.join(arguments)} ended with {done.code}\n{done.out}\n{done.err}"
         )
@@ -84,6 +112,15 @@ class Freehold(NamedTuple):
             yield wait_for_server(self.folder, process)
         finally:
             stop(process)
+
+
+def _text(content: str = "") -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content.encode()), encoding="utf-8", write_through=True)
+
+
+def _written(stream: io.TextIOWrapper) -> str:
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode()
 
 
 def wait_for_server(folder: Path, process: "subprocess.Popen[str]") -> dict[str, Any]:

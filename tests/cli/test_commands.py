@@ -1,6 +1,7 @@
 """What the command line says without a server: help, wrong usage, exit codes, completion; and how little it loads for it."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -31,7 +32,7 @@ def test_help_lists_every_command(freehold: Freehold) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(freehold: Freehold, command: str) -> None:
     done = freehold.ok(command, "--help")
-    assert done.out.startswith(f"Usage: python -m freehold.cli.main {command}")
+    assert done.out.startswith(f"Usage: freehold {command}")
     assert len(done.out.splitlines()) > 4
 
 
@@ -99,18 +100,16 @@ def test_output_into_a_pipe_has_no_colours(freehold: Freehold) -> None:
 def test_wrong_settings_name_the_file_and_the_key(freehold: Freehold) -> None:
     freehold.folder.mkdir()
     (freehold.folder / "freehold.toml").write_text("[server]\nprot = 1\n")
-    done = freehold("serve")
+    done = freehold.process("serve")
     assert done.code == 1
     assert "freehold.toml" in done.err
     assert "server.prot" in done.err
 
 
 def test_a_taken_port_is_named(freehold: Freehold) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = freehold("serve", "--port", str(port))
+        done = freehold.process("serve", "--port", str(port))
     assert done.code == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.err
     assert not (freehold.folder / "server.json").exists()

@@ -1,8 +1,13 @@
 """Commands against a running server: applying, asking, looking at sessions, keys, data."""
 
 import json
+import re
+import shutil
+import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,27 +20,29 @@ AGENT = "kind: agent\nname: {name}\nrules: clerk\n"
 
 
 @pytest.mark.parametrize(
-    ("template", "line"),
+    ("template", "at", "says"),
     [
-        ("kind: agent\nname: a\nrules: clerk\ninstrctions: hello\n", "t.yaml:1: agent a: instrctions: unknown field 'instrctions' (did you mean 'instructions'?)"),
-        ("kind: agnt\nname: a\n", "t.yaml:1: kind: expected one of provider, rules, tool, agent; got 'agnt' (did you mean 'agent'?)"),
-        ("kind: agent\nname: a\nrules: clerk\ntools: [stok]\n", "t.yaml:1: agent a: tools[0]: there is no tool 'stok' (did you mean 'stock'?); known: stock"),
-        ("kind: agent\nname: a\nmodel: opnai/gpt-5\n", "t.yaml:1: agent a: model: "),
-        ("kind: tool\nname: t\ntype: sqll\n", "t.yaml:1: tool t: type: expected one of function, http, kv, objects, sql; got 'sqll' (did you mean 'sql'?)"),
-        ("kind: tool\nname: t\ntype: kv\nconfig: {tabel: x}\n", "t.yaml:1: tool t: config.tabel: unknown field 'tabel' (did you mean 'table'?)"),
-        ("kind: agent\nname: Not A Name\n", "t.yaml:2: agent Not A Name: name: expected 1-63 of a-z"),
-        ("kind: agent\nname: a\nmodel: ${MODEL}\n", "t.yaml:3: model: the variable MODEL is used but not given: add --set MODEL=VALUE"),
-        ("kind: [agent\n", "t.yaml:2: not YAML"),
-        ("# nothing\n", "t.yaml: there is no resource in it"),
+        ("kind: agent\nname: a\ninstrctions: x\n", "t.yaml:3: agent a: instrctions: ", "did you mean 'instructions'?"),
+        ("kind: agnt\nname: a\n", "t.yaml:1: kind: expected one of provider, rules, tool, agent; got 'agnt'", "did you mean 'agent'?"),
+        ("kind: agent\nname: a\ntools: [stok]\n", "t.yaml:3: agent a: tools[0]: there is no tool 'stok'", "did you mean 'stock'?"),
+        ("kind: agent\nname: a\nmodel: opnai/gpt-5\n", "t.yaml:3: agent a: model: ", "'opnai/gpt-5'"),
+        ("kind: tool\nname: t\ntype: sqll\n", "t.yaml:3: tool t: type: expected one of function, http, kv, objects, sql; got 'sqll'", "did you mean 'sql'?"),
+        ("kind: tool\nname: t\ntype: kv\nconfig:\n  tabel: x\n", "t.yaml:5: tool t: config.tabel: unknown field 'tabel'", "did you mean 'table'?"),
+        ("kind: agent\nname: Not A Name\n", "t.yaml:2: agent Not A Name: name: expected 1-63 of a-z", ""),
+        ("kind: agent\nname: a\nmodel: ${MODEL}\n", "t.yaml:3: ", "the variable MODEL is used but not given: add --set MODEL=VALUE"),
+        ("kind: [agent\n", "t.yaml:2: not YAML", ""),
+        ("# nothing\n", "t.yaml: there is no resource in it", ""),
     ],
 )  # fmt: skip
-def test_a_wrong_template_is_told_by_line_and_field(served: Freehold, template: str, line: str) -> None:
+def test_a_wrong_template_is_told_by_line_and_field(
+    served: Freehold, template: str, at: str, says: str
+) -> None:
     path = served.folder.parent / "t.yaml"
     path.write_text(template)
     done = served("apply", str(path), "--yes")
     assert done.code == 1
-    assert line in done.err, done.err
-    assert "agent a" not in served.ok("get", "agents").out
+    assert done.err.startswith(f"error: {at}"), done.err
+    assert says in done.err, done.err
 
 
 def test_several_mistakes_are_told_at_once_and_nothing_is_applied(served: Freehold) -> None:
@@ -158,8 +165,6 @@ def test_a_cancelled_session_takes_no_more(served: Freehold) -> None:
 
 
 def test_ctrl_c_ends_a_follower_at_once(served: Freehold) -> None:
-    import signal
-
     served.ok("chat", "clerk", "How many SKU-1 are there?")
     session = served.ok("sessions", "list", "--limit", "1", "--json").json[0]["id"]
     tailing = served.start("sessions", "tail", session, "--after", "0")
@@ -229,7 +234,7 @@ def test_the_doctor_finds_the_server_well(served: Freehold) -> None:
 
 def test_a_second_server_on_the_same_folder_is_refused(served: Freehold) -> None:
     pid = json.loads((served.folder / "server.json").read_bytes())["pid"]
-    done = served("serve", "--port", "0")
+    done = served.process("serve", "--port", "0")
     assert done.code == 1
     assert f"(process {pid}) is using the data folder" in done.err
     assert served.ok("get", "agents").code == 0, "the first one is unharmed"
@@ -245,21 +250,21 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(served: Freehold) -> 
     listing.stderr.close()
 
 
-def test_no_color_is_heeded_on_a_terminal(served: Freehold) -> None:
-    """`script` gives the command a terminal."""
-    command = 'script -qec "freehold get agents" /dev/null'
-    import shutil
-    import sys
-    from pathlib import Path
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*3\d")
 
+
+def test_colours_are_for_terminals_and_no_color_is_heeded(served: Freehold) -> None:
+    """`script` gives the command a terminal."""
     if shutil.which("script") is None:
         pytest.skip("there is no `script` here to make a terminal with")
     beside = str(Path(sys.executable).parent)
     for more, colourful in (({}, True), ({"NO_COLOR": "1"}, False)):
         environment = served.environment() | {"TERM": "xterm-256color", **more}
         environment["PATH"] = f"{beside}:{environment['PATH']}"
+        command = ["script", "-qec", "freehold doctor", "/dev/null"]
         shown = subprocess.run(
-            ["sh", "-c", command], env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
-        assert "clerk" in shown.stdout
-        assert ("\x1b[3" in shown.stdout or "\x1b[1m" in shown.stdout) == colourful
+        assert "data folder" in shown.stdout
+        assert bool(COLOUR.search(shown.stdout)) == colourful
+    assert "\x1b" not in served.ok("doctor").out

@@ -88,9 +88,9 @@ def cli(ctx: click.Context, *, data: str | None, url: str | None, api_key: str |
 
 
 def main() -> None:
-    """Runs a command. Every error ends as one clear message on standard error and an exit code; never a traceback."""
+    """Runs a command. Every foreseen error ends as one clear message on standard error and an exit code."""
     try:
-        result: Any = cli.main(standalone_mode=False)
+        result: Any = cli.main(prog_name="freehold", standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
     except click.exceptions.Abort:
         _end(EXIT_INTERRUPTED, "interrupted", "interrupted")
