@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import ModelRequest
 from freehold.core.stream import fold
-from freehold.wires import named, names
+from freehold.wires import named
 from tests.wires import _values as values
 from tests.wires._values import ANTHROPIC, OPENAI, PROVIDER
 
@@ -110,7 +110,7 @@ def test_a_damaged_request_raises_nothing_but_our_errors(name, data):
         request = wire.decode_request(damaged)
     except FreeholdError:
         return
-    for other in names():
+    for other in REQUESTS:
         try:
             named(other).encode_request(request, provider=PROVIDER)
         except FreeholdError:
@@ -127,7 +127,7 @@ def test_a_damaged_answer_raises_nothing_but_our_errors(name, data):
     wire.usage_of(damaged)
     try:
         response = wire.decode_response(damaged, provider=PROVIDER)
-        for other in names():
+        for other in REQUESTS:
             named(other).encode_response(response)
     except FreeholdError:
         return
@@ -155,7 +155,7 @@ def test_a_damaged_stream_raises_nothing_but_our_errors(name, data):
         events = [*decoder.feed(b"\n".join(lines)), *decoder.end()]
     except FreeholdError:
         return
-    for other in names():
+    for other in REQUESTS:
         again = named(other).stream_encoder(EMPTY)
         try:
             for event in events:

@@ -13,6 +13,7 @@ from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import ErrorBody, StreamDecoder, StreamEncoder, UsageTap, Wire
 from freehold.wires._fields import Advisory
 from freehold.wires.openai_chat import _errors, _request_decode, _request_encode, _response
+from freehold.wires.openai_chat._request_encode import UNSAID as UNSAID
 from freehold.wires.openai_chat._stream_decode import OpenAIStreamDecoder
 from freehold.wires.openai_chat._stream_encode import OpenAIStreamEncoder
 from freehold.wires.openai_chat._usage import OpenAIUsageTap, usage_of

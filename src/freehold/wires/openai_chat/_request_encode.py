@@ -5,7 +5,7 @@ without them: a failed tool result begins with "Error: "; media of a tool result
 reasoning becomes an effort.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +47,16 @@ EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 LOW_BUDGET_TOKENS: Final = 2_048
 MEDIUM_BUDGET_TOKENS: Final = 8_192
 """Up to these a reasoning budget counts as `low` and `medium` effort; above, as `high`."""
+
+UNSAID: Final[Mapping[str, str]] = {
+    "*.cache": "prefixes are cached without being asked; marks that came in this wire's own words leave as they came",
+    "reasoning.budget_tokens": f"said as an effort: low up to {LOW_BUDGET_TOKENS}, medium up to {MEDIUM_BUDGET_TOKENS}, then high",
+    "reasoning": "reasoning that is on without saying how much is the model's own default",
+    "tool_choice": "left out where there are no tools to choose from",
+    "messages.tool_result.failed": 'said in words: the result begins with "Error: "',
+    "messages.tool_result.media": "shown in a user message that follows the results",
+}
+"""Fields of the heart that are left out or said in other words, and why."""
 
 _MESSAGE_PREFIX: Final = "message."
 _USAGE_WANTED: Final = Raw(b'{"include_usage":true}')
