@@ -135,6 +135,7 @@ async def world(database_url: str, folder: Path, **changes: Any) -> AsyncIterato
 @asynccontextmanager
 async def served(house: House) -> AsyncIterator[str]:
     listening = socket.socket()
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.bind(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     stop = asyncio.Event()
