@@ -1,0 +1,117 @@
+"""The demo as a newcomer meets it: made, asked, made use of by other commands, killed, and run again. On real parts throughout."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli._freehold import Freehold
+
+pytestmark = pytest.mark.slow
+
+SECOND_RUN_S_MAX = 15.0
+FACTS = ("MAN-SHA-2610-0540", "CCC certificate", "3,360 of 4,800", "10 Dec 2026")
+"""What the answer must have found out: the paper that customs miss, what was confirmed, the next date."""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Freehold]:
+    """The demo has run here once."""
+    here = Freehold(tmp_path_factory.mktemp("shop") / "data folder")
+    done = here.process("demo")
+    assert done.code == 0, done.err
+    assert [fact for fact in FACTS if fact not in done.out] == []
+    assert "no language model is asked" in done.out
+    yield here
+    assert not (here.folder / "server.json").exists(), "every command stopped the server that it started"
+
+
+def test_a_second_run_reuses_everything_and_is_quick(shop: Freehold) -> None:
+    started = time.monotonic()
+    done = shop.ok_process("demo")
+    assert time.monotonic() - started < SECOND_RUN_S_MAX
+    assert [fact for fact in FACTS if fact not in done.out] == []
+    assert done.err == "", "nothing had to be made"
+
+
+def test_the_result_is_there_for_programs(shop: Freehold) -> None:
+    told = shop.ok_process("demo", "--json").json
+    assert (told["outcome"], told["language_model"]) == ("completed", False)
+    assert [fact for fact in FACTS if fact not in told["answer"]] == []
+    tools = {step["name"].partition("_")[0] for step in told["steps"] if step["kind"] == "tool"}
+    assert tools == {"inventory", "sales", "manifests", "supply", "restock"}
+    assert not any(step["failed"] for step in told["steps"])
+
+
+def test_other_questions_are_answered_over_the_same_data(shop: Freehold) -> None:
+    with shop.serving():
+        way = shop.ok("chat", "retail-inventory", "What is on its way to Rotterdam?").out
+        assert "MAN-RTM-" in way
+        other = shop.ok("chat", "retail-inventory", "Why is SKU-4482 out of stock in Rotterdam?").out
+        assert "1,578" in other, "it is not out of stock there"
+        first = shop.ok("chat", "retail-inventory", "Why is SKU-4482 out of stock in Shanghai?").out
+        assert "Customs" in first
+        again = shop.ok("chat", "retail-inventory", "--continue", "And when will it be back?").out
+        assert "restock_forecast" in again
+        assert "10 Dec 2026" in again
+
+
+def test_the_demo_uses_a_server_that_runs_and_leaves_it_running(shop: Freehold) -> None:
+    with shop.serving() as told:
+        assert "10 Dec 2026" in shop.ok("demo").out
+        assert json.loads((shop.folder / "server.json").read_bytes()) == told
+        refused = shop("demo", "--crash")
+        assert refused.code == 1
+        assert f"process {told['pid']}" in refused.err
+
+
+def test_killed_in_the_middle_it_proves_that_nothing_is_lost(shop: Freehold) -> None:
+    done = shop.ok_process("demo", "--crash")
+    assert "SIGKILL to the server" in done.out
+    assert "no finished step ran again" in done.out
+    assert "✗" not in done.out
+    assert [fact for fact in FACTS if fact not in done.out] == []
+
+
+def test_ctrl_c_ends_it_and_the_server_that_it_started(shop: Freehold) -> None:
+    process = shop.start("demo")
+    assert process.stdout is not None
+    line = ""
+    while "Model" not in line:
+        line = process.stdout.readline()
+    pid = json.loads((shop.folder / "server.json").read_bytes())["pid"]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_terminal_that_vanishes_takes_the_server_along(shop: Freehold) -> None:
+    process = shop.start("demo")
+    assert process.stdout is not None
+    line = ""
+    while "Model" not in line:
+        line = process.stdout.readline()
+    pid = json.loads((shop.folder / "server.json").read_bytes())["pid"]
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the server outlived the command that had started it")
+
+
+def test_a_model_that_cannot_be_asked_is_told_before_anything_is_asked(shop: Freehold) -> None:
+    done = shop.process("demo", "--model", "openai/gpt-5")
+    assert done.code == 1
+    assert "OPENAI_API_KEY" in done.err
