@@ -17,6 +17,7 @@ SseEvent: TypeAlias = tuple[bytes, bytes]
 
 _NOTHING: Final[tuple[SseEvent, ...]] = ()
 _BOM: Final = b"\xef\xbb\xbf"
+_BEGINNINGS: Final = (b"data: ", b"event: ")
 
 
 class SseReader:
@@ -34,14 +35,10 @@ class SseReader:
         if self._after_cr or b"\r" in data:
             data = self._with_lf(data)
         rest = self._rest
-        if (
-            not rest
-            and data.startswith(b"data: ")
-            and data.endswith(b"\n\n")
-            and data.find(b"\n") == len(data) - 2
-        ):
-            self._at_start = False
-            return ((b"", data[6:-2]),)
+        if not rest and data.startswith(_BEGINNINGS) and data.find(b"\n\n") == len(data) - 2:
+            self._at_start = False  # One whole event, as most pieces are.
+            event = _event(data[:-2])
+            return _NOTHING if event is None else (event,)
         if rest or self._at_start:
             searched = max(0, len(rest) - 1)
             rest += data
