@@ -19,6 +19,8 @@ from retail_world.situations import World
 from retail_world.writers import Dataset, database_version, files, write_database
 from seed import make_dataset
 
+pytestmark = pytest.mark.slow
+
 SEED = Path(__file__).parents[2] / "examples" / "retail" / "seed.py"
 
 

@@ -16,6 +16,8 @@ from tests._postgres import fresh_database
 
 from freehold.store.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.slow
+
 SKU, DC = "SKU-4482", "SHA"
 NEVER_SOLD = "SKU-0001"
 BACKTESTED = 8

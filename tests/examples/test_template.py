@@ -20,6 +20,8 @@ from freehold.store.migrations import migrate
 from tests._postgres import fresh_database
 from tests.examples._retail import Retailer, declared, fill, retailer, supply_chain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 async def shop(
