@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,7 @@ from freehold.store.embedded import EmbeddedServer, embedded
 from freehold.store.store import Store, open_store
 
 PEPPER_BYTES: Final = 32
+HEALTH_S_MAX: Final = 3.0
 NATIVE_DIALECT: Final = "anthropic_messages"
 """Errors of the native API look like Anthropic's, as its other shapes do."""
 
@@ -64,11 +65,15 @@ HOT_PATHS: Final[Mapping[str, str]] = {
 
 
 class House(Struct, frozen=True):
-    """A server that is ready: `app` is ASGI. `first_key` is there at the very first start only."""
+    """A server that is ready: `app` is ASGI. `first_key` is there at the very first start only.
+
+    `redact` takes secrets out of text: every one that was resolved, and what looks like one.
+    """
 
     app: server.Server
     operator_key: str
     first_key: str | None
+    redact: Callable[[str], str]
 
 
 @asynccontextmanager
@@ -211,7 +216,8 @@ async def _furnish(
         *keys.operations(key_table, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
     ]
-    return House(server.build(front, door, operations, partial(_health, store)), operator_key, first_key)
+    app = server.build(front, door, operations, partial(_health, store))
+    return House(app, operator_key, first_key, secrets_of.redact)
 
 
 async def _models(
@@ -273,9 +279,12 @@ async def _visible(table: ModelTable, clock: SystemClock, principal: Principal) 
 async def _health(store: Store) -> server.HealthShown:
     checks = {"database": "ok"}
     try:
-        await store.database.check()
+        async with asyncio.timeout(HEALTH_S_MAX):
+            await store.database.check()
     except FreeholdError as error:
         checks["database"] = error.message
+    except TimeoutError:
+        checks["database"] = f"the database did not answer within {HEALTH_S_MAX:g} s"
     status = "ok" if all(state == "ok" for state in checks.values()) else "degraded"
     return server.HealthShown(status, __version__, checks)
 

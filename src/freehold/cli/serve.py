@@ -90,6 +90,7 @@ async def _serve(config: Config, announce: Announce, *, until_stdin_closes: bool
     stop = _Stop()
     with stop.heard(stdin=until_stdin_closes), listen(config) as listening:
         async with open_house(config) as house:
+            log_lines.configure(config.log.level, config.log.format, redact=house.redact)
             with _announced(config, house, listening, announce):
                 stop.ready = True
                 log.info("server.started", extra={"version": __version__, "pid": os.getpid()})

@@ -40,6 +40,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.access_log = False
         self._slow = self.loop.call_later(HEAD_S_MAX, self._hang_up)
 
     def connection_lost(self, exc: Exception | None) -> None:

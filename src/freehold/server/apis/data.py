@@ -1,5 +1,8 @@
 """Data that Freehold keeps for applications: key-value tables and objects. What agents read through `kv` and `objects`."""
 
+import asyncio
+import io
+import tarfile
 from datetime import datetime
 from typing import Any, Final
 
@@ -7,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from starlette.responses import Response
 
-from freehold.core.errors import BadRequest, NotFound
+from freehold.core.errors import BadRequest, FreeholdError, NotFound
 from freehold.core.policy import authorize
 from freehold.core.ports import KeyValues, Objects
 from freehold.server.operations import Call, Operation
@@ -15,6 +18,8 @@ from freehold.server.operations import Call, Operation
 ITEMS_MAX: Final = 10_000
 PAGE_MAX: Final = 1_000
 OBJECT_BYTES_MAX: Final = 33_554_432
+ARCHIVE_FILES_MAX: Final = 10_000
+WRITES_AT_ONCE: Final = 16
 
 
 class Item(Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +57,12 @@ class ObjectShown(Struct, frozen=True):
 class ObjectList(Struct, frozen=True):
     data: tuple[ObjectShown, ...]
     next_page: str | None
+
+
+class ArchiveQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """`prefix` stands before every path of the archive."""
+
+    prefix: str = ""
 
 
 def _limit(query: PageQuery) -> int:
@@ -120,6 +131,26 @@ class Data:
         await self._objects.put(call.principal.tenant, key, call.body)
         return ObjectShown(key, len(call.body))
 
+    async def put_archive(self, call: Call) -> Written:
+        """A tar archive, not compressed: every regular file becomes an object. A failure leaves some written; send it again."""
+        query: ArchiveQuery = call.query
+        files = await asyncio.to_thread(_files_of, call.body, query.prefix)
+        for key in files:
+            authorize(call.principal, "object:Write", f"object/{key}")
+        slots = asyncio.Semaphore(WRITES_AT_ONCE)
+
+        async def put(key: str, content: bytes) -> None:
+            async with slots:
+                await self._objects.put(call.principal.tenant, key, content)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for key, content in files.items():
+                    group.create_task(put(key, content))
+        except* FreeholdError as failures:
+            raise failures.exceptions[0] from failures
+        return Written(len(files))
+
     async def get_object(self, call: Call) -> Response:
         key = call.path["key"]
         authorize(call.principal, "object:Read", f"object/{key}")
@@ -145,6 +176,25 @@ class Data:
         )
 
 
+def _files_of(archive: bytes, prefix: str) -> dict[str, bytes]:
+    """Key to content. Where a path comes twice the later one counts, as tar has it."""
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as opened:
+            for member in opened:
+                content = opened.extractfile(member) if member.isreg() else None
+                if content is None:
+                    continue
+                if len(found) >= ARCHIVE_FILES_MAX:
+                    raise BadRequest(
+                        f"expected {ARCHIVE_FILES_MAX} files at most; send the rest in another archive"
+                    )
+                found[f"{prefix}{member.name.removeprefix('./')}"] = content.read()
+    except (tarfile.TarError, EOFError, UnicodeError) as error:
+        raise BadRequest(f"expected a tar archive, not compressed: {error}") from error
+    return found
+
+
 def operations(key_values: KeyValues, objects: Objects) -> list[Operation]:
     data = Data(key_values, objects)
     items, item = "/v1/tables/{table}/items", "/v1/tables/{table}/items/{key:path}"
@@ -161,6 +211,9 @@ def operations(key_values: KeyValues, objects: Objects) -> list[Operation]:
                   handler=data.delete_item, answer=Written),
         Operation(method="GET", path=objects_path, id="listObjects", tag="data", summary="Objects by key.",
                   handler=data.list_objects, query=PageQuery, answer=ObjectList),
+        Operation(method="PUT", path=objects_path, id="putArchive", tag="data",
+                  summary="Write every file of a tar archive (not compressed) as an object.",
+                  handler=data.put_archive, raw_body=True, query=ArchiveQuery, answer=Written),
         Operation(method="PUT", path=object_path, id="putObject", tag="data", summary="Write an object.",
                   handler=data.put_object, raw_body=True, answer=ObjectShown),
         Operation(method="GET", path=object_path, id="getObject", tag="data", summary="An object's bytes.",
