@@ -1,16 +1,20 @@
 """Commands against a running server: applying, asking, looking at sessions, keys, data."""
 
+import io
 import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
+from freehold.client.client import Client
+from freehold.client.errors import ApiError
 from tests.cli._freehold import Freehold
 
 AGENT = "kind: agent\nname: {name}\nrules: clerk\n"
@@ -207,14 +211,39 @@ def test_a_limited_key_may_do_what_it_says_and_no_more(served: Freehold) -> None
 # -- the rest
 
 
-def test_objects_and_items_are_uploaded(served: Freehold) -> None:
+def test_a_folder_becomes_objects(served: Freehold) -> None:
     folder = served.folder.parent / "papers"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "a b.txt").write_text("hello")
-    assert served.ok("data", "put-objects", "papers", str(folder), "--json").json == {"count": 1}
-    wrong = served("data", "put-items", "stock", "-", input='{"kee": "x"}\n')
+    (folder / "ü.bin").write_bytes(b"\x00" * 1_000_000)
+    assert served.ok("data", "put-objects", "papers", str(folder), "--json").json == {"count": 2}
+    with client_of(served) as client:
+        assert client.request("GET", "/v1/objects/papers/deep/a%20b.txt") == b"hello"
+        assert len(client.request("GET", "/v1/objects/papers/%C3%BC.bin")) == 1_000_000
+
+
+def test_an_archive_that_is_none_is_refused(served: Freehold) -> None:
+    with client_of(served) as client, pytest.raises(ApiError, match="expected a tar archive, not compressed"):
+        client.request("PUT", "/v1/objects", content=b"no archive" * 100)
+
+
+def test_an_archives_paths_lead_nowhere_else(served: Freehold) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("../../escaped"), io.BytesIO())
+    with client_of(served) as client, pytest.raises(ApiError, match="without '.' and '..'"):
+        client.request("PUT", "/v1/objects", content=buffer.getvalue())
+
+
+def test_wrong_items_are_told_by_line(served: Freehold) -> None:
+    wrong = served("data", "put-items", "stock", "-", input='{"key": "a", "value": 1}\n{"kee": "x"}\n')
     assert wrong.code == 1
-    assert "line 1" in wrong.err
+    assert "line 2" in wrong.err
+
+
+def client_of(served: Freehold) -> Client:
+    told = json.loads((served.folder / "server.json").read_bytes())
+    return Client(told["url"], told["api_key"])
 
 
 def test_models_names_what_can_be_called_and_why_the_rest_cannot(served: Freehold) -> None:

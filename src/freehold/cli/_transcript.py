@@ -59,6 +59,7 @@ class Transcript(Struct):
     _names: dict[str, tuple[str, Any]] = field(default_factory=dict)
     _shown_previews: dict[str, str] = field(default_factory=dict)
     _mid_line: bool = False
+    _answered: bool = False
 
     def feed(self, event: StreamedEvent) -> Ended | None:
         """Returns how the turn ended, when it did."""
@@ -124,6 +125,7 @@ class Transcript(Struct):
         else:
             self._write(text[len(shown) :])
         self._end_line()
+        self._answered = True
 
     def _result(self, body: dict[str, Any]) -> None:
         name, arguments = self._names.get(body["tool_use_id"], ("tool", {}))
@@ -180,9 +182,9 @@ class Transcript(Struct):
         )
         price = cost["shown"] if cost else "price unknown"
         mark = "[red]✗[/red]" if body.get("is_error") else "[blue]◆[/blue]"
-        self._line(
-            f"  {mark} {escape(served)} [dim]{seconds(extra.get('duration_ms') or 0)}  {spent}{price}[/dim]"
-        )
+        told = f"[dim]{seconds(extra.get('duration_ms') or 0)}  {spent}{price}[/dim]"
+        self._line(f"{chr(10) if self._answered else ''}  {mark} {escape(served)} {told}")
+        self._answered = False
 
     def _write(self, text: str) -> None:
         if text and not self.output.as_json:

@@ -1,5 +1,7 @@
 """`freehold data`: put data where agents can read it: key-value tables and objects."""
 
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -12,6 +14,8 @@ from freehold.client.client import Client
 
 ITEMS_PER_REQUEST: Final = 5_000
 FILES_MAX: Final = 200_000
+FILES_PER_ARCHIVE: Final = 5_000
+ARCHIVE_BYTES: Final = 16_000_000
 
 
 @click.group()
@@ -67,13 +71,31 @@ def _put(client: Client, table: str, batch: list[bytes]) -> int:
 
 
 def upload_objects(client: Client, prefix: str, folder: Path) -> int:
+    """In archives of some megabytes: a request for each of thousands of small files would take most of a minute."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     if len(files) > FILES_MAX:
         raise click.UsageError(
             f"{folder} holds {len(files):,} files; {FILES_MAX:,} at most go in one command"
         )
-    base = prefix.strip("/")
-    for path in files:
-        key = "/".join(part for part in (base, path.relative_to(folder).as_posix()) if part)
-        client.request("PUT", f"/v1/objects/{quote(key)}", content=path.read_bytes())
+    base = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+    for archive in _archives(files, folder):
+        client.request("PUT", "/v1/objects", content=archive, query={"prefix": base})
     return len(files)
+
+
+def _archives(files: list[Path], folder: Path) -> Iterator[bytes]:
+    """Each of ARCHIVE_BYTES at most, unless a single file is larger."""
+    waiting = files
+    while waiting:
+        buffer, taken = io.BytesIO(), 0
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for path in waiting[:FILES_PER_ARCHIVE]:
+                content = path.read_bytes()
+                if taken and buffer.tell() + len(content) > ARCHIVE_BYTES:
+                    break
+                member = tarfile.TarInfo(path.relative_to(folder).as_posix())
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+                taken += 1
+        waiting = waiting[taken:]
+        yield buffer.getvalue()
