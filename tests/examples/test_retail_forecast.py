@@ -12,9 +12,9 @@ from restock_forecast import Inbound, RestockForecast, restock_forecast
 from retail_world import AS_OF, HISTORY_DAYS
 from retail_world.catalogue import SUPPLIERS
 from retail_world.writers import Dataset
-from tests._postgres import fresh_database
 
 from freehold.store.embedded import EmbeddedServer
+from tests._postgres import fresh_database
 
 pytestmark = pytest.mark.slow
 
