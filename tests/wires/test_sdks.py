@@ -23,6 +23,7 @@ from freehold.core.messages import (
 from freehold.core.stream import (
     ArgumentsAdded,
     Finished,
+    OpaqueSet,
     PartFinished,
     PartStarted,
     Started,
@@ -296,6 +297,47 @@ def test_a_foreign_seal_survives_a_client_of_anthropic():
     assert request.messages[-1].content == answer.content
     home = json.loads(named(OPENAI).encode_request(request, provider="openrouter"))["messages"][-1]
     assert home["reasoning_details"] == [{"type": "reasoning.text"}]
+
+
+CALL_SEAL = Opaque(OPENAI, "google", "g", '{"google":{}}', "extra_content")
+SEALED_CALL = ModelResponse(
+    id="r", model="m", content=(ToolCall("a", "f", "{}", CALL_SEAL),), stop_reason="tool_use"
+)
+LATE_SEAL = [
+    Started("r", "m"),
+    PartStarted(0, ToolCall("a", "f", "")),
+    ArgumentsAdded(0, "{}"),
+    OpaqueSet(0, CALL_SEAL),
+    PartFinished(0),
+    Finished("tool_use"),
+]
+
+
+@pytest.mark.parametrize("events", [list(unfold(SEALED_CALL)), LATE_SEAL], ids=["first", "late"])
+def test_a_calls_seal_survives_a_stream_to_a_client_of_openai(events):
+    with streamed(OPENAI, events).openai().chat.completions.stream(model="m", messages=MESSAGES) as stream:
+        stream.until_done()
+        said = stream.get_final_completion().choices[0].message
+    calls = [
+        call.model_dump(exclude_none=True, exclude={"index": True, "function": {"parsed_arguments"}})
+        for call in said.tool_calls
+    ]
+    body = {"model": "m", "messages": [{"role": "assistant", "content": "", "tool_calls": calls}]}
+    assert named(OPENAI).decode_request(json.dumps(body).encode()).messages[0].content == SEALED_CALL.content
+
+
+def test_a_calls_seal_survives_a_stream_to_a_client_of_anthropic():
+    door = streamed(ANTHROPIC, unfold(SEALED_CALL))
+    with door.anthropic().messages.stream(model="m", max_tokens=5, messages=MESSAGES) as stream:
+        said = stream.get_final_message()
+    body = {
+        "model": "m",
+        "max_tokens": 5,
+        "messages": [{"role": "assistant", "content": [block.model_dump() for block in said.content]}],
+    }
+    assert (
+        named(ANTHROPIC).decode_request(json.dumps(body).encode()).messages[0].content == SEALED_CALL.content
+    )
 
 
 @pytest.mark.parametrize(

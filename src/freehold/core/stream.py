@@ -110,11 +110,10 @@ def _unfold_part(index: int, part: AnswerPart) -> Iterator[StreamEvent]:
             if part.opaque is not None:
                 yield OpaqueSet(index, part.opaque)
         case ToolCall():
-            yield PartStarted(index, structs.replace(part, arguments="", opaque=None))
+            # The seal goes first: not every dialect can tell its client of one once the call has begun.
+            yield PartStarted(index, structs.replace(part, arguments=""))
             if part.arguments:
                 yield ArgumentsAdded(index, part.arguments)
-            if part.opaque is not None:
-                yield OpaqueSet(index, part.opaque)
         case Media() | Carried():
             yield PartStarted(index, part)
         case _ as unreachable:

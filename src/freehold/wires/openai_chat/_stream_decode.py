@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from freehold.core.errors import BadRequest, BrokenOff
-from freehold.core.messages import AnswerPart, Carried, Reasoning, Refusal, Text, ToolCall
+from freehold.core.messages import AnswerPart, Carried, Opaque, Reasoning, Refusal, Text, ToolCall
 from freehold.core.stream import (
     ArgumentsAdded,
     Finished,
@@ -264,15 +264,19 @@ class OpenAIStreamDecoder:
             self._gathered.add("custom_tool_calls", Raw(_encode([call])))
             return
         function = call.function or _Function()
-        found = self._find(call, function)
-        if found is None:
-            found = self._open_call(call, function, events)
+        known = self._find(call, function)
+        found = known or self._open_call(call, function, events)
         if function.arguments:
             found.json.append(function.arguments)
             events.append(ArgumentsAdded(found.part, function.arguments))
-        if call.extra_content is not UNSET and bytes(call.extra_content) not in (b"null", b"{}"):
-            seal = self._origin.seal(bytes(call.extra_content).decode(), "extra_content")
+        if known and (seal := self._seal_of(call)) is not None:
             events.append(OpaqueSet(found.part, seal))
+
+    def _seal_of(self, call: _Call) -> Opaque | None:
+        content = call.extra_content
+        if content is UNSET or bytes(content) in (b"null", b"{}"):
+            return None
+        return self._origin.seal(bytes(content).decode(), "extra_content")
 
     def _find(self, call: _Call, function: _Function) -> _OpenCall | None:
         """The call that this delta goes on with; None where it begins another."""
@@ -293,7 +297,7 @@ class OpenAIStreamDecoder:
         self._close(events)
         number = len(self._calls)
         call_id = call.id or self._origin.call_id(number)
-        part = self._new_part(ToolCall(call_id, function.name or "", ""), events)
+        part = self._new_part(ToolCall(call_id, function.name or "", "", self._seal_of(call)), events)
         opened = _OpenCall(part, call.id or "", [])
         place = -1 - number if call.index is None else call.index
         if place in self._calls:

@@ -166,7 +166,9 @@ class OpenAIStreamEncoder:
         if index in self._thoughts:
             self._sealed[index] = opaque
             return b""
-        sealed = _encode({"index": self._calls[index], "extra_content": {"freehold": packed(opaque)}})
+        # OpenAI's SDK wants a `function` in every delta of a call.
+        shape = {"index": self._calls[index], "function": {"arguments": ""}}
+        sealed = _encode({**shape, "extra_content": {"freehold": packed(opaque)}})
         return self._chunk(b'{"tool_calls":[' + sealed + b"]}")
 
     def _part_finished(self, index: int) -> bytes:
