@@ -74,7 +74,8 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 def _show(chosen: Settings, session_id: str, judgement: Judgement) -> None:
     output = chosen.output
     shown = " ".join([*command(chosen), "sessions", "show", session_id, "--log"])
-    output.say(f"\n[bold]What the log says[/bold] [dim]({escape(shown)})[/dim]")
+    output.say("\n[bold]What the log says[/bold]")
+    output.command(f"  {shown}\n")
     output.say(f"  {judgement.answers_before} answers of the model before the kill: not asked again")
     rows = [_row(step) for step in judgement.steps]
     output.table(

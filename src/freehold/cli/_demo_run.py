@@ -1,5 +1,6 @@
 """The demo: one question to the agent, and what is said around it. The crash is `_demo_crash.py`."""
 
+import os
 import shlex
 import shutil
 import sys
@@ -73,7 +74,7 @@ def close(chosen: Settings, session_id: str, ended: Ended, transcript: Transcrip
     output.say("\n[bold]Go on[/bold], over the same data:")
     for option, question in NEXT:
         words = [*command(chosen), "chat", AGENT, *([option] if option else [])]
-        output.say(f'  {escape(shlex.join(words))} "{question}"')
+        output.command(f'  {shlex.join(words)} "{question}"')
 
 
 def command(chosen: Settings) -> list[str]:
@@ -84,7 +85,7 @@ def command(chosen: Settings) -> list[str]:
     here = Path.cwd()
     shown = called.relative_to(here) if called.is_absolute() and called.is_relative_to(here) else called
     words = ["freehold"] if known else [str(shown)]
-    if chosen.data_folder != default_data_folder({}):
+    if chosen.data_folder != default_data_folder(os.environ):
         words += ["--data", str(chosen.data_folder)]
     return words
 

@@ -150,9 +150,7 @@ async def _database(config: Config, kind: str) -> list[Finding]:
         todo = await pending(opened)
         found = [Finding("PostgreSQL", "ok", f"{kind}, version {health.server_version}{how}")]
         if todo:
-            found.append(
-                Finding("schema", "absent", f"{len(todo)} migrations will be applied at the next start")
-            )
+            found.append(Finding("schema", "absent", f"migrations to apply at the next start: {len(todo)}"))
             return [
                 *found,
                 Finding("keys", "absent", "none yet: the first start makes one and prints it, once"),

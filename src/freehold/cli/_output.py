@@ -1,11 +1,13 @@
 """What commands print: for people with colours where a terminal is, for programs in JSON. Progress goes to standard error."""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -13,6 +15,7 @@ from rich.table import Table
 WIDE: Final = 10_000
 """Characters in a line where no terminal folds it: nothing is cut off on the way to a file or a program."""
 
+_PIECES: Final = re.compile(r"\n|[^\S\n]+|\S+")
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -21,8 +24,8 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
-        self.note = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+        self.note = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
 
     def json(self, value: object) -> None:
         sys.stdout.write(msgspec.json.format(_ENCODER.encode(value), indent=2).decode() + "\n")
@@ -36,6 +39,11 @@ class Output:
         """For people only."""
         if not self.as_json:
             self.out.print(text)
+
+    def command(self, text: str) -> None:
+        """For people to copy: a terminal may fold it, but no line break stands in it."""
+        if not self.as_json:
+            self.out.print(escape(text), soft_wrap=True)
 
     def progress(self, text: str) -> None:
         self.note.print(f"[dim]{escape(text)}[/dim]")
@@ -61,6 +69,46 @@ class Output:
         for row in found:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)
+
+
+class Flow:
+    """Text that comes in pieces, broken between words at a terminal's width. What it gives back may be written at once."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._column = 0
+        self._gap = ""
+        self._word = ""
+
+    def feed(self, text: str) -> str:
+        """A word that may not be whole yet is kept back."""
+        out = []
+        for piece in _PIECES.findall(text):
+            if piece == "\n":
+                out += [self.end(), "\n"]
+            elif piece.isspace():
+                out.append(self._flush())
+                self._gap += piece
+            else:
+                self._word += piece
+        return "".join(out)
+
+    def end(self) -> str:
+        """What was kept back; the next piece begins a line."""
+        last = self._flush()
+        self._column, self._gap = 0, ""
+        return last
+
+    def _flush(self) -> str:
+        if not self._word:
+            return ""
+        word, gap = self._word, self._gap
+        self._word = self._gap = ""
+        if self._column and self._column + cell_len(gap + word) > self._width:
+            self._column = cell_len(word)
+            return f"\n{word}"
+        self._column += cell_len(gap + word)
+        return gap + word
 
 
 def ago(moment: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any, Final, Literal
 from msgspec import Struct, field
 from rich.markup import escape
 
-from freehold.cli._output import Output, seconds, short
+from freehold.cli._output import Flow, Output, seconds, short
 from freehold.client.client import StreamedEvent
 
-ARGUMENTS_WIDTH: Final = 100
-RESULT_WIDTH: Final = 100
+DETAIL_WIDTH_MAX: Final = 100
+DETAIL_INDENT: Final = 6
 
 
 class Totals(Struct):
@@ -60,6 +60,7 @@ class Transcript(Struct):
     _shown_previews: dict[str, str] = field(default_factory=dict)
     _mid_line: bool = False
     _answered: bool = False
+    _flow: Flow | None = None
 
     def feed(self, event: StreamedEvent) -> Ended | None:
         """Returns how the turn ended, when it did."""
@@ -147,11 +148,12 @@ class Transcript(Struct):
         )
         mark = "[red]✗[/red]" if failed else "[green]●[/green]"
         spent = f"{seconds(duration)}  {cost.get('shown', '$0')}"
+        width = min(DETAIL_WIDTH_MAX, self.output.out.width - DETAIL_INDENT)
         self._line(f"  {mark} [bold]{escape(name)}[/bold] [dim]{spent}[/dim]")
-        self._line(f"      [cyan]{escape(short(arguments, width=ARGUMENTS_WIDTH))}[/cyan]")
+        self._line(f"      [cyan]{escape(short(arguments, width=width))}[/cyan]")
         text = " ".join(block.get("text", f"({block['type']})") for block in body.get("content") or [])
         style = "red" if failed else "dim"
-        self._line(f"      [{style}]{escape(short(text, width=RESULT_WIDTH))}[/{style}]")
+        self._line(f"      [{style}]{escape(short(text, width=width))}[/{style}]")
 
     def _model_call(self, body: dict[str, Any]) -> None:
         usage, extra = body["model_usage"], body["freehold"]
@@ -188,8 +190,13 @@ class Transcript(Struct):
 
     def _write(self, text: str) -> None:
         if text and not self.output.as_json:
-            self.output.out.print(escape(text), end="")
+            if self._flow is None:
+                self._flow = Flow(self.output.out.width)
+            self._print(self._flow.feed(text))
             self._mid_line = not text.endswith("\n")
+
+    def _print(self, text: str) -> None:
+        self.output.out.print(escape(text), end="", soft_wrap=True)
 
     def _line(self, text: str) -> None:
         self._end_line()
@@ -197,6 +204,8 @@ class Transcript(Struct):
 
     def _end_line(self) -> None:
         if self._mid_line:
+            if self._flow is not None:
+                self._print(self._flow.end())
             self.output.say("")
             self._mid_line = False
 

@@ -18,6 +18,7 @@ from freehold.cli._demo_place import choose_port, find_place, write_settings
 from freehold.cli._transcript import Transcript
 from freehold.cli.chat import follow
 from freehold.client.client import Client
+from freehold.store.data_folder import data_folder
 
 
 @click.command()
@@ -53,6 +54,7 @@ def demo(ctx: click.Context, *, model: str | None, crash: bool, fresh: bool, as_
             f"a server runs on {chosen.data_folder} (process {found.pid}), and --crash kills only servers of its own: "
             "stop that one, or give another folder with --data"
         )
+    data_folder(chosen.data_folder)
     stage(place, chosen.output.progress, fresh=fresh)
     if found is None:
         write_settings(place, choose_port(place))

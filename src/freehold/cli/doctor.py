@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 from rich.markup import escape
+from rich.table import Table
 
 from freehold.cli import _doctor_checks as checks
 from freehold.cli._connection import Settings, json_option, running_server, settings
@@ -67,7 +68,12 @@ def _findings(chosen: Settings) -> Iterator[Finding]:
 
 
 def _show(chosen: Settings, finding: Finding) -> None:
-    name = f"{finding.check:<{NAME_WIDTH}}"
-    chosen.output.say(f"{_MARKS[finding.state]} [bold]{escape(name)}[/bold] {escape(finding.says)}")
-    if finding.remedy:
-        chosen.output.say(f"  {'':<{NAME_WIDTH}} [dim]{escape(finding.remedy)}[/dim]")
+    if chosen.output.as_json:
+        return
+    remedy = f"\n[dim]{escape(finding.remedy)}[/dim]" if finding.remedy else ""
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=1)
+    line.add_column(width=NAME_WIDTH, style="bold")
+    line.add_column(overflow="fold")
+    line.add_row(_MARKS[finding.state], escape(finding.check), f"{escape(finding.says)}{remedy}")
+    chosen.output.out.print(line)
