@@ -1,0 +1,47 @@
+"""What is wrong with input is told by its path, in words, with the near miss."""
+
+import msgspec
+import pytest
+
+from freehold.core.errors import BadRequest
+from freehold.core.resources import Agent
+from freehold.core.validation import convert, decode, near
+
+DECODER = msgspec.json.Decoder(Agent)
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "words"),
+    [
+        ({"kind": "agent", "name": "a", "modle": "x"}, "modle", "did you mean 'model'"),
+        ({"kind": "agent"}, "name", "required, but missing"),
+        ({"kind": "agent", "name": 5}, "name", "expected 'str', got 'int'"),
+        ({"kind": "agent", "name": "a", "limits": {"steps_max": "x"}}, "limits.steps_max", "expected 'int'"),
+        ({"kind": "agent", "name": "a", "limits": {"steps": 1}}, "limits.steps", "unknown field 'steps'"),
+        ({"kind": "agent", "name": "a", "tools": ["x", 1]}, "tools[1]", "expected 'str'"),
+    ],
+)
+def test_the_path_and_what_was_expected(value: object, field: str, words: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        convert(value, Agent)
+    assert refused.value.field == field
+    assert words in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "an empty body"),
+        (b"{", "expected JSON"),
+        (b"\xff\xfe", "expected"),
+        (b"[" * 100_000, "expected"),
+    ],
+)
+def test_what_is_no_json_is_told_so(body: bytes, words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        decode(body, DECODER)
+
+
+def test_near_misses_are_only_named_when_they_are_near() -> None:
+    assert near("agnt", ["agent", "tool"]) == " (did you mean 'agent'?)"
+    assert near("xyz", ["agent", "tool"]) == ""
