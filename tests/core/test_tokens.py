@@ -67,14 +67,64 @@ RUSSIAN = (
 )
 
 COUNTED = {
-    "prose": (PROSE, 0),
-    "code": (CODE, 0),
-    "compact JSON": (json.dumps(ROWS, separators=(",", ":")), 0),
-    "JSON for people": (json.dumps(ROWS, indent=2), 0),
-    "Chinese": (CHINESE, 0),
-    "Japanese": (JAPANESE, 0),
-    "German": (GERMAN, 0),
-    "Russian": (RUSSIAN, 0),
-    "base64": (base64.b64encode(bytes(n * 37 % 251 for n in range(1500))).decode(), 0),
-    "digits": ("31415926535897932384626433832795028841971693993751" * 20, 0),
+    "prose": (PROSE, 91),
+    "code": (CODE, 139),
+    "compact JSON": (json.dumps(ROWS, separators=(",", ":")), 1042),
+    "JSON for people": (json.dumps(ROWS, indent=2), 1642),
+    "Chinese": (CHINESE, 109),
+    "Japanese": (JAPANESE, 91),
+    "German": (GERMAN, 79),
+    "Russian": (RUSSIAN, 76),
+    "base64": (base64.b64encode(bytes(n * 37 % 251 for n in range(1500))).decode(), 1383),
+    "digits": ("31415926535897932384626433832795028841971693993751" * 20, 334),
 }
+"""Texts, and how many tokens tiktoken's `o200k_base` makes of them."""
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_an_estimate_is_within_15_percent(kind: str) -> None:
+    text, counted = COUNTED[kind]
+    assert tokens.estimate(text) == pytest.approx(counted, rel=0.15)
+
+
+def test_bytes_and_text_count_the_same() -> None:
+    for text, _ in COUNTED.values():
+        assert tokens.estimate(text.encode()) == tokens.estimate(text)
+
+
+def test_a_long_text_is_sampled_and_comes_out_as_its_parts_do() -> None:
+    whole = (PROSE + CODE + CHINESE) * 200
+    assert len(whole.encode()) > tokens.SAMPLED_BYTES_MAX
+    assert tokens.estimate(whole) == pytest.approx(200 * tokens.estimate(PROSE + CODE + CHINESE), rel=0.05)
+
+
+@given(st.text())
+def test_anything_can_be_estimated_and_only_nothing_is_nothing(text: str) -> None:
+    assert (tokens.estimate(text) == 0) == (text == "")
+
+
+@given(st.binary(), st.binary())
+def test_more_text_is_never_much_less(first: bytes, more: bytes) -> None:
+    """What joins at the seam (a word, a number) may save a few tokens, no more."""
+    assert tokens.estimate(first + more) >= tokens.estimate(first) - 3
+
+
+def test_lone_surrogates_are_no_obstacle() -> None:
+    assert tokens.estimate("a\ud800b") > 0
+
+
+def test_a_request_counts_all_that_a_model_reads() -> None:
+    def size(**more: object) -> int:
+        asked = {"model": "m", "messages": (Message("user", (Text(PROSE),)),)} | more
+        return tokens.of_request(ModelRequest(**asked))  # type: ignore[arg-type]
+
+    plain = size()
+    image = Media("image", "image/png", VendorFile("openai_chat", "f"))
+    assert plain == pytest.approx(tokens.estimate(PROSE), abs=tokens.MESSAGE_TOKENS)
+    assert size(instructions=(Text(PROSE),)) == plain + tokens.estimate(PROSE)
+    assert size(output=JsonOutput(schema=raw({"type": "object"}))) > plain
+    assert size(tools=(ToolSpec("stock", "How many there are", raw({"type": "object"})),)) > plain + 10
+    assert size(messages=(Message("user", (Text(PROSE), image)),)) == plain + tokens.MEDIA_TOKENS
+    called = Message("assistant", (ToolCall("1", "stock", '{"sku":"4482"}'),))
+    answered = Message("tool", (ToolResult("1", (Text(PROSE),)),))
+    assert size(messages=(called, answered)) > tokens.estimate(PROSE) + 10
