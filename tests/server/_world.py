@@ -29,11 +29,12 @@ class Event(NamedTuple):
 
 
 class World:
-    """`openai_vendor` and `anthropic_vendor` play what a test scripts; `url` is ours."""
+    """`openai_vendor` and `anthropic_vendor` play what a test scripts; `url` is ours. `stop` may be set, `stopped` awaited."""
 
-    def __init__(self, house: House, url: str, openai_vendor: Vendor, anthropic_vendor: Vendor) -> None:
+    def __init__(self, house: House, door: "Served", openai_vendor: Vendor, anthropic_vendor: Vendor) -> None:
         self.house = house
-        self.url = url
+        self.url = url = door.url
+        self.stop, self.stopped = door.stop, door.task
         self.vendors = {"openai": openai_vendor, "anthropic": anthropic_vendor}
         self.key = house.operator_key
         self.http = httpx2.AsyncClient(
@@ -122,8 +123,8 @@ async def world(database_url: str, folder: Path, **changes: Any) -> AsyncIterato
             environment=ENVIRONMENT,
             **changes,
         )
-        async with open_house(config) as house, served(house) as url:
-            opened = World(house, url, openai_vendor, anthropic_vendor)
+        async with open_house(config) as house, served(house) as door:
+            opened = World(house, door, openai_vendor, anthropic_vendor)
             try:
                 yield opened
             finally:
@@ -132,17 +133,21 @@ async def world(database_url: str, folder: Path, **changes: Any) -> AsyncIterato
                 await opened.anthropic.close()
 
 
+class Served(NamedTuple):
+    url: str
+    stop: asyncio.Event
+    task: "asyncio.Task[None]"
+
+
 @asynccontextmanager
-async def served(house: House) -> AsyncIterator[str]:
+async def served(house: House) -> AsyncIterator[Served]:
     listening = socket.socket()
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.bind(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
+    listening.listen()
     stop = asyncio.Event()
     task = asyncio.create_task(serve(house.app, listening, stop))
     try:
-        listening.listen()
-        yield f"http://127.0.0.1:{port}"
+        yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", stop, task)
     finally:
         stop.set()
         await task
