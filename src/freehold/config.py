@@ -48,7 +48,6 @@ class Database(Struct, frozen=True, forbid_unknown_fields=True):
     """Without a `url`, Freehold keeps a PostgreSQL of its own in the data folder."""
 
     url: str | None = None
-    connections_max: int = 10
 
 
 class ObjectsConfig(Struct, frozen=True, forbid_unknown_fields=True):

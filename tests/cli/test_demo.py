@@ -3,12 +3,17 @@
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cli._freehold import Freehold
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
+import transcript
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +30,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Freehold]:
     assert done.code == 0, done.err
     assert [fact for fact in FACTS if fact not in done.out] == []
     assert "no language model is asked" in done.out
+    (here.folder / "first run").write_text(done.out)
     yield here
     assert not (here.folder / "server.json").exists(), "every command stopped the server that it started"
+
+
+def test_the_readme_shows_what_a_run_shows(shop: Freehold) -> None:
+    """`python scripts/transcript.py` writes it anew."""
+    assert transcript.steps((shop.folder / "first run").read_text()) == transcript.steps(transcript.shown())
 
 
 def test_a_second_run_reuses_everything_and_is_quick(shop: Freehold) -> None:

@@ -233,10 +233,15 @@ def _providers(config: Config) -> list[dict[str, Any]]:
             usable = config.models.discover_local and _answers(row)
             why = f"answers at {row.base_url}" if usable else ""
         else:
-            named = [name for name in row.api_key if config.environment.get(name)]
+            named = [name for name in row.api_key if _is_set(name, config)]
             usable, why = bool(named), f"{', '.join(named)} is set"
         states.append({"name": row.name, "usable": usable, "why": why, "local": row.local})
     return states
+
+
+def _is_set(names: str, config: Config) -> bool:
+    """One variable, or several that make up one credential (catalog.py)."""
+    return all(name.endswith("?") or config.environment.get(name) for name in names.split(":"))
 
 
 def _answers(row: ProviderRow) -> bool:

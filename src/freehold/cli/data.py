@@ -25,7 +25,7 @@ def data() -> None:
 
 @data.command("put-items")
 @click.argument("table")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb", lazy=True))
 @json_option
 @click.pass_context
 def put_items(ctx: click.Context, *, table: str, file: BinaryIO, as_json: bool) -> None:
