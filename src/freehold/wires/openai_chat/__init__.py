@@ -11,8 +11,9 @@ from typing import ClassVar, Final
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import ErrorBody, StreamDecoder, StreamEncoder, UsageTap, Wire
+from freehold.wires import _openai_errors
 from freehold.wires._fields import Advisory
-from freehold.wires.openai_chat import _errors, _request_decode, _request_encode, _response
+from freehold.wires.openai_chat import _request_decode, _request_encode, _response
 from freehold.wires.openai_chat._request_encode import UNSAID as UNSAID
 from freehold.wires.openai_chat._stream_decode import OpenAIStreamDecoder
 from freehold.wires.openai_chat._stream_encode import OpenAIStreamEncoder
@@ -66,10 +67,10 @@ class OpenAIChat:
         return OpenAIStreamEncoder(request, created)
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> FreeholdError:
-        return _errors.decode_error(status, headers, body)
+        return _openai_errors.decode_error(status, headers, body)
 
     def encode_error(self, error: FreeholdError, request_id: str) -> ErrorBody:
-        return _errors.encode_error(error, request_id)
+        return _openai_errors.encode_error(error, request_id)
 
     def usage_of(self, body: bytes) -> Usage | None:
         return usage_of(body)

@@ -25,7 +25,7 @@ from freehold.core.messages import (
 )
 from freehold.core.validation import decode
 from freehold.wires._fields import OBJECT, UNREADABLE, own, spliced
-from freehold.wires.openai_chat._errors import error_in_stream
+from freehold.wires._openai_errors import error_in_stream
 from freehold.wires.openai_chat._parts_encode import call_fields, details_of
 from freehold.wires.openai_chat._shapes import NAME
 from freehold.wires.openai_chat._usage import UsageShape, usage_from, usage_json

@@ -24,8 +24,8 @@ from freehold.core.stream import (
     UsageReported,
 )
 from freehold.wires._fields import OBJECT, UNREADABLE
+from freehold.wires._openai_errors import error_in_stream
 from freehold.wires._sse import SseReader
-from freehold.wires.openai_chat._errors import error_in_stream
 from freehold.wires.openai_chat._gathered import Gathered, merged_details
 from freehold.wires.openai_chat._response import LEGACY_FINISH, Origin, reason_of, stopped_by, text_of_details
 from freehold.wires.openai_chat._shapes import NAME

@@ -30,7 +30,7 @@ from freehold.core.stream import (
 )
 from freehold.wires._fields import UNREADABLE, own, spliced
 from freehold.wires._opaque import packed
-from freehold.wires.openai_chat._errors import error_object
+from freehold.wires._openai_errors import error_object
 from freehold.wires.openai_chat._parts_encode import call_fields, detail_of
 from freehold.wires.openai_chat._response import finish_reason, prefixed, refused_in_answer
 from freehold.wires.openai_chat._shapes import NAME

@@ -1,4 +1,4 @@
-"""Wires, OpenAI chat: errors in both directions. Source: https://platform.openai.com/docs/guides/error-codes"""
+"""Wires: errors as OpenAI tells them at all of its addresses, both directions. Source: https://platform.openai.com/docs/guides/error-codes"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -139,12 +139,16 @@ def _text(given: Raw) -> str | None:
     return msgspec.json.decode(given) if bytes(given).startswith(b'"') else None
 
 
-def error_object(error: FreeholdError) -> tuple[int, bytes]:
+def error_fields(error: FreeholdError) -> tuple[int, dict[str, str | None]]:
     status, kind, code = _SAID.get(type(error), _SAID[Internal])
     if isinstance(error, NotFound) and error.field == "model":
         code = "model_not_found"
-    body = {"message": str(error), "type": kind, "param": error.field, "code": code}
-    return status, _encode({"error": body})
+    return status, {"message": str(error), "type": kind, "param": error.field, "code": code}
+
+
+def error_object(error: FreeholdError) -> tuple[int, bytes]:
+    status, fields = error_fields(error)
+    return status, _encode({"error": fields})
 
 
 def encode_error(error: FreeholdError, request_id: str) -> ErrorBody:
