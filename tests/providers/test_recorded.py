@@ -134,4 +134,4 @@ def test_a_recording_is_a_file_and_takes_no_bytes(tmp_path: Path) -> None:
             ProviderRow(name="rec", type="recorded", base_url="http://x"), None, headers={}, pool=HttpPool()
         )
     with pytest.raises(Unsupported):
-        recorded(tmp_path).forward(b"{}", stream=False, headers={})
+        recorded(tmp_path).forward(b"{}", model="", stream=False, headers={})

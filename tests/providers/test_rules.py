@@ -341,7 +341,7 @@ async def test_names_and_what_rules_cannot_do():
         await answer(rules(), said("x"), output=JsonOutput())
     assert caught.value.field == "output"
     with pytest.raises(Unsupported):
-        provider(rules()).forward(b"{}", stream=False, headers={})
+        provider(rules()).forward(b"{}", model="", stream=False, headers={})
     assert await provider(rules()).models() == ()
     assert provider(rules()).is_language_model is False
 

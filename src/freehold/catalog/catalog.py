@@ -20,7 +20,9 @@ TOML: Final = "providers.toml"
 class ProviderRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One address. `type` names the adapter that speaks to it, `base_url` is what that vendor's SDK would be given.
 
-    `api_key`: environment variables to look in, first found wins; empty where no key is needed.
+    `base_url` may hold `{VARIABLE|VARIABLE|otherwise}`, filled in from the environment (a region).
+    `api_key`: environment variables to look in, first found wins; empty where no key is needed. `A:B:C?` is one credential of several
+    variables, joined by colons; with a question mark it may be missing.
     `prices`: the price list's id (catalog/prices.py), None where nobody publishes prices.
     `local`: a server on this machine: found by asking its port, and free of charge.
     `stream_options`: it takes OpenAI's `stream_options.include_usage`; the others report usage unasked, or refuse the field.

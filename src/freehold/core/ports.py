@@ -166,9 +166,11 @@ class Provider(Protocol):
         ...
 
     def forward(
-        self, body: bytes, *, stream: bool, headers: Mapping[str, str]
+        self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]
     ) -> AbstractAsyncContextManager[RawAnswer]:
         """The body goes out as it is, with our credentials. Entering raises on any status but 200.
+
+        `model` is the provider's own name, for wires that say it in the address; in the others the body has it too.
 
         `headers` are the client's, names lower-cased: only those go along that belong to the wire (`anthropic-beta`).
         """

@@ -17,12 +17,14 @@ from freehold.gateway.passing import OPENAI_CHAT, Envelope, UsageHidden
 from freehold.gateway.targets import Target
 
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
+EVENT_MARKS: Final = {"text/event-stream": b"\n\n", "application/vnd.amazon.eventstream": b":event-type"}
+"""What each event of a stream has once."""
 
 
 class Passing:
     """An answer's bytes. `read` gives a whole answer, `chunks` a stream; `record` is there once its context was left."""
 
-    __slots__ = ("_first", "_hidden", "_meter", "_output_tokens", "_raw", "_tap", "_usage", "_whole", "content_type", "error",
+    __slots__ = ("_first", "_hidden", "_mark", "_meter", "_output_tokens", "_raw", "_tap", "_usage", "_whole", "content_type", "error",
                  "is_language_model", "model", "provider", "status")  # fmt: skip
 
     def __init__(self, target: Target, raw: RawAnswer, meter: Meter) -> None:
@@ -40,6 +42,7 @@ class Passing:
         self._hidden: UsageHidden | None = None
         self._usage: Usage | None = None
         self._output_tokens = 0
+        self._mark = b""
 
     @property
     def record(self) -> CallRecord | None:
@@ -70,6 +73,7 @@ class Passing:
         """Waits for the first chunk. `hidden`: its client did not ask for usage."""
         self._raw = raw.chunks()
         self._tap = wire.usage_tap()
+        self._mark = EVENT_MARKS[wire.stream_content_type]
         self._hidden = UsageHidden() if hidden else None
         try:
             self._first = self._tapped(await anext(self._raw), self._tap)
@@ -108,7 +112,7 @@ class Passing:
 
     def _tapped(self, data: bytes, tap: UsageTap) -> bytes:
         tap.feed(data)
-        self._output_tokens += data.count(b"\n\n")
+        self._output_tokens += data.count(self._mark)
         return data if self._hidden is None else self._hidden.feed(data)
 
     def _ended(self, tap: UsageTap, error: BrokenOff | None = None) -> bytes:
@@ -157,7 +161,9 @@ class Forwarding:
                 )
             hidden = envelope.stream and meter.wire == OPENAI_CHAT and not envelope.asks_for_usage()
             body = envelope.passed_as(target.name, metered=hidden)
-            opening = target.provider.forward(body, stream=envelope.stream, headers=self._headers)
+            opening = target.provider.forward(
+                body, model=target.name, stream=envelope.stream, headers=self._headers
+            )
             raw = await opening.__aenter__()
             self._open = opening
             self._answer = answer = Passing(target, raw, meter)

@@ -21,6 +21,7 @@ from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unavailabl
 from freehold.core.ports import Provider, Resources
 from freehold.core.resources import SECRET, Rules
 from freehold.core.resources import Provider as DeclaredProvider
+from freehold.gateway.surroundings import addressed, credential
 from freehold.gateway.targets import OpenProvider, Target, Upstream
 
 AUTO: Final = "auto"
@@ -191,17 +192,21 @@ class ModelTable:
             if row.local:
                 self._unusable[row.name] = f"not looked for at {row.base_url}"
                 continue
-            key = self._key(row)
+            key = credential(row, self._resolve_secret)
             if key is None and row.api_key:
                 self._unusable[row.name] = f"{' or '.join(row.api_key)} is not set"
-            else:
+                continue
+            try:
+                row = addressed(row, self._resolve_secret)
                 self._usable[row.name] = Upstream(row, self._adapters[row.type](row, key, {}))
+            except BadRequest as error:  # Of the environment: it spoils this one only.
+                self._unusable[row.name] = str(error)
 
     def _open_upstream(self, wire: str, address: str) -> None:
         """The first row that speaks the wire lends its name; its key goes along where there is one."""
         for row in self._rows.values():
             moved = structs.replace(row, base_url=address)
-            provider = self._adapters[row.type](moved, self._key(row), {})
+            provider = self._adapters[row.type](moved, credential(row, self._resolve_secret), {})
             if provider.wire == wire and not row.local:
                 self._unusable.pop(row.name, None)
                 self._by_wire[wire] = Upstream(moved, provider)
@@ -211,14 +216,6 @@ class ModelTable:
         raise BadRequest(
             f"no provider speaks the wire {wire!r}; adapters: {', '.join(known)}", field="models.upstreams"
         )
-
-    def _key(self, row: ProviderRow) -> str | None:
-        for name in row.api_key:
-            try:
-                return self._resolve_secret(f"env:{name}")
-            except NotFound:
-                continue
-        return None
 
     def _open_declared(self, declared: DeclaredProvider) -> Upstream:
         """`type` is an adapter, or a row of the catalog, whose address and ways it then has."""
@@ -236,7 +233,13 @@ class ModelTable:
             name=declared.name,
             base_url=base_url,
         )
-        key = self._resolve_secret(declared.api_key) if declared.api_key else self._key(row)
+        if declared.base_url is None:
+            row = addressed(row, self._resolve_secret)
+        key = (
+            self._resolve_secret(declared.api_key)
+            if declared.api_key
+            else credential(row, self._resolve_secret)
+        )
         if key is None and row.api_key and declared.base_url is None:
             raise NotFound(f"api_key is not declared, and {' or '.join(row.api_key)} is not set")
         headers = {

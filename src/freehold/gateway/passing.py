@@ -28,27 +28,34 @@ _MISREAD: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class Envelope:
     """A request's body, its model, and whether it wants a stream: all that must be known to pass it on."""
 
-    __slots__ = ("_fields", "body", "model", "stream")
+    __slots__ = ("_fields", "addressed", "body", "model", "stream")
 
-    def __init__(self, body: bytes) -> None:
-        """Raises BadRequest. Keeps the body as it is."""
+    def __init__(self, body: bytes, *, model: str | None = None, stream: bool = False) -> None:
+        """Raises BadRequest. Keeps the body as it is. `model` and `stream` are given where the wire says them in the address."""
         self.body = body
         try:
             self._fields = _fields.decode(body)
         except _MISREAD as error:
             raise BadRequest(f"the body is no JSON object: {error}") from error
+        self.addressed = model is not None
+        if model is None:
+            self.model, self.stream = self._said()
+        else:
+            self.model, self.stream = model, stream
+
+    def _said(self) -> tuple[str, bool]:
         model = self._fields.get("model")
         if model is None:
             raise BadRequest("expected the name of a model, the field is missing", field="model")
         try:
-            self.model = _str.decode(model)
+            name = _str.decode(model)
         except _MISREAD as error:
             raise BadRequest(
                 f"expected the name of a model as text, got {bytes(model)[:40]!r}", field="model"
             ) from error
         stream = self._fields.get("stream")
         try:
-            self.stream = stream is not None and bool(_bool.decode(stream))
+            return name, stream is not None and bool(_bool.decode(stream))
         except _MISREAD as error:
             raise BadRequest(
                 f"expected true or false, got {bytes(stream or b'')[:40]!r}", field="stream"
@@ -86,7 +93,7 @@ class Envelope:
         Always put together anew: in a body that has a field twice, the provider must not find another one than we did.
         """
         fields = self._fields
-        if model != self.model:
+        if model != self.model and not self.addressed:
             fields = {**fields, "model": Raw(msgspec.json.encode(model))}
         if metered:
             given = fields.get("stream_options")

@@ -32,6 +32,7 @@ ERROR_BYTES_MAX: Final = 64 * 1024
 BLANK_BYTES_MAX: Final = 16 * 1024
 """Empty lines before a stream's first event."""
 
+ERROR_WORDS: Final = (b"error", b":exception-type")
 ERROR_PEEK_BYTES: Final = 512
 """Vendors put `error` first where it stands instead of an answer."""
 
@@ -41,7 +42,7 @@ TIMEOUTS: Final = Timeouts(connect_s=10.0, first_byte_s=600.0, idle_s=300.0, tot
 RUN_OUT_S: Final = 1.0
 """How long a finished answer's connection may stay open without an end."""
 
-_SSE_BEGINNINGS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+SSE_BEGINNINGS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 def fixed_headers(
@@ -57,9 +58,12 @@ def fixed_headers(
 
 
 class Upstream:
-    """`credential` says in an error where the refused key comes from (`OPENAI_API_KEY`), never what it is."""
+    """`credential` says in an error where the refused key comes from (`OPENAI_API_KEY`), never what it is.
 
-    __slots__ = ("_path", "_pool", "_target", "credential", "name", "timeouts", "wire")
+    `path` is where calls go that name none. `beginnings` are what a stream of this vendor may begin with.
+    """
+
+    __slots__ = ("_beginnings", "_path", "_pool", "_target", "credential", "name", "timeouts", "wire")
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class Upstream:
         path: str,
         credential: str,
         timeouts: Timeouts = TIMEOUTS,
+        beginnings: tuple[bytes, ...] = SSE_BEGINNINGS,
     ) -> None:
         self.name = name
         self.wire = wire
@@ -79,11 +84,12 @@ class Upstream:
         self._pool = pool
         self._target = target
         self._path = path
+        self._beginnings = beginnings
 
-    async def send(self, body: bytes, headers: HeaderBlock) -> Reply:
+    async def send(self, body: bytes, headers: HeaderBlock, path: str | None = None) -> Reply:
         """The reply's status is 200. Raises what was refused, and then has closed the reply."""
         reply = await self._pool.request(
-            self._target, body, path=self._path, headers=headers, timeouts=self.timeouts
+            self._target, body, path=path or self._path, headers=headers, timeouts=self.timeouts
         )
         if reply.status == 200:
             return reply
@@ -108,9 +114,9 @@ class Upstream:
             begin = piece.lstrip(b"\xef\xbb\xbf\r\n ")
             if begin.startswith(b"{"):
                 raise NotStreamed(piece)
-            if begin.startswith(_SSE_BEGINNINGS):
+            if begin.startswith(self._beginnings):
                 return piece
-            if begin and not any(known.startswith(begin) for known in _SSE_BEGINNINGS):
+            if begin and not any(known.startswith(begin) for known in self._beginnings):
                 break
             if len(piece) > BLANK_BYTES_MAX:
                 break
@@ -187,18 +193,32 @@ def _excerpt(body: bytes) -> str:
 class Call:
     """`Provider.call` over an Upstream: entered once, left once; leaving early hangs up."""
 
-    __slots__ = ("_body", "_headers", "_reply", "_stream", "_upstream")
+    __slots__ = ("_body", "_headers", "_path", "_reply", "_stream", "_upstream")
 
-    def __init__(self, upstream: Upstream, body: bytes, headers: HeaderBlock, *, stream: bool) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        body: bytes,
+        headers: HeaderBlock,
+        *,
+        stream: bool,
+        path: str | None = None,
+    ) -> None:
         self._upstream = upstream
         self._body = body
         self._headers = headers
         self._stream = stream
+        self._path = path
         self._reply: Reply | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The answer's, once entered; names are lower case."""
+        return {} if self._reply is None else self._reply.headers
 
     async def __aenter__(self) -> AsyncIterator[StreamEvent]:
         upstream = self._upstream
-        self._reply = reply = await upstream.send(self._body, self._headers)
+        self._reply = reply = await upstream.send(self._body, self._headers, self._path)
         self._body = b""
         try:
             if self._stream:
@@ -314,19 +334,28 @@ async def _run_out(reply: Reply) -> None:
 class Forward:
     """`Provider.forward` over an Upstream: entered once, left once; leaving early hangs up."""
 
-    __slots__ = ("_body", "_headers", "_reply", "_stream", "_upstream")
+    __slots__ = ("_body", "_headers", "_path", "_reply", "_stream", "_upstream")
 
-    def __init__(self, upstream: Upstream, body: bytes, headers: HeaderBlock, *, stream: bool) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        body: bytes,
+        headers: HeaderBlock,
+        *,
+        stream: bool,
+        path: str | None = None,
+    ) -> None:
         self._upstream = upstream
         self._body = body
         self._headers = headers
         self._stream = stream
+        self._path = path
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> "Passed":
         upstream = self._upstream
         body, self._body = self._body, b""
-        self._reply = reply = await upstream.send(body, self._headers)
+        self._reply = reply = await upstream.send(body, self._headers, self._path)
         try:
             if not self._stream:
                 return Passed(reply, await upstream.read(reply), "application/json", whole=True)
@@ -334,7 +363,7 @@ class Forward:
                 first = await upstream.first(reply)
             except NotStreamed as whole:
                 return await self._not_streamed(reply, body, whole.piece)
-            if b"error" in first[:ERROR_PEEK_BYTES]:
+            if any(word in first[:ERROR_PEEK_BYTES] for word in ERROR_WORDS):
                 self._raise_first(first)
             return Passed(reply, first, upstream.wire.stream_content_type, whole=False)
         except BaseException:

@@ -34,7 +34,7 @@ class Anthropic:
         body = WIRE.encode_request(request, provider=self.name)
         return Call(self._upstream, body, _PLAIN, stream=request.stream)
 
-    def forward(self, body: bytes, *, stream: bool, headers: Mapping[str, str]) -> Forward:
+    def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> Forward:
         return Forward(self._upstream, body, _spoken(headers), stream=stream)
 
     async def models(self) -> Sequence[ModelInfo]:

@@ -41,7 +41,7 @@ class OpenAI:
         body = self._fitted(WIRE.encode_request(request, provider=self.name), metered=request.stream)
         return Call(self._upstream, body, _NO_HEADERS, stream=request.stream)
 
-    def forward(self, body: bytes, *, stream: bool, headers: Mapping[str, str]) -> Forward:
+    def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> Forward:
         """None of the client's headers go along: organisation and project belong to the key, and the key is ours."""
         return Forward(self._upstream, self._fitted(body, metered=False), _NO_HEADERS, stream=stream)
 

@@ -93,7 +93,7 @@ class Recorded:
     def call(self, request: ModelRequest) -> "Playing":
         return Playing(self._next(request))
 
-    def forward(self, body: bytes, *, stream: bool, headers: Mapping[str, str]) -> NoReturn:
+    def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> NoReturn:
         raise Unsupported(f"{self.name} plays back values, not bytes ({len(body)} came): call it")
 
     async def models(self) -> Sequence[ModelInfo]:

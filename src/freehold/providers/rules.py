@@ -60,7 +60,7 @@ class RulesProvider:
         yield _each(_events(f"rules-{_digest(request)}", f"{self.PREFIX}{name}", done))
 
     def forward(
-        self, body: bytes, *, stream: bool, headers: Mapping[str, str]
+        self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]
     ) -> AbstractAsyncContextManager[RawAnswer]:
         raise Unsupported("rules are answered here: there is nothing to pass bytes on to")
 

@@ -1,0 +1,60 @@
+"""What a row of the catalog takes from the environment."""
+
+import pytest
+from msgspec import structs
+
+from freehold.catalog import catalog
+from freehold.core.errors import BadRequest, NotFound
+from freehold.gateway.surroundings import addressed, credential
+
+ROW = catalog.providers()["bedrock"]
+PAIR = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+
+def resolve_in(environment: dict[str, str]):
+    def resolve(reference: str) -> str:
+        name = reference.removeprefix("env:")
+        if name not in environment:
+            raise NotFound(f"{name} is not set")
+        return environment[name]
+
+    return resolve
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"AWS_ACCESS_KEY_ID": "id"}, None),
+        (PAIR, "id:secret"),
+        ({**PAIR, "AWS_SESSION_TOKEN": "token"}, "id:secret:token"),
+        ({**PAIR, "AWS_BEARER_TOKEN_BEDROCK": "key"}, "key"),
+    ],
+)
+def test_a_credential_may_be_one_variable_or_several(environment, expected):
+    assert credential(ROW, resolve_in(environment)) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "region"),
+    [
+        ({}, "us-east-1"),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, "eu-west-1"),
+        ({"AWS_REGION": "eu-north-1", "AWS_DEFAULT_REGION": "eu-west-1"}, "eu-north-1"),
+        ({"AWS_REGION": ""}, "us-east-1"),
+    ],
+)
+def test_a_region_comes_from_the_environment(environment, region):
+    address = addressed(ROW, resolve_in(environment)).base_url
+    assert address == f"https://bedrock-runtime.{region}.amazonaws.com"
+
+
+@pytest.mark.parametrize("value", ["evil.example/", "a.b", "A", "x" * 64, "a@b"])
+def test_what_would_lead_elsewhere_is_refused(value):
+    with pytest.raises(BadRequest, match="AWS_REGION or AWS_DEFAULT_REGION"):
+        addressed(ROW, resolve_in({"AWS_REGION": value}))
+
+
+def test_an_address_without_gaps_stays_the_same():
+    row = structs.replace(ROW, base_url="https://example.com")
+    assert addressed(row, resolve_in({})) is row
