@@ -216,7 +216,9 @@ async def _furnish(
         *keys.operations(key_table, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
     ]
-    app = server.build(front, door, operations, partial(_health, store))
+    health = Health(store)
+    await stack.enter_async_context(health.running())
+    app = server.build(front, door, operations, health.look)
     return House(app, operator_key, first_key, secrets_of.redact)
 
 
@@ -276,17 +278,37 @@ async def _visible(table: ModelTable, clock: SystemClock, principal: Principal) 
     return await listing.visible(table, principal, clock=clock)
 
 
-async def _health(store: Store) -> server.HealthShown:
-    checks = {"database": "ok"}
-    try:
-        async with asyncio.timeout(HEALTH_S_MAX):
-            await store.database.check()
-    except FreeholdError as error:
-        checks["database"] = error.message
-    except TimeoutError:
-        checks["database"] = f"the database did not answer within {HEALTH_S_MAX:g} s"
-    status = "ok" if all(state == "ok" for state in checks.values()) else "degraded"
-    return server.HealthShown(status, __version__, checks)
+class Health:
+    """Asks one question at a time, and does not wait for long: a database that hangs is not asked by everyone who looks."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asking: asyncio.Task[str] | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            if self._asking is not None:
+                self._asking.cancel()
+                await asyncio.wait([self._asking])
+
+    async def look(self) -> server.HealthShown:
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name="health")
+        await asyncio.wait([self._asking], timeout=HEALTH_S_MAX)
+        late = f"the database did not answer within {HEALTH_S_MAX:g} s"
+        checks = {"database": self._asking.result() if self._asking.done() else late}
+        status = "ok" if all(state == "ok" for state in checks.values()) else "degraded"
+        return server.HealthShown(status, __version__, checks)
+
+    async def _ask(self) -> str:
+        try:
+            await self._store.database.check()
+        except FreeholdError as error:
+            return error.message
+        return "ok"
 
 
 @asynccontextmanager

@@ -25,6 +25,10 @@ from freehold.server import listener as http
 from freehold.telemetry import logging as log_lines
 
 STDIN_BYTES: Final = 1024
+CLOSING_S_MAX: Final = 20.0
+"""Beside what turns get to finish their steps."""
+
+CUT_EVERY_S: Final = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +91,7 @@ def _loop_factory() -> Any:
 
 
 async def _serve(config: Config, announce: Announce, *, until_stdin_closes: bool) -> None:
-    stop = _Stop()
+    stop = _Stop(config.server.drain_s + CLOSING_S_MAX)
     with stop.heard(stdin=until_stdin_closes), listen(config) as listening:
         async with open_house(config) as house:
             log_lines.configure(config.log.level, config.log.format, redact=house.redact)
@@ -146,10 +150,12 @@ def _announce(config: Config, output: Output, url: str, house: House) -> None:
 class _Stop:
     """A stop may be asked for at any time: it breaks off the start, or ends the serving; all that was opened is closed.
 
-    Asked for a second time, it does not wait for turns to finish their steps: the next start takes them up.
+    Asked for a second time, or when it takes longer than it may, it does not wait for turns to finish their steps or for a
+    database that hangs: the next start takes them up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, closing_s_max: float) -> None:
+        self._closing_s_max = closing_s_max
         self.asked = asyncio.Event()
         self.ready = False
         self._mine = asyncio.current_task()
@@ -174,9 +180,17 @@ class _Stop:
                 loop.remove_signal_handler(kind)
 
     def _ask(self) -> None:
-        if self._mine is not None and (self.asked.is_set() or not self.ready):
-            self._mine.cancel()
+        if self.asked.is_set() or not self.ready:
+            self._cut_short()
+        else:
+            asyncio.get_running_loop().call_later(self._closing_s_max, self._cut_short)
         self.asked.set()
+
+    def _cut_short(self) -> None:
+        """Again and again: every part that is closed may have something of its own to wait for."""
+        if self._mine is not None and not self._mine.done():
+            self._mine.cancel()
+            asyncio.get_running_loop().call_later(CUT_EVERY_S, self._cut_short)
 
     def _read_stdin(self) -> None:
         if not os.read(sys.stdin.fileno(), STDIN_BYTES):
