@@ -358,16 +358,19 @@ def test_a_damaged_stream_raises_nothing_but_our_errors(response, data):
             continue
 
 
+def read_stream(data):
+    decoder = WIRE.stream_decoder(provider=PROVIDER)
+    return [*decoder.feed(data), *decoder.end()]
+
+
 @given(body=st.binary(max_size=200))
 def test_bytes_that_are_nothing_raise_nothing_but_our_errors(body):
     for read in (WIRE.decode_request, lambda data: WIRE.decode_response(data, provider=PROVIDER)):
         with pytest.raises(FreeholdError):
             read(body)
     for framed in (body, b"data: " + body + b"\n\n", b"event: error\ndata: " + body + b"\n\n"):
-        decoder = WIRE.stream_decoder(provider=PROVIDER)
         with pytest.raises(FreeholdError):
-            decoder.feed(framed)
-            decoder.end()
+            read_stream(framed)
     assert isinstance(WIRE.decode_error(500, {}, body), FreeholdError)
     WIRE.usage_of(body)
     tap = WIRE.usage_tap()
