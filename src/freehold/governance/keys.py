@@ -3,12 +3,15 @@
 A key reads `fh_<id>_<secret><checksum>`: a prefix that scanners for leaked secrets can look for, its row's id, 256 bits of
 chance, and a CRC-32 by which a mistyped key is told from an unknown one (the form follows
 https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/). Kept is its HMAC-SHA-256 under
-the installation's pepper. Not here: how a request carries a key (server/), and who may make one (policy).
+the installation's pepper. Clients that sign (AWS's) use an access pair, which is derived from the pepper and the key's id: the
+server must know the secret to check a signature, and nothing more is kept. So whoever has the pepper can sign as any key.
+Not here: how a request carries a key (server/), and who may make one (policy).
 """
 
 import asyncio
 import hmac
 import logging
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
@@ -29,6 +32,9 @@ CHECKSUM_DIGITS: Final = 6
 CREDENTIAL_CHARS_MAX: Final = 256
 PEPPER_BYTES_MIN: Final = 16
 NAME_CHARS_MAX: Final = 200
+ACCESS_KEY_PREFIX: Final = "AKFH"
+PAIR_SECRET_BYTES: Final = 30
+"""40 characters, as AWS's own secrets have."""
 
 RELOAD_S: Final = 30.0
 """How long a change may go unseen when its notification is lost. Otherwise changes are seen at once."""
@@ -47,6 +53,16 @@ class IssuedKey(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"IssuedKey({self.row.id})"
+
+
+class AccessPair(Struct, frozen=True):
+    """What AWS's SDKs sign with in a key's name."""
+
+    access_key_id: str
+    secret_access_key: str
+
+    def __repr__(self) -> str:
+        return f"AccessPair({self.access_key_id})"
 
 
 class _Known(Struct, frozen=True):
@@ -88,6 +104,17 @@ class KeyTable:
         if known is None:
             raise Unauthenticated(f"the API key {key_id} is unknown")
         return self._current(known)
+
+    def pair(self, key_id: str) -> AccessPair:
+        """The same for as long as the installation's pepper is; good while the key is."""
+        secret = hmac.digest(self._pepper, f"sigv4:{key_id}".encode(), "sha256")[:PAIR_SECRET_BYTES]
+        access_key_id = ACCESS_KEY_PREFIX + key_id.removeprefix("key_").upper()
+        return AccessPair(access_key_id, urlsafe_b64encode(secret).decode())
+
+    def signer(self, access_key_id: str) -> tuple[Principal, str]:
+        """Who signs with this access key id, and with which secret. Raises Unauthenticated as `principal` does."""
+        key_id = "key_" + access_key_id.removeprefix(ACCESS_KEY_PREFIX).lower()
+        return self.principal(key_id), self.pair(key_id).secret_access_key
 
     def _current(self, known: _Known) -> Principal:
         if known.revoked:
@@ -177,6 +204,11 @@ def compose(key_id: str, secret: bytes) -> str:
     """Pure. `key_id` is `key_…`, `secret` SECRET_BYTES of chance."""
     body = f"{PREFIX}{key_id.removeprefix('key_')}_{_base62(int.from_bytes(secret, 'big'), SECRET_DIGITS)}"
     return body + _checksum(body)
+
+
+def id_of(plain: str) -> str:
+    """The id of a key that `compose` made."""
+    return f"key_{plain.split('_')[1]}"
 
 
 def intact(credential: str) -> bool:

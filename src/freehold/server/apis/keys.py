@@ -33,9 +33,11 @@ class KeyShown(Struct, frozen=True, kw_only=True):
 
 
 class KeyMade(KeyShown, frozen=True, kw_only=True):
-    """`key` is shown this once."""
+    """`key` and the pair are shown this once. The pair is for AWS's SDKs, which sign: it is the same key, and goes with it."""
 
     key: str
+    access_key_id: str
+    secret_access_key: str
 
 
 class KeyList(Struct, frozen=True):
@@ -63,7 +65,13 @@ class KeyApi:
             expires = self._clock.now() + timedelta(seconds=body.expires_in_s)
         policy = body.policy or ALLOW_ALL
         made = await self._keys.create(call.principal.tenant, body.name, policy, expires_at=expires)
-        return KeyMade(**structs.asdict(_shown(made.row, self._clock.now())), key=made.plain)
+        pair = self._keys.pair(made.row.id)
+        return KeyMade(
+            **structs.asdict(_shown(made.row, self._clock.now())),
+            key=made.plain,
+            access_key_id=pair.access_key_id,
+            secret_access_key=pair.secret_access_key,
+        )
 
     async def list(self, call: Call) -> KeyList:
         authorize(call.principal, "key:List", "key/*")
