@@ -4,9 +4,12 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,3 +129,65 @@ def test_a_model_that_cannot_be_asked_is_told_before_anything_is_asked(shop: Fre
     done = shop.process("demo", "--model", "openai/gpt-5")
     assert done.code == 1
     assert "OPENAI_API_KEY" in done.err
+
+
+class _Model(BaseHTTPRequestHandler):
+    """An OpenAI-compatible server whose model looks once into the stock levels and then answers from what it saw."""
+
+    asked: list[dict[str, Any]] = []  # noqa: RUF012 - one test, one server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append(body)
+        results = [message["content"] for message in body["messages"] if message["role"] == "tool"]
+        call = {"index": 0, "id": "call_1", "type": "function"}
+        asks = call | {"function": {"name": "inventory_get", "arguments": '{"keys": ["SHA/SKU-4482"]}'}}
+        delta = {"content": f"It says: {results[0]}"} if results else {"tool_calls": [asks]}
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        chunks = [
+            chunk
+            | {"choices": [{"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": None}]},
+            chunk
+            | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop" if results else "tool_calls"}]},
+            chunk
+            | {
+                "choices": [],
+                "usage": {"prompt_tokens": 1000, "completion_tokens": 20, "total_tokens": 1020},
+            },
+        ]
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        for one in chunks:
+            self.wfile.write(f"data: {json.dumps(one)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+        pass
+
+
+def test_the_same_template_runs_on_any_model(shop: Freehold) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Model) as upstream, shop.serving():
+        thread = threading.Thread(target=upstream.serve_forever)
+        thread.start()
+        address = f"http://127.0.0.1:{upstream.server_port}/v1"
+        provider = f"kind: provider\nname: scripted\ntype: openai\nbase_url: {address}\n"
+        shop.ok("apply", "-", "--yes", input=provider)
+        done = shop.ok("demo", "--model", "scripted/some-model")
+        upstream.shutdown()
+        thread.join()
+    assert "Model  scripted/some-model" in done.out
+    assert "rules" not in done.out
+    assert 'It says: {"items":{"SHA/SKU-4482":{"sku":"SKU-4482","dc":"SHA","on_hand":0' in done.out
+    assert "2 model calls · 1 tool run · 2,000 + 40 tokens" in done.out
+    tools = {tool["function"]["name"] for tool in _Model.asked[0]["tools"]}
+    assert tools >= {
+        "inventory_get",
+        "sales_query",
+        "manifests_read",
+        "supply_chain_trackShipment",
+        "restock_forecast",
+    }
+    assert _Model.asked[0]["messages"][0]["content"].startswith("You are the inventory analyst")
