@@ -1,10 +1,10 @@
-"""The server's ASGI application: the hot path, the operations, and a stop that loses nobody's answer.
+"""The server's application: model calls (exchange.py), all else as ASGI, and a stop that loses nobody's answer.
 
 How it comes onto a socket: listener.py. What a request's path means: routing.py.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
-from freehold.server.front import Front, Receive, Scope, Send
+from freehold.server.exchange import Exchange
+from freehold.server.front import Front
 from freehold.server.openapi import document
 from freehold.server.operations import (
     Call,
@@ -31,6 +32,10 @@ OPENAPI_PATH: Final = "/openapi.json"
 CANCELLED_S_MAX: Final = 1.0
 """What is cut short at a stop has this long to say so to its client."""
 
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 Health = Callable[[], Awaitable["HealthShown"]]
 
 
@@ -43,7 +48,7 @@ class HealthShown(Struct, frozen=True):
 
 
 class Server:
-    """ASGI. Lifespan events mean nothing here: what must be opened was opened in app.py."""
+    """ASGI, but for what it takes over itself. Lifespan events mean nothing here: what must be opened was opened in app.py."""
 
     def __init__(self, front: Front, door: Door, router: "Router[Endpoint]") -> None:
         self._front = front
@@ -51,16 +56,25 @@ class Server:
         self._router = router
         self._running: set[asyncio.Task[Any] | None] = set()
 
+    def takes(self, raw_path: bytes) -> bool:
+        """Whether requests there are for `answer` and not for ASGI."""
+        return raw_path in self._front.paths
+
+    async def answer(self, exchange: Exchange) -> None:
+        task = asyncio.current_task()
+        self._running.add(task)
+        try:
+            await self._front.serve(exchange)
+        finally:
+            self._running.discard(task)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         task = asyncio.current_task()
         self._running.add(task)
         try:
-            if scope["raw_path"] in self._front.paths:
-                await self._front.serve(scope, receive, send)
-            else:
-                await self._operate(Request(scope, receive), send)
+            await self._operate(Request(scope, receive), send)
         finally:
             self._running.discard(task)
 

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import socket
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from freehold.server.app import Server
+from freehold.server.exchange import Exchange
 
 STREAMS_END_S: Final = 2.0
 """At a stop, answers that are under way have this long to be finished."""
@@ -17,6 +18,9 @@ BACKLOG: Final = 2048
 CONNECTIONS_MAX: Final = 10_000
 KEEP_ALIVE_S: Final = 75
 """Longer than clients keep idle connections (5 s and up), so that it is they who close them: no request meets a closed one."""
+
+TIMER_EARLY_S: Final = 0.001
+"""uvloop's timers count whole milliseconds, so one may ring this much too soon."""
 
 HEAD_S_MAX: Final = 20.0
 REQUEST_S_MAX: Final = 300.0
@@ -31,21 +35,32 @@ class _TooMuch(Exception):
 
 
 class Protocol(HttpToolsProtocol):
-    """A request is bounded in size and time while it comes: of its head there is no key to look at before it is whole."""
+    """A request is bounded in size and time while it comes: of its head there is no key to look at before it is whole.
+
+    Model calls are answered past ASGI, as an `Exchange`.
+    """
 
     _in_head = False
     _in_request = False
     _came_bytes = 0
     _slow: asyncio.TimerHandle | None = None
+    _idle_since: float | None = None
+    _exchange: Exchange | None = None
+    """The one that is being answered; later ones of a pipeline wait."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.access_log = False
+        self._server = cast("Server", self.config.app)
         self._slow = self.loop.call_later(HEAD_S_MAX, self._hang_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
+        if self._exchange is not None:
+            self._exchange.hang_up()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -72,12 +87,62 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._in_time()
-        super().on_headers_complete()
+        path = self.url.partition(b"?")[0]
+        if self._server.takes(path) and len(self.connections) < CONNECTIONS_MAX:
+            self._take(Exchange(self, path))
+        else:
+            super().on_headers_complete()
+
+    def _take(self, exchange: Exchange) -> None:
+        """As uvicorn does with a cycle of its own."""
+        before: RequestResponseCycle | None = self.cycle
+        cycle, answer = cast("RequestResponseCycle", exchange), cast("Any", self._server.answer)
+        self.cycle = cycle
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, answer)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, answer))
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._exchange = cycle if isinstance(cycle, Exchange) else None
+        super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         self._in_request = False
         self._in_time()
         super().on_message_complete()
+
+    # uvicorn sets a timer after each answer and takes it back at each request. Ours stays, and looks when it rings.
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        self._exchange = None
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_later(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > TIMER_EARLY_S:
+            self._look_later(left_s)
+        else:
+            self.transport.close()
+
+    def _look_later(self, after_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(after_s, self.timeout_keep_alive_handler)
 
     def _in_time(self) -> None:
         if self._slow is not None:
@@ -98,6 +163,7 @@ async def serve(app: Server, listening: socket.socket, stop: asyncio.Event) -> N
         loop="none",
         ws="none",
         lifespan="off",
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,

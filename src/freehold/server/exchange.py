@@ -1,0 +1,161 @@
+"""Server: one request and its answer on a hot path, without ASGI: the protocol's bytes to a coroutine and back.
+
+It stands in uvicorn's protocol where a cycle of ASGI would, so that pipelining, keep-alive, flow control and a stop stay
+uvicorn's. What it spares: a scope, messages, a watching task, and a second write for every head. Not here: limits on what
+comes in (listener.py), and what is answered (front.py).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from freehold.server.operations import too_large
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.flow_control import FlowControl
+
+Answer: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+class Exchange:
+    """Answered once: `respond`, or `begin`, any number of `send` and `end`. A client that goes away cancels the task.
+
+    `headers` are the request's, names lower-cased. What the protocol reads and sets besides: uvicorn's names.
+    """
+
+    __slots__ = ("_chunked", "_expects", "_flow", "_head", "_protocol", "_task", "_transport", "body", "disconnected",
+                 "headers", "keep_alive", "message_event", "method", "more_body", "path", "response_complete",
+                 "started")  # fmt: skip
+
+    def __init__(self, protocol: HttpToolsProtocol, path: bytes) -> None:
+        parser = protocol.parser
+        http_1_0 = parser.get_http_version() == "1.0"
+        self.method: bytes = parser.get_method()
+        self.path = path
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in protocol.headers}
+        self.keep_alive = not http_1_0 and parser.should_keep_alive()
+        self.body = bytearray()
+        self.more_body = True
+        self.message_event = asyncio.Event()
+        self.disconnected = False
+        self.response_complete = False
+        self.started = False
+        """Whether some of the answer may be on its way."""
+        self._chunked = not http_1_0
+        self._expects = protocol.expect_100_continue
+        self._protocol = protocol
+        self._transport = protocol.transport
+        self._flow: FlowControl = protocol.flow
+        self._head = b""
+        self._task: asyncio.Task[Any] | None = None
+
+    # What the protocol calls.
+
+    async def run_asgi(self, answer: Any) -> None:
+        """Under uvicorn's name: it may have had to wait for its turn in a pipeline."""
+        self._task = asyncio.current_task()
+        try:
+            if not self._transport.is_closing():
+                await answer(self)
+        finally:
+            if not self.response_complete:
+                self._transport.close()
+
+    def hang_up(self) -> None:
+        """The connection is gone. Nobody reads the answer, so whoever works at it stops."""
+        self.disconnected = True
+        if self._task is not None and not self.response_complete:
+            self._task.cancel()
+
+    # What whoever answers calls.
+
+    async def read(self, size_max: int) -> bytes:
+        """The request's body, once. Raises TooLarge before more than `size_max` bytes are held."""
+        if not self.more_body and len(self.body) <= size_max:
+            return bytes(self.body)
+        declared = self.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > size_max:
+            raise too_large(size_max)
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            pieces.append(bytes(self.body))
+            self.body.clear()
+            size += len(pieces[-1])
+            if size > size_max:
+                raise too_large(size_max)
+            if not self.more_body:
+                return b"".join(pieces)
+            await self._more()
+
+    async def _more(self) -> None:
+        if self._expects:
+            self._expects = False
+            self._transport.write(_CONTINUE)
+        self._flow.resume_reading()
+        self.message_event.clear()
+        await self.message_event.wait()
+
+    async def respond(self, status: int, lines: bytes, body: bytes) -> None:
+        """The whole answer. `lines` are header lines, by `header_lines`."""
+        head = b"%bcontent-length: %d\r\n\r\n" % (self._opened(status, lines), len(body))
+        await self._write(head if self.method == b"HEAD" else head + body)
+        self._complete()
+
+    def begin(self, status: int, lines: bytes) -> None:
+        """A stream. Its head goes out with its first piece."""
+        framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
+        self._head = self._opened(status, lines) + framing
+
+    async def send(self, data: bytes) -> None:
+        """A piece of a stream, not empty. Waits where the client is slow to read."""
+        head, self._head = self._head, b""
+        await self._write(b"%b%x\r\n%b\r\n" % (head, len(data), data) if self._chunked else head + data)
+
+    async def end(self, data: bytes = b"") -> None:
+        """The last piece of a stream."""
+        head, self._head = self._head, b""
+        if not self._chunked:
+            await self._write(head + data)
+        elif data:
+            await self._write(b"%b%x\r\n%b\r\n%b" % (head, len(data), data, _LAST_CHUNK))
+        else:
+            await self._write(head + _LAST_CHUNK)
+        self._complete()
+
+    def _opened(self, status: int, lines: bytes) -> bytes:
+        self.started = True
+        self._expects = False
+        own = b"".join([b"%b: %b\r\n" % pair for pair in self._protocol.server_state.default_headers])
+        closing = b"" if self.keep_alive else b"connection: close\r\n"
+        return b"%b%b%b%b" % (STATUS_LINE[status], own, lines, closing)
+
+    async def _write(self, data: bytes) -> None:
+        if self._flow.write_paused:
+            await self._flow.drain()
+        if not self.disconnected:
+            self._transport.write(data)
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        if self.disconnected:
+            return
+        if not self.keep_alive:
+            self._transport.close()
+        self._protocol.on_response_complete()
+
+
+def header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Names are ours. In values, which may repeat what a client wrote, nothing can end the line."""
+    return "".join(f"{name}: {printable(value)}\r\n" for name, value in headers).encode("latin-1", "replace")
+
+
+def printable(value: str) -> str:
+    if value.isprintable():
+        return value
+    return "".join(one if one.isprintable() else "?" for one in value)
