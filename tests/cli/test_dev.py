@@ -148,7 +148,7 @@ def test_without_its_key_nobody_comes_in(throwaway: tuple[dict[str, str], Path])
         client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_nothing_is_left_when_it_is_stopped(tmp_path: Path, kind: signal.Signals) -> None:
     here, temporary = throwaway_home(tmp_path)
     with dev(here, "--upstream", "bedrock=http://127.0.0.1:9") as (_, process):
@@ -157,6 +157,19 @@ def test_nothing_is_left_when_it_is_stopped(tmp_path: Path, kind: signal.Signals
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "")
     assert "--upstream bedrock: Freehold has no bedrock wire yet" in err
+    assert os.listdir(temporary) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.7, 1.0, 1.4])
+def test_nothing_is_left_when_it_is_stopped_while_it_starts(tmp_path: Path, after_s: float) -> None:
+    """Whatever it had got to: before its first line it may also be too early for an orderly end, with nothing made yet."""
+    here, temporary = throwaway_home(tmp_path)
+    process = here.start("dev")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(after_s)
+    stop(process)
+    assert process.returncode in {0, -signal.SIGTERM}
     assert os.listdir(temporary) == []
 
 

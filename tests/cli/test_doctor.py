@@ -6,6 +6,9 @@ from typing import Any
 
 from tests.cli._freehold import Freehold
 
+AWAY = {"DATABASE_URL": "postgresql://user:hunter2@127.0.0.1:9/none"}
+"""Where the database does not matter, none is started: this one is known to be away at once."""
+
 
 def findings(told: Any) -> dict[str, dict[str, str]]:
     return {one["check"]: one for one in told["findings"]}
@@ -30,7 +33,7 @@ def test_a_data_folder_that_was_used_is_looked_into(freehold: Freehold) -> None:
 
 
 def test_a_database_that_is_away_must_be_mended(freehold: Freehold) -> None:
-    away = Freehold(freehold.folder, {"DATABASE_URL": "postgresql://user:hunter2@127.0.0.1:9/none"})
+    away = Freehold(freehold.folder, AWAY)
     done = away("doctor")
     assert done.code == 1
     assert "✗ PostgreSQL" in done.out
@@ -39,7 +42,7 @@ def test_a_database_that_is_away_must_be_mended(freehold: Freehold) -> None:
 
 
 def test_a_server_whose_database_is_away_says_so_and_ends(freehold: Freehold) -> None:
-    away = Freehold(freehold.folder, {"DATABASE_URL": "postgresql://user:hunter2@127.0.0.1:9/none"})
+    away = Freehold(freehold.folder, AWAY)
     done = away.process("serve", "--port", "0")
     assert done.code == 1
     assert done.err.startswith("error: connecting to the database")
@@ -59,17 +62,18 @@ def test_settings_in_two_files_are_joined_and_may_not_contradict(freehold: Freeh
     (freehold.folder / "freehold.toml").write_text("databases = ['a']\n[server]\nport = 1\n")
     extra = freehold.folder / "freehold.d" / "more.toml"
     extra.write_text("databases = ['b']\n[tools]\nfunction_folders = ['/nowhere']\n")
-    done = freehold("doctor", "--json")
+    doctor = Freehold(freehold.folder, AWAY)
+    done = doctor("doctor", "--json")
     assert findings(done.json)["function folder"]["says"] == "/nowhere is not there"
     assert done.code == 1
     extra.write_text("[server]\nport = 2\n")
-    done = freehold("doctor", "--json")
+    done = doctor("doctor", "--json")
     assert "more.toml: server.port is set in another file already" in json.dumps(done.json)
 
 
 def test_a_folder_that_cannot_be_made_must_be_mended(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = Freehold(tmp_path / "file" / "data")("doctor", "--json")
+    done = Freehold(tmp_path / "file" / "data", AWAY)("doctor", "--json")
     assert done.code == 1
     assert findings(done.json)["data folder"]["state"] == "failed"
 
@@ -77,11 +81,11 @@ def test_a_folder_that_cannot_be_made_must_be_mended(tmp_path: Path) -> None:
 def test_a_folder_that_others_may_read_wants_attention(freehold: Freehold) -> None:
     freehold.folder.mkdir(mode=0o755)
     freehold.folder.chmod(0o755)
-    assert findings(freehold.ok("doctor", "--json").json)["data folder"]["state"] == "warning"
+    told = Freehold(freehold.folder, AWAY)("doctor", "--json").json
+    assert findings(told)["data folder"]["state"] == "warning"
 
 
 def test_a_key_in_the_environment_makes_a_provider_usable(freehold: Freehold) -> None:
-    with_key = Freehold(freehold.folder, {"OPENAI_API_KEY": "sk-secret"})
-    done = with_key.ok("doctor")
+    done = Freehold(freehold.folder, {**AWAY, "OPENAI_API_KEY": "sk-secret"})("doctor")
     assert "provider openai" in done.out
     assert "sk-secret" not in done.out
