@@ -28,6 +28,8 @@ class ProviderRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     `stream_options`: it takes OpenAI's `stream_options.include_usage`; the others report usage unasked, or refuse the field.
     `tokens_max_field`: what it calls the limit of the answer's length.
     `models_path`: where it lists its models, under `base_url`; empty where it has no list.
+    `wires`: those that it speaks besides its adapter's own, for bytes to pass through. `wire` is one of them where the row is
+    opened for that one alone, and empty in the file.
     """
 
     name: str
@@ -41,6 +43,8 @@ class ProviderRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     stream_options: bool = True
     tokens_max_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     models_path: str = "/models"
+    wires: tuple[str, ...] = ()
+    wire: str = ""
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):

@@ -36,6 +36,8 @@ DISCOVERY_S: Final = 1.0
 
 LookUpRules: TypeAlias = Callable[[str], Awaitable[Rules]]
 
+_COMPATIBLE: Final = ("openai_embeddings",)
+"""Of a vendor's further wires, those that servers at other addresses speak who follow it: hardly any has OpenAI's Responses."""
 log = logging.getLogger(__name__)
 
 
@@ -180,7 +182,9 @@ class ModelTable:
             offered = ()
         if offered:
             self._unusable.pop(row.name, None)
-            self._usable[row.name] = Upstream(row, provider, offered=offered)
+            self._usable[row.name] = Upstream(
+                row, provider, offered=offered, others=self._others(row, None, {})
+            )
         else:
             self._usable.pop(row.name, None)
             self._unusable[row.name] = f"no server with models answers at {row.base_url}"
@@ -198,19 +202,21 @@ class ModelTable:
                 continue
             try:
                 row = addressed(row, self._resolve_secret)
-                self._usable[row.name] = Upstream(row, self._adapters[row.type](row, key, {}))
+                provider = self._adapters[row.type](row, key, {})
+                self._usable[row.name] = Upstream(row, provider, others=self._others(row, key, {}))
             except BadRequest as error:  # Of the environment: it spoils this one only.
                 self._unusable[row.name] = str(error)
 
     def _open_upstream(self, wire: str, address: str) -> None:
         """The first row that speaks the wire lends its name; its key goes along where there is one."""
         for row in self._rows.values():
-            moved = structs.replace(row, base_url=address)
-            provider = self._adapters[row.type](moved, credential(row, self._resolve_secret), {})
+            moved, key = structs.replace(row, base_url=address), credential(row, self._resolve_secret)
+            provider = self._adapters[row.type](moved, key, {})
             if provider.wire == wire and not row.local:
                 self._unusable.pop(row.name, None)
-                self._by_wire[wire] = Upstream(moved, provider)
-                self._usable = {row.name: self._by_wire[wire], **self._usable, row.name: self._by_wire[wire]}
+                opened = Upstream(moved, provider, others=self._others(moved, key, {}))
+                self._by_wire |= dict.fromkeys((wire, *opened.others), opened)
+                self._usable = {row.name: opened, **self._usable, row.name: opened}
                 return
         known = sorted({row.type for row in self._rows.values()})
         raise BadRequest(
@@ -223,6 +229,10 @@ class ModelTable:
         if base is None and declared.type not in self._adapters:
             known = ", ".join(sorted({*self._rows, *self._adapters}))
             raise BadRequest(f"unknown type {declared.type!r}; known: {known}", field="type")
+    def _others(self, row: ProviderRow, key: str | None, headers: Mapping[str, str]) -> dict[str, Provider]:
+        adapter = self._adapters[row.type]
+        return {wire: adapter(structs.replace(row, wire=wire), key, headers) for wire in row.wires}
+
         base_url = declared.base_url or (base.base_url if base else None)
         if base_url is None:
             raise BadRequest(
@@ -239,6 +249,8 @@ class ModelTable:
             self._resolve_secret(declared.api_key)
             if declared.api_key
             else credential(row, self._resolve_secret)
+        if declared.base_url is not None and declared.type in self._adapters:
+            row = structs.replace(row, wires=tuple(wire for wire in row.wires if wire in _COMPATIBLE))
         )
         if key is None and row.api_key and declared.base_url is None:
             raise NotFound(f"api_key is not declared, and {' or '.join(row.api_key)} is not set")
@@ -248,7 +260,10 @@ class ModelTable:
         }
         provider = self._adapters[row.type](row, key, headers)
         has_listed = declared.base_url is None and not declared.models
-        return Upstream(row, provider, declared=True, offered=declared.models, has_listed=has_listed)
+        return Upstream(
+            row, provider, declared=True, offered=declared.models, has_listed=has_listed,
+            others=self._others(row, key, headers),
+        )  # fmt: skip
 
     # Keeping up with what is declared.
 
@@ -310,31 +325,31 @@ class ModelTable:
                 f"expected the name of a model, up to {MODEL_CHARS_MAX} characters", field="model"
             )
         if model == AUTO:
-            return self._auto(known, rules)
+            return self._auto(known, wire, rules)
         prefix, slash, name = model.partition("/")
         upstreams = self._upstreams(known)
         if slash and name:
             if prefix == RULES:
                 return self._rules_target(known, name)
             if prefix in upstreams:
-                return self._target(upstreams[prefix], name)
+                return self._target(upstreams[prefix], name, wire)
             if why := self._why_not(known, prefix):
                 raise NotFound(f"provider {prefix} cannot be asked: {why}", field="model")
         if wire in self._by_wire:
-            return self._target(self._by_wire[wire], model)
+            return self._target(self._by_wire[wire], model, wire)
         for upstream in upstreams.values():
             if self._has(upstream, model):
-                return self._target(upstream, model)
+                return self._target(upstream, model, wire)
         if self._by_wire:
-            return self._target(next(iter(self._by_wire.values())), model)
+            return self._target(next(iter(self._by_wire.values())), model, wire)
         return None
 
-    def _auto(self, known: _Tenant, rules: str | None) -> Target:
+    def _auto(self, known: _Tenant, wire: str, rules: str | None) -> Target:
         upstreams = self._upstreams(known)
         for upstream in upstreams.values():
             chat = (name for name in upstream.offered if "embed" not in name)
             if name := next(chat, upstream.row.default_model):
-                return self._target(upstream, name)
+                return self._target(upstream, name, wire)
         if rules is not None:
             return self._rules_target(known, rules)
         raise NotFound(
@@ -349,10 +364,10 @@ class ModelTable:
             raise NotFound(f"no rules are declared as {name!r}{_asked(near, 'rules/')}", field="model")
         return Target(known.rules_provider, name, f"model/{RULES}/{name}", None, free=True)
 
-    def _target(self, upstream: Upstream, name: str) -> Target:
+    def _target(self, upstream: Upstream, name: str, wire: str) -> Target:
         row = upstream.row
         listed = self.prices.find(row.prices, name) if row.prices else None
-        return Target(upstream.provider, name, f"model/{row.name}/{name}", listed, free=row.local)
+        return Target(upstream.speaking(wire), name, f"model/{row.name}/{name}", listed, free=row.local)
 
     def _has(self, upstream: Upstream, model: str) -> bool:
         if model in upstream.offered:

@@ -1,55 +1,81 @@
 """Providers: OpenAI, and every address that speaks its chat completions (`catalog/providers.toml` has the rows).
 
-Sources: https://platform.openai.com/docs/api-reference/chat; what the others do differently is in their rows' `docs`.
-Not here: the Responses API, embeddings, Azure's addresses.
+A row may name further wires of OpenAI's (Responses, embeddings): the same address speaks each at a path of its own.
+Sources: https://platform.openai.com/docs/api-reference; what the others do differently is in their rows' `docs`.
+Not here: Azure's addresses.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from freehold.catalog.catalog import ProviderRow
+from freehold.core.errors import BadRequest
 from freehold.core.messages import ModelRequest
-from freehold.core.ports import ModelInfo, Provider
+from freehold.core.ports import ModelInfo, Provider, Wire
 from freehold.providers._http import HttpPool, Target, Timeouts, header_block
 from freehold.providers._model_list import ModelList
 from freehold.providers._upstream import TIMEOUTS, Call, Forward, Upstream, fixed_headers
-from freehold.wires.openai_chat import WIRE
+from freehold.wires import openai_chat, openai_responses
 
 _NO_HEADERS: Final = header_block(())
 _WITH_USAGE: Final = Raw(b'{"include_usage":true}')
 _TOKENS_MAX_FIELDS: Final = ("max_tokens", "max_completion_tokens")
 
 
+class _Spoken(Struct, frozen=True):
+    wire: Wire
+    path: str
+
+
+_CHAT: Final = _Spoken(openai_chat.WIRE, "/chat/completions")
+_SPOKEN: Final = {
+    spoken.wire.name: spoken for spoken in (_CHAT, _Spoken(openai_responses.WIRE, "/responses"))
+}
+
+
 class OpenAI:
-    wire: str | None = WIRE.name
     is_language_model = True
 
     def __init__(self, upstream: Upstream, row: ProviderRow, models: ModelList) -> None:
         self.name = row.name
+        self.wire: str | None = upstream.wire.name
         self._upstream = upstream
         self._models = models
+        self._fitting = Fitting(row) if upstream.wire is _CHAT.wire else None
+
+    def call(self, request: ModelRequest) -> Call:
+        body = self._upstream.wire.encode_request(request, provider=self.name)
+        if self._fitting is not None:
+            body = self._fitting.fitted(body, metered=request.stream)
+        return Call(self._upstream, body, _NO_HEADERS, stream=request.stream)
+
+    def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> Forward:
+        """None of the client's headers go along: organisation and project belong to the key, and the key is ours."""
+        if self._fitting is not None:
+            body = self._fitting.fitted(body, metered=False)
+        return Forward(self._upstream, body, _NO_HEADERS, stream=stream)
+
+    async def models(self) -> Sequence[ModelInfo]:
+        return await self._models.get()
+
+
+class Fitting:
+    """A body of chat in an address's own words."""
+
+    __slots__ = ("_other_field", "_other_field_json", "_stream_options", "_tokens_max_field")
+
+    def __init__(self, row: ProviderRow) -> None:
         self._stream_options = row.stream_options
         self._tokens_max_field = row.tokens_max_field
         (other,) = (field for field in _TOKENS_MAX_FIELDS if field != row.tokens_max_field)
         self._other_field = other
         self._other_field_json = f'"{other}"'.encode()
 
-    def call(self, request: ModelRequest) -> Call:
-        body = self._fitted(WIRE.encode_request(request, provider=self.name), metered=request.stream)
-        return Call(self._upstream, body, _NO_HEADERS, stream=request.stream)
-
-    def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> Forward:
-        """None of the client's headers go along: organisation and project belong to the key, and the key is ours."""
-        return Forward(self._upstream, self._fitted(body, metered=False), _NO_HEADERS, stream=stream)
-
-    async def models(self) -> Sequence[ModelInfo]:
-        return await self._models.get()
-
-    def _fitted(self, body: bytes, *, metered: bool) -> bytes:
-        """The body in this address's own words; untouched, and not even parsed, where it has none of the differing fields."""
+    def fitted(self, body: bytes, *, metered: bool) -> bytes:
+        """Untouched, and not even parsed, where it has none of the differing fields."""
         rename = self._other_field_json in body
         options = b'"stream_options"' in body
         add, drop = metered and self._stream_options and not options, options and not self._stream_options
@@ -74,14 +100,17 @@ def create(
     pool: HttpPool,
     timeouts: Timeouts = TIMEOUTS,
 ) -> Provider:
+    spoken = _SPOKEN.get(row.wire or _CHAT.wire.name)
+    if spoken is None:
+        raise BadRequest(f"expected one of {', '.join(_SPOKEN)}; got {row.wire!r}", field="wires")
     credential = (b"authorization", f"Bearer {key}") if key else None
     target = Target(row.base_url, headers=fixed_headers(credential, headers))
     upstream = Upstream(
         row.name,
-        WIRE,
+        spoken.wire,
         pool,
         target,
-        path="/chat/completions",
+        path=spoken.path,
         credential=" or ".join(row.api_key) or "api_key",
         timeouts=timeouts,
     )
