@@ -50,23 +50,24 @@ FREE: Final = ModelPrice(input=TokenPrice(0), output=TokenPrice(0))
 
 def cost_pico(usage: Usage, price: ModelPrice) -> int:
     """Exact. Subsets of input and output are taken out of their whole before it is priced; never negative."""
-    at = usage.input_tokens
-    parts = (
-        (usage.cache_read_tokens, price.cache_read or price.input),
-        (usage.cache_write_tokens, price.cache_write or price.input),
-        (usage.cache_write_1h_tokens, price.cache_write_1h or price.cache_write or price.input),
-        (usage.input_audio_tokens, price.input_audio or price.input),
-    )
-    plain_input = max(0, usage.input_tokens - sum(tokens for tokens, _ in parts))
-    plain_output = max(0, usage.output_tokens - usage.output_audio_tokens)
-    audio_out = price.output_audio or price.output
-    return (
-        price.pico_per_request
-        + plain_input * price.input.at(at)
-        + sum(tokens * rate.at(at) for tokens, rate in parts if tokens)
-        + plain_output * price.output.at(at)
-        + usage.output_audio_tokens * audio_out.at(at)
-    )
+    at, cost = usage.input_tokens, price.pico_per_request
+    plain_input, plain_output = usage.input_tokens, usage.output_tokens
+    if tokens := usage.cache_read_tokens:
+        plain_input -= tokens
+        cost += tokens * (price.cache_read or price.input).at(at)
+    if tokens := usage.cache_write_tokens:
+        plain_input -= tokens
+        cost += tokens * (price.cache_write or price.input).at(at)
+    if tokens := usage.cache_write_1h_tokens:
+        plain_input -= tokens
+        cost += tokens * (price.cache_write_1h or price.cache_write or price.input).at(at)
+    if tokens := usage.input_audio_tokens:
+        plain_input -= tokens
+        cost += tokens * (price.input_audio or price.input).at(at)
+    if tokens := usage.output_audio_tokens:
+        plain_output -= tokens
+        cost += tokens * (price.output_audio or price.output).at(at)
+    return cost + max(0, plain_input) * price.input.at(at) + max(0, plain_output) * price.output.at(at)
 
 
 def show(pico: int, currency: str = "USD") -> str:
