@@ -58,6 +58,8 @@ HEALTH_S_MAX: Final = 3.0
 NATIVE_DIALECT: Final = "anthropic_messages"
 """Errors of the native API look like Anthropic's, as its other shapes do."""
 
+_FORGETFUL: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+
 HOT_PATHS: Final[Mapping[str, str]] = {
     "/v1/chat/completions": "openai_chat",
     "/v1/messages": "anthropic_messages",
@@ -77,11 +79,14 @@ class House(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def open_house(config: Config) -> AsyncIterator[House]:
-    """Raises Conflict when another server has the data folder, Unavailable when the database can't be had."""
+async def open_house(config: Config, *, throwaway: bool = False) -> AsyncIterator[House]:
+    """Raises Conflict when another server has the data folder, Unavailable when the database can't be had.
+
+    `throwaway`: nothing needs to outlive this run, so the embedded database does without waiting for the disk.
+    """
     folder = data_folder(config.data_folder)
     async with AsyncExitStack() as stack:
-        keeper = await _database(stack, config, folder)
+        keeper = await _database(stack, config, folder, _FORGETFUL if throwaway else {})
         urls = await _application_databases(keeper, config, folder)
         objects = _objects(config, folder, secrets_of := Secrets(config.environment))
         store = await stack.enter_async_context(
@@ -124,9 +129,11 @@ class _External(Struct, frozen=True):
         return await self.databases.ensure(name)
 
 
-async def _database(stack: AsyncExitStack, config: Config, folder: Path) -> Keeper:
+async def _database(
+    stack: AsyncExitStack, config: Config, folder: Path, settings: Mapping[str, str]
+) -> Keeper:
     if config.database.url is None:
-        return _Embedded(await stack.enter_async_context(embedded(folder)))
+        return _Embedded(await stack.enter_async_context(embedded(folder, settings=settings)))
     stack.enter_context(locked(folder))
     passwords = Passwords(folder / "postgres-passwords.json")
     return _External(config.database.url, Databases(config.database.url, passwords))

@@ -59,7 +59,7 @@ def dev(ctx: click.Context, *, port: int, upstreams: tuple[str, ...], log_level:
     try:
         config = read_config(data_folder=folder, options=options, environment=_environment())
         log_lines.configure(config.log.level, config.log.format)
-        run(config, lambda url, house: chosen.output.json_line(_told(url, house)))
+        run(config, lambda url, house: chosen.output.json_line(_told(url, house)), throwaway=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -76,10 +76,13 @@ def serve(
     run(config, announce, until_stdin_closes=until_stdin_closes)
 
 
-def run(config: Config, announce: Announce, *, until_stdin_closes: bool = False) -> None:
+def run(
+    config: Config, announce: Announce, *, until_stdin_closes: bool = False, throwaway: bool = False
+) -> None:
     """Serves until SIGINT or SIGTERM; running turns finish their step or are handed back."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, announce, until_stdin_closes=until_stdin_closes))
+        work = _serve(config, announce, until_stdin_closes=until_stdin_closes, throwaway=throwaway)
+        runner.run(work)
 
 
 def _loop_factory() -> Any:
@@ -90,10 +93,10 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-async def _serve(config: Config, announce: Announce, *, until_stdin_closes: bool) -> None:
+async def _serve(config: Config, announce: Announce, *, until_stdin_closes: bool, throwaway: bool) -> None:
     stop = _Stop(config.server.drain_s + CLOSING_S_MAX)
     with stop.heard(stdin=until_stdin_closes), listen(config) as listening:
-        async with open_house(config) as house:
+        async with open_house(config, throwaway=throwaway) as house:
             log_lines.configure(config.log.level, config.log.format, redact=house.redact)
             with _announced(config, house, listening, announce):
                 stop.ready = True
