@@ -12,7 +12,7 @@ def test_every_row_has_an_adapter_and_opens_without_a_network() -> None:
     for row in catalog.providers().values():
         provider = adapters[row.type](row, "sk-x", headers={"x-team": "a"}, pool=HttpPool())
         assert provider.name == row.name
-        assert provider.wire in {"openai_chat", "anthropic_messages", "bedrock_converse"}
+        assert provider.wire in {"openai_chat", "anthropic_messages", "bedrock_converse", "google_generate"}
 
 
 def test_no_adapter_shows_its_credential() -> None:

@@ -5,8 +5,8 @@ the context's length is taken where it is found; nobody agrees on its name.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -36,14 +36,23 @@ class _List(Struct):
     data: list[_Model]
 
 
-class ModelList:
-    __slots__ = ("_kept", "_kept_until", "_path", "_pool", "_provider", "_target")
+ReadList: TypeAlias = Callable[[str, bytes], Sequence[ModelInfo]]
+"""The provider's name and its list to what it offers. Raises msgspec.DecodeError, UnicodeDecodeError."""
 
-    def __init__(self, provider: str, pool: HttpPool, target: Target, path: str) -> None:
+
+class ModelList:
+    """`read` is for vendors with a shape of their own."""
+
+    __slots__ = ("_kept", "_kept_until", "_path", "_pool", "_provider", "_read", "_target")
+
+    def __init__(
+        self, provider: str, pool: HttpPool, target: Target, path: str, *, read: ReadList | None = None
+    ) -> None:
         self._provider = provider
         self._pool = pool
         self._target = target
         self._path = path
+        self._read = read or listed
         self._kept: Sequence[ModelInfo] = ()
         self._kept_until = 0.0
 
@@ -64,27 +73,32 @@ class ModelList:
                 f"{self._provider} did not list its models (status {reply.status})",
                 detail=body[:500].decode("utf-8", "replace"),
             )
-        return [self._info(model) for model in self._decode(body)[:MODELS_MAX]]
-
-    def _decode(self, body: bytes) -> list[_Model]:
         try:
-            if body.lstrip().startswith(b"["):  # Together answers with the bare list.
-                return msgspec.json.decode(body, type=list[_Model])
-            return msgspec.json.decode(body, type=_List).data
+            return self._read(self._provider, body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             broken: FreeholdError = Unavailable(
                 f"{self._provider} answered with something that is no list of models", detail=str(error)
             )
             raise broken from error
 
-    def _info(self, model: _Model) -> ModelInfo:
-        return ModelInfo(
-            provider=self._provider,
-            name=model.id.removeprefix("models/"),  # Google's resource names.
-            display_name=model.display_name or model.name,
-            context_tokens=model.context_length
-            or model.context_window
-            or model.max_context_length
-            or model.max_model_len
-            or model.max_input_tokens,
-        )
+
+def listed(provider: str, body: bytes) -> Sequence[ModelInfo]:
+    """In OpenAI's shape. Raises msgspec.DecodeError, UnicodeDecodeError."""
+    if body.lstrip().startswith(b"["):  # Together answers with the bare list.
+        models = msgspec.json.decode(body, type=list[_Model])
+    else:
+        models = msgspec.json.decode(body, type=_List).data
+    return [_info(provider, model) for model in models[:MODELS_MAX]]
+
+
+def _info(provider: str, model: _Model) -> ModelInfo:
+    return ModelInfo(
+        provider=provider,
+        name=model.id.removeprefix("models/"),  # Google's resource names.
+        display_name=model.display_name or model.name,
+        context_tokens=model.context_length
+        or model.context_window
+        or model.max_context_length
+        or model.max_model_len
+        or model.max_input_tokens,
+    )
