@@ -33,11 +33,11 @@ RESOLVED_MAX: Final = 10_000
 SUGGESTED_MAX: Final = 3
 SUGGEST_AMONG_MAX: Final = 1500
 DISCOVERY_S: Final = 1.0
+_COMPATIBLE: Final = ("openai_embeddings",)
+"""Of a vendor's further wires, those that servers at other addresses speak who follow it: hardly any has OpenAI's Responses."""
 
 LookUpRules: TypeAlias = Callable[[str], Awaitable[Rules]]
 
-_COMPATIBLE: Final = ("openai_embeddings",)
-"""Of a vendor's further wires, those that servers at other addresses speak who follow it: hardly any has OpenAI's Responses."""
 log = logging.getLogger(__name__)
 
 
@@ -223,16 +223,16 @@ class ModelTable:
             f"no provider speaks the wire {wire!r}; adapters: {', '.join(known)}", field="models.upstreams"
         )
 
+    def _others(self, row: ProviderRow, key: str | None, headers: Mapping[str, str]) -> dict[str, Provider]:
+        adapter = self._adapters[row.type]
+        return {wire: adapter(structs.replace(row, wire=wire), key, headers) for wire in row.wires}
+
     def _open_declared(self, declared: DeclaredProvider) -> Upstream:
         """`type` is an adapter, or a row of the catalog, whose address and ways it then has."""
         base = self._rows.get(declared.type)
         if base is None and declared.type not in self._adapters:
             known = ", ".join(sorted({*self._rows, *self._adapters}))
             raise BadRequest(f"unknown type {declared.type!r}; known: {known}", field="type")
-    def _others(self, row: ProviderRow, key: str | None, headers: Mapping[str, str]) -> dict[str, Provider]:
-        adapter = self._adapters[row.type]
-        return {wire: adapter(structs.replace(row, wire=wire), key, headers) for wire in row.wires}
-
         base_url = declared.base_url or (base.base_url if base else None)
         if base_url is None:
             raise BadRequest(
@@ -243,14 +243,14 @@ class ModelTable:
             name=declared.name,
             base_url=base_url,
         )
+        if declared.base_url is not None and declared.type in self._adapters:
+            row = structs.replace(row, wires=tuple(wire for wire in row.wires if wire in _COMPATIBLE))
         if declared.base_url is None:
             row = addressed(row, self._resolve_secret)
         key = (
             self._resolve_secret(declared.api_key)
             if declared.api_key
             else credential(row, self._resolve_secret)
-        if declared.base_url is not None and declared.type in self._adapters:
-            row = structs.replace(row, wires=tuple(wire for wire in row.wires if wire in _COMPATIBLE))
         )
         if key is None and row.api_key and declared.base_url is None:
             raise NotFound(f"api_key is not declared, and {' or '.join(row.api_key)} is not set")

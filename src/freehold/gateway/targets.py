@@ -22,21 +22,21 @@ class Upstream(Struct, frozen=True):
     """A provider that can be asked, with its row. `offered` are names that are known to be there, in order.
 
     `has_listed`: what its price list names is there too. An address of one's own is not known to have any of it.
+    `others` are the same provider by the wires that it speaks besides its own.
     """
 
-    `others` are the same provider by the wires that it speaks besides its own.
     row: ProviderRow
     provider: Provider
     declared: bool = False
     offered: tuple[str, ...] = ()
     has_listed: bool = True
-
-
     others: Mapping[str, Provider] = {}
 
     def speaking(self, wire: str) -> Provider:
         """In `wire` if it can, else as usual."""
         return self.others.get(wire, self.provider)
+
+
 class Target(Struct, frozen=True):
     """`name` is the provider's own name of the model; `resource` is what a policy names."""
 
