@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from tests.store._parts import eventually
 
@@ -47,6 +48,25 @@ async def test_a_record_is_read_back_as_it_was(store: Store) -> None:
     assert await store.records.list("default") == [record(2), full]
     assert await store.records.list("default", session_id="sess_1") == [full]
     assert await store.records.list("acme") == []
+
+
+async def test_records_of_one_batch_keep_what_they_share_and_what_they_do_not(store: Store) -> None:
+    """Nulls beside values, in every order, where the next record has the same or another."""
+    given = [
+        record(1, first_event_ms=None, agent="a", session_id=None),
+        record(2, first_event_ms=2.0, agent="a", session_id="sess_1", usage=Usage(7, 1)),
+        record(3, first_event_ms=None, agent="a", session_id=None, priced=False),
+        record(4, first_event_ms=2.0, agent="a", session_id=None, cost_pico=5),
+    ]
+    for number, batch in enumerate((given, given[1:], given[::-1], given[:1])):
+        renamed = [
+            msgspec.structs.replace(one, tenant=f"t{number}", id=f"{one.id}_{number}") for one in batch
+        ]
+        for one in renamed:
+            store.records.add(one)
+        await store.records.flush()
+        read = await store.records.list(f"t{number}")
+        assert sorted(read, key=lambda one: one.id) == sorted(renamed, key=lambda one: one.id)
 
 
 async def test_records_arrive_without_anyone_flushing(store: Store) -> None:

@@ -50,12 +50,20 @@ _COLUMNS: Final = {
 }
 _USAGE: Final = {**dict.fromkeys(USAGE_COLUMNS, "bigint"), "estimated": "boolean"}
 _TYPES: Final = {**_COLUMNS, **_USAGE}
+_MAY_BE_NULL: Final = {"first_event_ms", "session_id", "agent"}
 
+_ARRAYS: Final = {name: f"${place}::{kind}[]" for place, (name, kind) in enumerate(_TYPES.items(), 1)}
+_GIVEN: Final = [
+    name if name in _MAY_BE_NULL else f"coalesce({name}, ({array})[1])" for name, array in _ARRAYS.items()
+]
 _INSERT: Final = f"""
 INSERT INTO call_records ({", ".join(_TYPES)})
-SELECT * FROM unnest({", ".join(f"${place}::{kind}[]" for place, kind in enumerate(_TYPES.values(), 1))})
+SELECT {", ".join(_GIVEN)}
+FROM unnest({", ".join(_ARRAYS.values())}) AS given ({", ".join(_TYPES)})
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 - built from our own constants alone
+"""`unnest` fills the shorter arrays with NULL; see `_shortened`."""
+
 _LIST: Final = f"""
 SELECT {", ".join(_TYPES)} FROM call_records
 WHERE tenant = $1 AND ($2::text IS NULL OR session_id = $2)
@@ -144,8 +152,18 @@ class PostgresCallRecords:
 
 
 def _arrays(batch: Sequence[CallRecord]) -> list[list[object]]:
-    own: list[list[object]] = [[getattr(record, name) for record in batch] for name in _COLUMNS]
-    return own + [[getattr(record.usage, name) for record in batch] for name in _USAGE]
+    own = [_shortened(name, [getattr(record, name) for record in batch]) for name in _COLUMNS]
+    return own + [_shortened(name, [getattr(record.usage, name) for record in batch]) for name in _USAGE]
+
+
+def _shortened(name: str, values: list[object]) -> list[object]:
+    """What all records of a batch share, as most do most columns, is sent once: encoding it is most of a record's cost."""
+    first = values[0]
+    if values.count(first) < len(values):
+        return values
+    if name in _MAY_BE_NULL:
+        return [] if first is None else values
+    return [first]
 
 
 def _record(row: Row) -> CallRecord:
