@@ -100,3 +100,12 @@ def authorize(principal: Principal, action: str, resource: str) -> None:
             raise Forbidden(f"{principal.kind} {principal.id} may not {action} on {resource}: {why}")
     if not principal.layers:
         raise Forbidden(f"{principal.kind} {principal.id} may not {action} on {resource}: it has no policy")
+
+
+def allowed(principal: Principal, action: str, resource: str) -> bool:
+    """For lists: what may not be done is left out of them."""
+    try:
+        authorize(principal, action, resource)
+    except Forbidden:
+        return False
+    return True

@@ -135,9 +135,12 @@ class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     display_name: str = ""
     context_tokens: int | None = None
     output_tokens_max: int | None = None
-    tools: bool | None = None
     images: bool | None = None
+    documents: bool | None = None
+    audio: bool | None = None
+    tools: bool | None = None
     reasoning: bool | None = None
+    json_schema: bool | None = None
     price: ModelPrice | None = None
 
 

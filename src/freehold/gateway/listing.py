@@ -11,9 +11,8 @@ from typing import Final
 
 from msgspec import structs
 
-from freehold.catalog.prices import PriceBook
-from freehold.core.errors import Forbidden, FreeholdError
-from freehold.core.policy import Principal, authorize
+from freehold.core.errors import FreeholdError
+from freehold.core.policy import Principal, allowed
 from freehold.core.ports import Clock, ModelInfo
 from freehold.gateway.models import RULES, ModelTable
 from freehold.gateway.pipeline import ACTION
@@ -29,23 +28,19 @@ async def visible(models: ModelTable, principal: Principal, *, clock: Clock) -> 
     """By provider and name. `ModelInfo.provider` and `.name` joined by `/` is what a caller writes as `model`."""
     upstreams = await models.usable(principal.tenant)
     async with asyncio.TaskGroup() as group:
-        asking = [group.create_task(_offered(upstream, models.prices, clock)) for upstream in upstreams]
+        asking = [group.create_task(_offered(upstream, models, clock)) for upstream in upstreams]
     found = [info for task in asking for info in task.result()]
     found += [ModelInfo(provider=RULES, name=name) for name in await models.declared_rules(principal.tenant)]
-    allowed = {(info.provider, info.name): info for info in found if _may_call(principal, info)}
-    return [allowed[key] for key in sorted(allowed)][:MODELS_MAX]
+    callable_ = {
+        (info.provider, info.name): info
+        for info in found
+        if allowed(principal, ACTION, f"model/{info.provider}/{info.name}")
+    }
+    return [callable_[key] for key in sorted(callable_)][:MODELS_MAX]
 
 
-def _may_call(principal: Principal, info: ModelInfo) -> bool:
-    try:
-        authorize(principal, ACTION, f"model/{info.provider}/{info.name}")
-    except Forbidden:
-        return False
-    return True
-
-
-async def _offered(upstream: Upstream, prices: PriceBook, clock: Clock) -> Iterable[ModelInfo]:
-    row = upstream.row
+async def _offered(upstream: Upstream, models: ModelTable, clock: Clock) -> Iterable[ModelInfo]:
+    row, prices = upstream.row, models.prices
     listed = (
         {model.id: model for model in prices.models(row.prices)} if row.prices and upstream.has_listed else {}
     )
@@ -62,18 +57,23 @@ async def _offered(upstream: Upstream, prices: PriceBook, clock: Clock) -> Itera
         answered = {}
     answered = answered or {name: ModelInfo(provider=row.name, name=name) for name in listed}
     infos = {**answered, **named}.values()
+    if row.prices is None:
+        return infos
     # A thread: matching a router's hundreds of names for the first time takes a tenth of a second.
-    return await asyncio.to_thread(lambda: [_known(info, row.prices, prices, clock) for info in infos])
+    return await asyncio.to_thread(lambda: [_known(info, row.prices or "", models, clock) for info in infos])
 
 
-def _known(info: ModelInfo, source: str | None, prices: PriceBook, clock: Clock) -> ModelInfo:
-    """With what the price list knows of it."""
-    model = prices.find(source, info.name) if source else None
-    if model is None:
-        return info
+def _known(info: ModelInfo, source: str, models: ModelTable, clock: Clock) -> ModelInfo:
+    """With what the catalog knows of it. What its provider says itself goes first."""
+    priced, facts = models.prices.find(source, info.name), models.facts.find(source, info.name)
+    if priced is not None:
+        info = structs.replace(
+            info, display_name=info.display_name or priced.name, price=priced.price(clock.now())
+        )
+    context = info.context_tokens or (facts and facts.context_tokens) or (priced and priced.context_tokens)
+    if facts is None:
+        return structs.replace(info, context_tokens=context)
+    abilities = dict.fromkeys(facts.has, True) | dict.fromkeys(facts.lacks, False)
     return structs.replace(
-        info,
-        display_name=info.display_name or model.name,
-        context_tokens=info.context_tokens or model.context_tokens,
-        price=model.price(clock.now()),
+        info, context_tokens=context, output_tokens_max=facts.output_tokens_max, **abilities
     )

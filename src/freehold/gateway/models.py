@@ -16,11 +16,14 @@ from typing import Final, TypeAlias
 from msgspec import Struct, structs
 
 from freehold.catalog.catalog import ProviderRow
+from freehold.catalog.models import FactBook
+from freehold.catalog.models import facts as known_models
 from freehold.catalog.prices import PriceBook
 from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unavailable
 from freehold.core.ports import Provider, Resources
 from freehold.core.resources import SECRET, Rules
 from freehold.core.resources import Provider as DeclaredProvider
+from freehold.gateway.capabilities import Suspicion
 from freehold.gateway.surroundings import addressed, credential
 from freehold.gateway.targets import OpenProvider, Target, Upstream
 
@@ -70,7 +73,8 @@ class _Tenant:
 class ModelTable:
     """`resolve_secret` takes `env:NAME` or `file:PATH`. `upstreams` maps a client's wire to an address (see above).
 
-    `rules` makes the provider of declared rules, once a tenant, from a look-up of them by name.
+    `rules` makes the provider of declared rules, once a tenant, from a look-up of them by name. `facts` are those that come with
+    Freehold where none are given.
     """
 
     def __init__(
@@ -83,8 +87,10 @@ class ModelTable:
         prices: PriceBook,
         rules: Callable[[LookUpRules], Provider],
         upstreams: Mapping[str, str] | None = None,
+        facts: FactBook | None = None,
     ) -> None:
         self._rows = rows
+        self.facts = known_models() if facts is None else facts
         self._adapters = adapters
         self._resources = resources
         self._resolve_secret = resolve_secret
@@ -367,7 +373,11 @@ class ModelTable:
     def _target(self, upstream: Upstream, name: str, wire: str) -> Target:
         row = upstream.row
         listed = self.prices.find(row.prices, name) if row.prices else None
-        return Target(upstream.speaking(wire), name, f"model/{row.name}/{name}", listed, free=row.local)
+        facts = self.facts.find(row.prices, name) if row.prices else None
+        return Target(
+            upstream.speaking(wire), name, f"model/{row.name}/{name}", listed, free=row.local,
+            facts=facts, suspicion=None if facts is None else Suspicion(facts, upstream.speaking(wire).wire),
+        )  # fmt: skip
 
     def _has(self, upstream: Upstream, model: str) -> bool:
         if model in upstream.offered:

@@ -28,13 +28,16 @@ _MISREAD: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class Envelope:
     """A request's body, its model, and whether it wants a stream: all that must be known to pass it on."""
 
-    __slots__ = ("_fields", "addressed", "body", "model", "stream")
+    __slots__ = ("addressed", "body", "fields", "model", "stream")
 
     def __init__(self, body: bytes, *, model: str | None = None, stream: bool = False) -> None:
-        """Raises BadRequest. Keeps the body as it is. `model` and `stream` are given where the wire says them in the address."""
+        """Raises BadRequest. Keeps the body as it is. `model` and `stream` are given where the wire says them in the address.
+
+        `fields` is the top level, each field's JSON as it came.
+        """
         self.body = body
         try:
-            self._fields = _fields.decode(body)
+            self.fields = _fields.decode(body)
         except _MISREAD as error:
             raise BadRequest(f"the body is no JSON object: {error}") from error
         self.addressed = model is not None
@@ -44,7 +47,7 @@ class Envelope:
             self.model, self.stream = model, stream
 
     def _said(self) -> tuple[str, bool]:
-        model = self._fields.get("model")
+        model = self.fields.get("model")
         if model is None:
             raise BadRequest("expected the name of a model, the field is missing", field="model")
         try:
@@ -53,7 +56,7 @@ class Envelope:
             raise BadRequest(
                 f"expected the name of a model as text, got {bytes(model)[:40]!r}", field="model"
             ) from error
-        stream = self._fields.get("stream")
+        stream = self.fields.get("stream")
         try:
             return name, stream is not None and bool(_bool.decode(stream))
         except _MISREAD as error:
@@ -66,7 +69,7 @@ class Envelope:
 
         https://openrouter.ai/docs/features/model-routing. Raises BadRequest.
         """
-        given = self._fields.get("models")
+        given = self.fields.get("models")
         if given is None:
             return ()
         try:
@@ -76,7 +79,7 @@ class Envelope:
 
     def asks_for_usage(self) -> bool:
         """Raises BadRequest for options that are none."""
-        given = self._fields.get("stream_options")
+        given = self.fields.get("stream_options")
         if given is None:
             return False
         try:
@@ -92,7 +95,7 @@ class Envelope:
 
         Always put together anew: in a body that has a field twice, the provider must not find another one than we did.
         """
-        fields = self._fields
+        fields = self.fields
         if model != self.model and not self.addressed:
             fields = {**fields, "model": Raw(msgspec.json.encode(model))}
         if metered:

@@ -1,4 +1,5 @@
-"""Gateway: the one door to models. Resolve the name, authorize, ask, meter, record; whoever calls a model comes through here.
+"""Gateway: the one door to models. Resolve the name, authorize, check that the model can do it, ask, meter, record; whoever
+calls a model comes through here.
 
 `call` speaks in values and serves any pair of wires; `forward` passes bytes where client and provider share a wire. Both
 return after the first event (or the whole answer) is there, so what fails before it is an exception and not half an
@@ -10,11 +11,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from freehold.core.errors import BadRequest, NotFound
+from freehold.core.errors import BadRequest, FreeholdError, NotFound
 from freehold.core.messages import ModelRequest
-from freehold.core.policy import Principal, authorize
+from freehold.core.policy import Principal, allowed, authorize
 from freehold.core.ports import CallRecords, Clock, Wire
+from freehold.gateway.alternatives import able
 from freehold.gateway.calling import Calling
+from freehold.gateway.capabilities import field_in, lack_of, refusal, text_bytes
 from freehold.gateway.forwarding import Forwarding
 from freehold.gateway.metering import Meter
 from freehold.gateway.models import ModelTable
@@ -45,15 +48,16 @@ class Gateway:
         session_id: str | None = None,
         agent: str | None = None,
         rules: str | None = None,
+        body: bytes = b"",
     ) -> Calling:
-        """`wire` is the client's dialect; `rules` are what `auto` falls back to.
+        """`wire` is the client's dialect; `rules` are what `auto` falls back to; `body` is what the request came as, if it did.
 
         Entering raises NotFound, Forbidden, Unsupported and whatever the provider refused the call with; iterating raises
         what broke it off.
         """
         meter = Meter(self._clock, self._records, principal, wire=wire, requested=request.model)
         meter.session_id, meter.agent, meter.streamed, meter.rules = session_id, agent, request.stream, rules
-        return Calling(self._resolve, request, meter)
+        return Calling(partial(self._resolve_able, request, body), request, meter)
 
     async def passes(self, principal: Principal, *, wire: str, model: str) -> bool:
         """Whether to `forward` this model's bytes for a client of `wire`; else decode the request and `call`.
@@ -85,7 +89,40 @@ class Gateway:
         target = await self._resolve(meter)
         for model in envelope.further_models():
             authorize(meter.principal, ACTION, f"model/{target.provider.name}/{model}")
+        if target.suspicion is not None and target.suspicion.falls_on(envelope.body, envelope.fields):
+            try:
+                request = self._wires[meter.wire].decode_request(envelope.body)
+            except FreeholdError:
+                return (
+                    target  # What we cannot read, its vendor may: bytes that pass are the vendor's to judge.
+                )
+            await self._check_able(meter, target, request, envelope.body)
         return target
+
+    async def _resolve_able(self, request: ModelRequest, body: bytes, meter: Meter) -> Target:
+        target = await self._resolve(meter)
+        if target.facts is not None:
+            await self._check_able(meter, target, request, body)
+        return target
+
+    async def _check_able(self, meter: Meter, target: Target, request: ModelRequest, body: bytes) -> None:
+        """Raises Unsupported or ContextTooLong for what the model is known not to do, naming models that do."""
+        facts = target.facts
+        if facts is None:
+            return
+        lack = lack_of(facts, request, size_bytes=len(body) or text_bytes(request))
+        if lack is None:
+            return
+        principal = meter.principal
+        instead = able(
+            await self.models.usable(principal.tenant),
+            self.models.facts,
+            partial(allowed, principal, ACTION),
+            lack,
+            request,
+        )
+        model = f"{target.provider.name}/{target.name}"
+        raise refusal(model, lack, facts, field=field_in(body, lack) if body else lack.field, instead=instead)
 
     async def _resolve(self, meter: Meter) -> Target:
         principal = meter.principal

@@ -7,9 +7,11 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from freehold.catalog.catalog import ProviderRow
+from freehold.catalog.models import ModelFacts
 from freehold.catalog.prices import ListedModel
 from freehold.core.ports import Provider
 from freehold.core.pricing import FREE, ModelPrice
+from freehold.gateway.capabilities import Suspicion
 
 OpenProvider: TypeAlias = Callable[[ProviderRow, str | None, Mapping[str, str]], Provider]
 """An adapter as the gateway sees it: row, credential, further headers. Opens nothing, so it need not be closed.
@@ -38,13 +40,18 @@ class Upstream(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True):
-    """`name` is the provider's own name of the model; `resource` is what a policy names."""
+    """`name` is the provider's own name of the model; `resource` is what a policy names.
+
+    `facts` is what is known of what it can do, and `suspicion` what to look for because of them in bodies that pass.
+    """
 
     provider: Provider
     name: str
     resource: str
     listed: ListedModel | None
     free: bool
+    facts: ModelFacts | None = None
+    suspicion: Suspicion | None = None
 
     def price(self, at: datetime) -> ModelPrice | None:
         if self.free:

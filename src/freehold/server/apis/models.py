@@ -1,6 +1,7 @@
 """The models that can be called: in OpenAI's shape, or in Anthropic's for who sends `anthropic-version`; and the providers."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from msgspec import Struct
@@ -8,12 +9,19 @@ from msgspec import Struct
 from freehold.core.errors import NotFound
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import ModelInfo
+from freehold.core.pricing import PICO
 from freehold.gateway.models import ModelTable
 from freehold.gateway.pipeline import ACTION
 from freehold.server.operations import Call, Operation
 
 LISTED_AT: Final = "1970-01-01T00:00:00Z"
 """Nobody says when a model was made known to us; clients want a date."""
+
+TOKENS_PRICED: Final = 1_000_000
+_KNOWN: Final = (
+    "display_name", "context_tokens", "output_tokens_max", "images", "documents", "audio", "tools", "reasoning",
+    "json_schema",
+)  # fmt: skip
 
 Visible = Callable[[Principal], Awaitable[Sequence[ModelInfo]]]
 """The models that a principal may call."""
@@ -96,16 +104,44 @@ def _id(one: ModelInfo) -> str:
 
 
 def _openai(one: ModelInfo) -> dict[str, Any]:
-    return {"id": _id(one), "object": "model", "created": 0, "owned_by": one.provider}
+    return {
+        "id": _id(one),
+        "object": "model",
+        "created": 0,
+        "owned_by": one.provider,
+        "freehold": _freehold(one),
+    }
 
 
 def _anthropic(one: ModelInfo) -> dict[str, Any]:
+    """`max_input_tokens` and `max_tokens` are Anthropic's own names; the rest of what is known stands under ours."""
     return {
         "type": "model",
         "id": _id(one),
         "display_name": one.display_name or _id(one),
         "created_at": LISTED_AT,
+        "lifecycle": "active",
+        "max_input_tokens": one.context_tokens,
+        "max_tokens": one.output_tokens_max,
+        "freehold": _freehold(one),
     }
+
+
+def _freehold(one: ModelInfo) -> dict[str, Any]:
+    """What the catalog knows, of the standard price per million tokens too. What it doesn't know is left out."""
+    known = {name: value for name in _KNOWN if (value := getattr(one, name)) not in {None, ""}}
+    if one.price is not None:
+        known["price"] = {
+            "currency": one.price.currency,
+            "input_per_million": _per_million(one.price.input.pico_per_token),
+            "output_per_million": _per_million(one.price.output.pico_per_token),
+        }
+    return known
+
+
+def _per_million(pico_per_token: int) -> str:
+    """A decimal as text, exact: `2.5`."""
+    return f"{Decimal(pico_per_token) * TOKENS_PRICED / PICO:f}"
 
 
 def operations(models: ModelTable, visible: Visible) -> list[Operation]:
