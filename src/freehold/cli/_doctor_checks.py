@@ -244,6 +244,11 @@ def _is_set(names: str, config: Config) -> bool:
     return all(name.endswith("?") or config.environment.get(name) for name in names.split(":"))
 
 
+def _is_set(credential: str, config: Config) -> bool:
+    """`A:B:C?` are several variables; one with a question mark may be missing."""
+    return all(config.environment.get(name) for name in credential.split(":") if not name.endswith("?"))
+
+
 def _answers(row: ProviderRow) -> bool:
     try:
         url = f"{row.base_url.rstrip('/')}{row.models_path}"
