@@ -74,7 +74,7 @@ class _Call:
         if await self._front.gateway.passes(principal, wire=self._wire.name, model=envelope.model):
             await self._forward(principal, envelope)
         else:
-            await self._translate(principal, self._wire.decode_request(envelope.body))
+            await self._translate(principal, self._wire.decode_request(envelope.body), envelope.body)
 
     async def _forward(self, principal: Principal, envelope: Envelope) -> None:
         exchange = self._exchange
@@ -93,10 +93,10 @@ class _Call:
         else:
             await exchange.respond(200, self._lines(served, stream=False), body)
 
-    async def _translate(self, principal: Principal, request: ModelRequest) -> None:
+    async def _translate(self, principal: Principal, request: ModelRequest, asked: bytes) -> None:
         exchange = self._exchange
         created = self._front.door.clock.now_ms() // 1000
-        async with self._front.gateway.call(principal, request, wire=self._wire.name) as answer:
+        async with self._front.gateway.call(principal, request, wire=self._wire.name, body=asked) as answer:
             served = f"{answer.provider}/{answer.model}"
             if request.stream:
                 self._encoder = encoder = self._wire.stream_encoder(request, created=created)
