@@ -29,7 +29,7 @@ from freehold.core.resources import Provider, Resource, Rules
 from freehold.gateway import listing
 from freehold.gateway.models import AUTO, RULES, ModelTable
 from freehold.gateway.pipeline import Gateway
-from freehold.governance.keys import KeyTable
+from freehold.governance.keys import AccessPair, KeyTable, id_of
 from freehold.governance.principals import DEFAULT_TENANT, PrincipalTable
 from freehold.governance.secrets import Secrets
 from freehold.providers import rules as rules_provider
@@ -44,6 +44,7 @@ from freehold.runtime.worker import Worker, WorkerSettings
 from freehold.server import app as server
 from freehold.server.apis import agents, data, keys, models, sessions, templates
 from freehold.server.authentication import credential_of
+from freehold.server.bedrock import BedrockDoor
 from freehold.server.front import Front
 from freehold.server.operations import Door, Operation
 from freehold.store._passwords import Passwords
@@ -67,7 +68,7 @@ HOT_PATHS: Final[Mapping[str, str]] = {
 
 
 class House(Struct, frozen=True):
-    """A server that is ready: `app` is ASGI. `first_key` is there at the very first start only.
+    """A server that is ready: `app` is ASGI. `first_key`, and the pair that signs for it, are there at the very first start only.
 
     `redact` takes secrets out of text: every one that was resolved, and what looks like one.
     """
@@ -75,6 +76,7 @@ class House(Struct, frozen=True):
     app: server.Server
     operator_key: str
     first_key: str | None
+    first_pair: AccessPair | None
     redact: Callable[[str], str]
 
 
@@ -225,8 +227,10 @@ async def _furnish(
     ]
     health = Health(store)
     await stack.enter_async_context(health.running())
-    app = server.build(front, door, operations, health.look)
-    return House(app, operator_key, first_key, secrets_of.redact)
+    bedrock = BedrockDoor(front=front, signer=key_table.signer)
+    app = server.build(front, bedrock, door, operations, health.look)
+    first_pair = None if first_key is None else key_table.pair(id_of(first_key))
+    return House(app, operator_key, first_key, first_pair, secrets_of.redact)
 
 
 async def _models(

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
+from freehold.server.bedrock import BedrockDoor
 from freehold.server.exchange import Exchange
 from freehold.server.front import Front
 from freehold.server.openapi import document
@@ -50,21 +51,23 @@ class HealthShown(Struct, frozen=True):
 class Server:
     """ASGI, but for what it takes over itself. Lifespan events mean nothing here: what must be opened was opened in app.py."""
 
-    def __init__(self, front: Front, door: Door, router: "Router[Endpoint]") -> None:
+    def __init__(self, front: Front, bedrock: BedrockDoor, door: Door, router: "Router[Endpoint]") -> None:
         self._front = front
+        self._bedrock = bedrock
         self._door = door
         self._router = router
         self._running: set[asyncio.Task[Any] | None] = set()
 
     def takes(self, raw_path: bytes) -> bool:
         """Whether requests there are for `answer` and not for ASGI."""
-        return raw_path in self._front.paths
+        return raw_path in self._front.paths or self._bedrock.takes(raw_path)
 
     async def answer(self, exchange: Exchange) -> None:
         task = asyncio.current_task()
         self._running.add(task)
         try:
-            await self._front.serve(exchange)
+            door = self._front if exchange.path in self._front.paths else self._bedrock
+            await door.serve(exchange)
         finally:
             self._running.discard(task)
 
@@ -119,10 +122,12 @@ class Server:
         return response
 
 
-def build(front: Front, door: Door, operations: Sequence[Operation], health: Health) -> Server:
+def build(
+    front: Front, bedrock: BedrockDoor, door: Door, operations: Sequence[Operation], health: Health
+) -> Server:
     every = [*operations, *_common(operations, front, health)]
     routes = [Route(one.method, one.path, endpoint(one, door)) for one in every]
-    return Server(front, door, Router(routes))
+    return Server(front, bedrock, door, Router(routes))
 
 
 def _common(operations: Sequence[Operation], front: Front, health: Health) -> list[Operation]:

@@ -6,7 +6,7 @@ comes in (listener.py), and what is answered (front.py).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -25,18 +25,20 @@ _LAST_CHUNK: Final = b"0\r\n\r\n"
 class Exchange:
     """Answered once: `respond`, or `begin`, any number of `send` and `end`. A client that goes away cancels the task.
 
-    `headers` are the request's, names lower-cased. What the protocol reads and sets besides: uvicorn's names.
+    `headers` are the request's, names lower-cased; `pairs` are the same as they came, `target` is path and query. What the protocol reads and sets besides: uvicorn's names.
     """
 
     __slots__ = ("_chunked", "_expects", "_flow", "_head", "_protocol", "_task", "_transport", "body", "disconnected",
-                 "headers", "keep_alive", "message_event", "method", "more_body", "path", "response_complete",
-                 "started")  # fmt: skip
+                 "headers", "keep_alive", "message_event", "method", "more_body", "pairs", "path", "response_complete",
+                 "started", "target")  # fmt: skip
 
     def __init__(self, protocol: HttpToolsProtocol, path: bytes) -> None:
         parser = protocol.parser
         http_1_0 = parser.get_http_version() == "1.0"
         self.method: bytes = parser.get_method()
         self.path = path
+        self.target: bytes = protocol.url
+        self.pairs: Sequence[tuple[bytes, bytes]] = protocol.headers
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in protocol.headers}
         self.keep_alive = not http_1_0 and parser.should_keep_alive()
         self.body = bytearray()

@@ -6,9 +6,10 @@ that hangs up hangs up the provider.
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 _NO_REQUEST: Final = ModelRequest(model="", messages=())
 
 
+Ask: TypeAlias = Callable[[], Awaitable[tuple[Principal, Envelope]]]
+"""Who asks, and what. Raises what is wrong with it."""
+
+
 class Front(Struct, frozen=True, kw_only=True):
     """`paths` maps a raw path to the wire that is spoken there. POST only. Of the door, the dialect is not used."""
 
@@ -34,16 +39,24 @@ class Front(Struct, frozen=True, kw_only=True):
     door: Door
 
     async def serve(self, exchange: Exchange) -> None:
-        call = _Call(self, self.paths[exchange.path], exchange)
+        async def ask() -> tuple[Principal, Envelope]:
+            principal = self.door.authenticate(exchange.headers)
+            return principal, Envelope(await exchange.read(self.door.body_bytes_max))
+
+        await self.answer(self.paths[exchange.path], ask, exchange)
+
+    async def answer(
+        self, wire: Wire, ask: Ask, exchange: Exchange, *, request_id_as: str = "x-request-id"
+    ) -> None:
+        """A call in `wire`, wherever it came in; `ask` authenticates and reads it. `request_id_as` is the vendor's header."""
+        call = _Call(self, wire, exchange, request_id_as)
         try:
             if exchange.method != b"POST":
                 await call.refuse_method()
                 return
             if self.door.leaving.is_set():
                 raise stopping()
-            principal = self.door.authenticate(exchange.headers)
-            envelope = Envelope(await exchange.read(self.door.body_bytes_max))
-            await call.answer(principal, envelope)
+            await call.answer(*await ask())
         except FreeholdError as error:
             await call.refuse(error)
         except asyncio.CancelledError:
@@ -60,21 +73,27 @@ class Front(Struct, frozen=True, kw_only=True):
 class _Call:
     """One call on its way through. Holds what its parts share."""
 
-    __slots__ = ("_encoder", "_exchange", "_front", "_wire", "request_id")
+    __slots__ = ("_encoder", "_exchange", "_front", "_request_id_as", "_wire", "request_id")
 
-    def __init__(self, front: Front, wire: Wire, exchange: Exchange) -> None:
+    def __init__(self, front: Front, wire: Wire, exchange: Exchange, request_id_as: str) -> None:
         self._front = front
         self._wire = wire
         self._exchange = exchange
         self._encoder: StreamEncoder | None = None
+        self._request_id_as = request_id_as
         self.request_id = ids.new("req", front.door.clock)
 
     async def answer(self, principal: Principal, envelope: Envelope) -> None:
         """The last piece goes out when the gateway is done: whoever has the whole answer finds its record."""
-        if await self._front.gateway.passes(principal, wire=self._wire.name, model=envelope.model):
+        if await self._front.gateway.passes(
+            principal, wire=self._wire.name, model=envelope.model, body=envelope.body
+        ):
             await self._forward(principal, envelope)
         else:
-            await self._translate(principal, self._wire.decode_request(envelope.body), envelope.body)
+            request = self._wire.decode_request(envelope.body)
+            if envelope.addressed:
+                request = structs.replace(request, model=envelope.model, stream=envelope.stream)
+            await self._translate(principal, request, envelope.body)
 
     async def _forward(self, principal: Principal, envelope: Envelope) -> None:
         exchange = self._exchange
@@ -122,7 +141,7 @@ class _Call:
             else "application/json"
         )
         return (
-            f"content-type: {kind}\r\nrequest-id: {self.request_id}\r\nx-request-id: {self.request_id}\r\n"
+            f"content-type: {kind}\r\nrequest-id: {self.request_id}\r\n{self._request_id_as}: {self.request_id}\r\n"
             f"x-freehold-model: {printable(served)}\r\n"
         ).encode("ascii", "replace")
 
