@@ -234,7 +234,7 @@ def _providers(config: Config) -> list[dict[str, Any]]:
             why = f"answers at {row.base_url}" if usable else ""
         else:
             named = [name for name in row.api_key if _is_set(name, config)]
-            usable, why = bool(named), f"{', '.join(named)} is set"
+            usable, why = bool(named), f"{_readable(named[0]) if named else ''} is set"
         states.append({"name": row.name, "usable": usable, "why": why, "local": row.local})
     return states
 
@@ -247,6 +247,10 @@ def _is_set(names: str, config: Config) -> bool:
 def _is_set(credential: str, config: Config) -> bool:
     """`A:B:C?` are several variables; one with a question mark may be missing."""
     return all(config.environment.get(name) for name in credential.split(":") if not name.endswith("?"))
+
+
+def _readable(credential: str) -> str:
+    return " and ".join(name for name in credential.split(":") if not name.endswith("?"))
 
 
 def _answers(row: ProviderRow) -> bool:
