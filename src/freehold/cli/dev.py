@@ -1,7 +1,6 @@
 """`freehold dev`: a throwaway server for applications' own tests. One JSON line says where it is; nothing is left behind."""
 
 import os
-import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,11 +13,10 @@ from freehold.app import House
 from freehold.cli._connection import settings
 from freehold.cli.serve import run
 from freehold.config import read_config
+from freehold.core.errors import Internal
 from freehold.telemetry import logging as log_lines
 
-WIRES: Final = {"openai": "openai_chat", "anthropic": "anthropic_messages"}
-AWAITED: Final = "bedrock"
-"""Taken, so that a command line for all three stays the same, and said aloud not to be served yet."""
+WIRES: Final = {"openai": "openai_chat", "anthropic": "anthropic_messages", "bedrock": "bedrock_converse"}
 
 
 @click.command()
@@ -28,15 +26,15 @@ AWAITED: Final = "bedrock"
     "upstreams",
     multiple=True,
     metavar="NAME=URL",
-    help="Where calls through NAME's SDK (openai, anthropic) go, as that SDK takes its base_url; repeatable.",
+    help="Where calls through NAME's SDK (openai, anthropic, bedrock) go, as that SDK takes its address; repeatable.",
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning")
 @click.pass_context
 def dev(ctx: click.Context, *, port: int, upstreams: tuple[str, ...], log_level: str) -> None:
     """Run a throwaway server in a temporary folder, for tests.
 
-    Prints one line of JSON when it is ready: base_url, api_key, access_key_id, secret_access_key. Serves until it is stopped
-    (SIGINT, SIGTERM) and removes what it made. Every model's name goes to the upstream of the SDK that asks, unless it says
+    Prints one line of JSON when it is ready: base_url, api_key, and for AWS's SDKs access_key_id and secret_access_key. Serves
+    until it is stopped (SIGINT, SIGTERM) and removes what it made. Every model's name goes to the upstream of the SDK that asks, unless it says
     provider/name.
 
     \b
@@ -44,10 +42,6 @@ def dev(ctx: click.Context, *, port: int, upstreams: tuple[str, ...], log_level:
     """
     chosen = settings(ctx)
     addresses = _addresses(upstreams)
-    if addresses.pop(AWAITED, None):
-        chosen.output.warn(
-            f"--upstream {AWAITED}: Freehold has no {AWAITED} wire yet, so nothing is sent there"
-        )
     options: dict[tuple[str, ...], Any] = {
         ("server", "host"): "127.0.0.1",
         ("server", "port"): port,
@@ -74,17 +68,19 @@ def _environment() -> dict[str, str]:
 
 
 def _told(url: str, house: House) -> dict[str, str]:
-    """The last two are reserved for AWS's dialect: random, and so far of no use."""
+    """Its data folder is new, so there is a first key."""
+    if house.first_key is None or house.first_pair is None:
+        raise Internal("a server in a new folder has made no key")
     return {
         "base_url": url,
-        "api_key": house.first_key or house.operator_key,
-        "access_key_id": f"AKIA{secrets.token_hex(8).upper()}",
-        "secret_access_key": secrets.token_urlsafe(30),
+        "api_key": house.first_key,
+        "access_key_id": house.first_pair.access_key_id,
+        "secret_access_key": house.first_pair.secret_access_key,
     }
 
 
 def _addresses(given: tuple[str, ...]) -> dict[str, str]:
-    known = [*WIRES, AWAITED]
+    known = [*WIRES]
     found: dict[str, str] = {}
     for one in given:
         name, equals, url = one.partition("=")
