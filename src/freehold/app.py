@@ -64,6 +64,7 @@ _FORGETFUL: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_com
 HOT_PATHS: Final[Mapping[str, str]] = {
     "/v1/chat/completions": "openai_chat",
     "/v1/messages": "anthropic_messages",
+    "/v1/responses": "openai_responses",
 }
 
 

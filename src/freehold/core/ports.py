@@ -91,8 +91,13 @@ class Wire(Protocol):
 
     def decode_response(self, body: bytes, *, provider: str) -> ModelResponse: ...
 
-    def encode_response(self, response: ModelResponse, *, created: int = 0) -> bytes:
-        """`created` is Unix time in seconds, for dialects that tell it; the provider's own, where it said one, goes first."""
+    def encode_response(
+        self, response: ModelResponse, *, created: int = 0, request: ModelRequest | None = None
+    ) -> bytes:
+        """`created` is Unix time in seconds, for dialects that tell it; the provider's own, where it said one, goes first.
+
+        `request` is what is answered, for dialects whose answers repeat it.
+        """
         ...
 
     def stream_decoder(self, *, provider: str) -> StreamDecoder: ...

@@ -107,9 +107,11 @@ class TimedConverse(BedrockConverse):
         metrics = {"latencyMs": round((self._clock.monotonic_s() - self._started_s) * 1000)}
         return {**extra, self.name: {**own, "metrics": raw(metrics)}}
 
-    def encode_response(self, response: ModelResponse, *, created: int = 0) -> bytes:
+    def encode_response(
+        self, response: ModelResponse, *, created: int = 0, request: ModelRequest | None = None
+    ) -> bytes:
         timed = structs.replace(response, extra=self.timed(response.extra))
-        return super().encode_response(timed, created=created)
+        return super().encode_response(timed, created=created, request=request)
 
     def stream_encoder(self, request: ModelRequest, *, created: int = 0) -> StreamEncoder:
         return _TimedEncoder(super().stream_encoder(request, created=created), self)

@@ -17,6 +17,7 @@ from freehold.core.messages import ModelRequest
 from freehold.core.policy import Principal
 from freehold.core.ports import StreamEncoder, Wire
 from freehold.core.stream import Folding
+from freehold.gateway.kept import refuse_kept
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.server.exchange import Exchange, header_lines, printable
@@ -85,6 +86,7 @@ class _Call:
 
     async def answer(self, principal: Principal, envelope: Envelope) -> None:
         """The last piece goes out when the gateway is done: whoever has the whole answer finds its record."""
+        refuse_kept(self._wire.name, envelope.body)
         if await self._front.gateway.passes(
             principal, wire=self._wire.name, model=envelope.model, body=envelope.body
         ):
@@ -131,7 +133,7 @@ class _Call:
         if request.stream:
             await exchange.end(last)
         else:
-            body = self._wire.encode_response(folding.response(), created=created)
+            body = self._wire.encode_response(folding.response(), created=created, request=request)
             await exchange.respond(200, self._lines(served, stream=False), body)
 
     def _lines(self, served: str, *, stream: bool) -> bytes:

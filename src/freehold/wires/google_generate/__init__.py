@@ -52,7 +52,9 @@ class GoogleGenerate:
     def decode_response(self, body: bytes, *, provider: str) -> ModelResponse:
         return _response.decode_response(body, provider)
 
-    def encode_response(self, response: ModelResponse, *, created: int = 0) -> bytes:
+    def encode_response(
+        self, response: ModelResponse, *, created: int = 0, request: ModelRequest | None = None
+    ) -> bytes:
         return _response.encode_response(response)
 
     def stream_decoder(self, *, provider: str) -> StreamDecoder:

@@ -71,8 +71,10 @@ class OpenAIResponses:
     def decode_response(self, body: bytes, *, provider: str) -> ModelResponse:
         return _response.decode_response(body, provider)
 
-    def encode_response(self, response: ModelResponse, *, created: int = 0) -> bytes:
-        return _response.encode_response(response, created)
+    def encode_response(
+        self, response: ModelResponse, *, created: int = 0, request: ModelRequest | None = None
+    ) -> bytes:
+        return _response.encode_response(response, created, request)
 
     def stream_decoder(self, *, provider: str) -> StreamDecoder:
         return ResponsesStreamDecoder(provider)
