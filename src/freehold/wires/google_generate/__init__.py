@@ -14,6 +14,7 @@ from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import ErrorBody, StreamDecoder, StreamEncoder, UsageTap, Wire
 from freehold.wires._fields import Advisory
 from freehold.wires.google_generate import _errors, _request_decode, _request_encode, _response
+from freehold.wires.google_generate._array import ArrayForm as ArrayForm
 from freehold.wires.google_generate._request_encode import UNSAID as UNSAID
 from freehold.wires.google_generate._stream_decode import GoogleStreamDecoder
 from freehold.wires.google_generate._stream_encode import GoogleStreamEncoder
