@@ -57,7 +57,7 @@ KEYS = {"OPENAI_API_KEY": "sk-openai", "ANTHROPIC_API_KEY": "sk-ant"}
 async def ask(house: House, client: str, body: bytes) -> bytes:
     """As the server does it: pass bytes where that can be, else decode, call and encode."""
     wire, envelope = WIRES[client], Envelope(body)
-    if await house.gateway.passes(ANN, wire=client, model=envelope.model):
+    if await house.gateway.passes(ANN, wire=client, model=envelope.model, body=envelope.body):
         async with house.gateway.forward(ANN, envelope, wire=client) as passing:
             return b"".join([chunk async for chunk in passing.chunks()])
     request = wire.decode_request(body)

@@ -23,6 +23,7 @@ from freehold.gateway.metering import Meter
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
 from freehold.gateway.targets import Target
+from freehold.wires import holds_packed
 
 ACTION: Final = "model:Call"
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -59,16 +60,17 @@ class Gateway:
         meter.session_id, meter.agent, meter.streamed, meter.rules = session_id, agent, request.stream, rules
         return Calling(partial(self._resolve_able, request, body), request, meter)
 
-    async def passes(self, principal: Principal, *, wire: str, model: str) -> bool:
+    async def passes(self, principal: Principal, *, wire: str, model: str, body: bytes) -> bool:
         """Whether to `forward` this model's bytes for a client of `wire`; else decode the request and `call`.
 
-        True too where nobody has the model: `forward` then says so, and leaves the record.
+        True too where nobody has the model: `forward` then says so, and leaves the record. A body with another vendor's seal,
+        in our packing, never passes: the wire takes it out, or opens it for whom it is from.
         """
         try:
             target = await self.models.resolve(principal.tenant, model, wire=wire)
         except (NotFound, BadRequest):
             return True
-        return target.provider.wire == wire
+        return target.provider.wire == wire and not holds_packed(body)
 
     def forward(
         self,

@@ -10,6 +10,7 @@ from pkgutil import iter_modules
 
 from freehold.core.errors import NotFound
 from freehold.core.ports import Wire
+from freehold.wires._opaque import holds_packed as holds_packed
 
 
 @cache

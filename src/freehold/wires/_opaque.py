@@ -14,7 +14,13 @@ import msgspec
 from freehold.core.messages import Opaque
 
 _PREFIX: Final = "fh1."
+_PREFIX_BYTES: Final = _PREFIX.encode()
 _DECODER: Final = msgspec.json.Decoder(tuple[str, str, str, str, str])
+
+
+def holds_packed(body: bytes) -> bool:
+    """Whether a client's body may have something in it that `packed` made, and so must not reach any vendor as it is."""
+    return _PREFIX_BYTES in body
 
 
 def packed(opaque: Opaque) -> str:
