@@ -225,7 +225,7 @@ def test_anthropic_stream_of_calls():
     assert answer.content == (
         Text("Let me look in 上海."),
         ToolCall("toolu_01", "stock", '{"sku": "4482"}'),
-        ToolCall("toolu_02", "now", ""),
+        ToolCall("toolu_02", "now", "{}"),
     )
     assert answer.usage == Usage(input_tokens=25, output_tokens=89)
 

@@ -80,7 +80,7 @@ _DELTA_EVENT_FIELDS: Final = frozenset({"type", "delta", "usage"})
 
 
 class _Open(Struct):
-    """A block that is being told. `carried` gathers one that only this vendor has."""
+    """A block that is being told. `carried` gathers one that only this vendor has; `empty`: a call whose arguments have not begun."""
 
     part: int
     kind: str
@@ -88,6 +88,7 @@ class _Open(Struct):
     citations: list[Raw] = []
     carried: dict[str, Any] | None = None
     json: str = ""
+    empty: bool = False
 
 
 class AnthropicStreamDecoder:
@@ -197,6 +198,7 @@ class AnthropicStreamDecoder:
                 opened.carried = msgspec.json.decode(part.block)
                 return
             case ToolCall() if part.arguments == "{}":
+                opened.empty = True
                 part = ToolCall(part.id, part.name, "", extra=part.extra)
             case Reasoning() if part.opaque is not None and part.opaque.kind == "signature":
                 opened.signature = part.opaque.data
@@ -217,6 +219,7 @@ class AnthropicStreamDecoder:
                 events.append(TextAdded(opened.part, delta.text or ""))
             case "input_json_delta":
                 if delta.partial_json:
+                    opened.empty = False
                     events.append(ArgumentsAdded(opened.part, delta.partial_json))
             case "thinking_delta":
                 if delta.thinking:
@@ -235,6 +238,8 @@ class AnthropicStreamDecoder:
             raise BrokenOff(f"the end of block {index}, which is not open")
         if opened.carried is not None:
             events.append(PartStarted(opened.part, _carried(opened)))
+        if opened.empty:  # No arguments are `{}` in a whole answer, and nothing at all in a stream.
+            events.append(ArgumentsAdded(opened.part, "{}"))
         if opened.signature:
             seal = Opaque(NAME, self._provider, self._model, opened.signature)
             events.append(OpaqueSet(opened.part, seal))
