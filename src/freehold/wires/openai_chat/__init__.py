@@ -20,6 +20,9 @@ from freehold.wires.openai_chat._stream_encode import OpenAIStreamEncoder
 from freehold.wires.openai_chat._usage import OpenAIUsageTap, usage_of
 
 _LABEL: Final = "a label for the vendor's own records"
+_READ_AGAIN: Final = (
+    "what OpenAI's own SDK has read out of the field beside it, and sends along with its message"
+)
 _CACHING: Final = "steers caching only: the same answer, at another price"
 
 ADVISORY: Advisory = {
@@ -34,6 +37,8 @@ ADVISORY: Advisory = {
     "request.stream_options": "what the client's stream tells: the encoder for the client sees to it",
     "message.role": "`developer` is OpenAI's later word for `system`",
     "message.annotations": "an earlier answer's citations, which its text stands without",
+    "message.parsed": _READ_AGAIN,
+    "tool_call.function.parsed_arguments": _READ_AGAIN,
     "text.message.role": "`developer` is OpenAI's later word for `system`",
     "text.message.name": "a label of an instruction",
     "text.prompt_cache_breakpoint": _CACHING,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct, structs
+from msgspec import UNSET, Raw, Struct, structs
 
 from freehold.core.errors import Unsupported
 from freehold.core.messages import (
@@ -42,6 +42,7 @@ from freehold.wires.openai_chat._shapes import (
 )
 
 _AUDIO_NAMES: Final = {media_type: name for name, media_type in AUDIO_FORMATS.items()}
+_FUNCTION: Final = "function."
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -165,13 +166,26 @@ def _with_thoughts(shape: AssistantMessage, thoughts: list[Reasoning]) -> Assist
 
 
 def _call(call: ToolCall, path: str, provider: str) -> Any:
-    shape = ToolCallShape(call.id, "function", FunctionCall(call.name, call.arguments))
-    if call.opaque is not None and may_return(call.opaque, NAME, provider):
-        shape.extra_content = Raw(call.opaque.data.encode())
+    function = FunctionCall(call.name, call.arguments)
+    opaque = call.opaque
+    returns = opaque is not None and may_return(opaque, NAME, provider)
+    seal = Raw(opaque.data.encode()) if opaque is not None and returns else UNSET
     if not call.extra:
-        return shape
+        return ToolCallShape(call.id, "function", function, extra_content=seal)
     check_foreign(call.extra, NAME, "tool_call", path)
-    return spliced(_encode(shape), own(call.extra, NAME))
+    inner, outer = of_function(own(call.extra, NAME))
+    told = {"id": call.id, "type": "function", "function": spliced(_encode(function), inner)}
+    if seal is not UNSET:
+        told["extra_content"] = seal
+    return spliced(_encode(told), outer)
+
+
+def of_function(fields: Mapping[str, Raw]) -> tuple[dict[str, Raw], dict[str, Raw]]:
+    """Fields of the `function` in a tool or a call, and those beside it."""
+    inner = {
+        name.removeprefix(_FUNCTION): value for name, value in fields.items() if name.startswith(_FUNCTION)
+    }
+    return inner, {name: value for name, value in fields.items() if not name.startswith(_FUNCTION)}
 
 
 # ----------------------------------------------------------------------------- for clients: seals on the way

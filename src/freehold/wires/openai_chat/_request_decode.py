@@ -52,6 +52,7 @@ _STRICT: Final = msgspec.json.Decoder(RequestShape)
 _REQUEST_FIELDS: Final = frozenset(RequestShape.__struct_encode_fields__)
 _TOOL_FIELDS: Final = frozenset(ToolShape.__struct_encode_fields__)
 _FUNCTION_FIELDS: Final = frozenset({"name", "description", "parameters", "strict"})
+_CALLED_FIELDS: Final = frozenset({"name", "arguments"})
 _CALL_FIELDS: Final = frozenset(ToolCallShape.__struct_encode_fields__)
 _PLACEHOLDER: Final = Raw(b'{"function":{"name":""}}')
 
@@ -383,7 +384,7 @@ def _clean_message(message: Raw, index: int, unknown: _Unknown) -> Raw | dict[st
     if bytes(cleaned.get("tool_calls", b"")).startswith(b"["):
         calls = decode(bytes(fields["tool_calls"]), ARRAY, root=f"{path}.tool_calls")
         cleaned["tool_calls"] = [
-            _clean(one, _CALL_FIELDS, found.calls.setdefault(place, {})) for place, one in enumerate(calls)
+            _clean_call(one, found.calls.setdefault(place, {})) for place, one in enumerate(calls)
         ]
     unknown.messages[index] = found
     return cleaned
@@ -401,6 +402,15 @@ def _clean_part(part: Raw, place: int, found: Found) -> Any:
 
 def _clean(item: Raw, known: frozenset[str], rest: dict[str, Raw]) -> Any:
     return _without(OBJECT.decode(item), known, rest) if bytes(item).startswith(b"{") else item
+
+
+def _clean_call(call: Raw, rest: dict[str, Raw]) -> Any:
+    cleaned = _clean(call, _CALL_FIELDS, rest)
+    if isinstance(cleaned, dict) and bytes(cleaned.get("function", b"")).startswith(b"{"):
+        inner: dict[str, Raw] = {}
+        cleaned["function"] = _without(OBJECT.decode(cleaned["function"]), _CALLED_FIELDS, inner)
+        rest.update((f"function.{name}", value) for name, value in inner.items())
+    return cleaned
 
 
 def _without(fields: dict[str, Raw], known: frozenset[str], rest: dict[str, Raw]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from freehold.wires._fields import NO_FIELDS, UNREADABLE, check_foreign, own, sp
 from freehold.wires.openai_chat._parts_encode import (
     WholeMessage,
     assistant_message,
+    of_function,
     refuse_part,
     text_shape,
     user_part,
@@ -182,13 +183,7 @@ def _tool(tool: ToolSpec | CarriedTool, path: str) -> Any:
     if not tool.extra:
         return ToolShape(function=function)
     check_foreign(tool.extra, NAME, "tool", path)
-    fields = own(tool.extra, NAME)
-    inner = {
-        name.removeprefix("function."): value
-        for name, value in fields.items()
-        if name.startswith("function.")
-    }
-    outer = {name: value for name, value in fields.items() if not name.startswith("function.")}
+    inner, outer = of_function(own(tool.extra, NAME))
     return spliced(_encode({"type": "function", "function": spliced(_encode(function), inner)}), outer)
 
 
