@@ -244,11 +244,6 @@ def _is_set(names: str, config: Config) -> bool:
     return all(name.endswith("?") or config.environment.get(name) for name in names.split(":"))
 
 
-def _is_set(credential: str, config: Config) -> bool:
-    """`A:B:C?` are several variables; one with a question mark may be missing."""
-    return all(config.environment.get(name) for name in credential.split(":") if not name.endswith("?"))
-
-
 def _readable(credential: str) -> str:
     return " and ".join(name for name in credential.split(":") if not name.endswith("?"))
 
