@@ -1,0 +1,88 @@
+"""One real server, with a scripted vendor for every provider's wire behind it and the vendors' SDKs in front."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
+
+import httpx2
+from msgspec import Struct
+
+import tests.matrix.clients
+import tests.matrix.vendors
+from freehold.app import open_house
+from freehold.config import Config, Database, Models
+from tests.gateway._vendors import Step, Vendor
+from tests.server._world import served
+
+KEY = "sk-of-the-scripted-vendor"
+MODEL = "the-model"
+
+
+@cache
+def found(package: ModuleType) -> Mapping[str, Any]:
+    """The drivers of a folder by the wire that they speak: a new one joins by being there."""
+    names = sorted(module.name for module in iter_modules(package.__path__))
+    modules = [import_module(f"{package.__name__}.{name}") for name in names]
+    return {module.WIRE: module for module in modules}
+
+
+def clients() -> Mapping[str, Any]:
+    return found(tests.matrix.clients)
+
+
+def vendors() -> Mapping[str, Any]:
+    return found(tests.matrix.vendors)
+
+
+def provider(wire: str) -> str:
+    return "scripted-" + wire.replace("_", "-")
+
+
+class MatrixWorld(Struct):
+    url: str
+    key: str
+    vendors: dict[str, Vendor]
+    sdks: dict[str, Any]
+
+    def play(self, wire: str, *scripts: Sequence[Step]) -> Vendor:
+        vendor = self.vendors[wire]
+        vendor.play(*scripts)
+        return vendor
+
+
+@asynccontextmanager
+async def matrix_world(database_url: str, folder: Path) -> AsyncIterator[MatrixWorld]:
+    async with AsyncExitStack() as stack:
+        behind = {wire: await stack.enter_async_context(Vendor([])) for wire in vendors()}
+        config = Config(
+            data_folder=folder,
+            database=Database(url=database_url),
+            models=Models(discover_local=False),
+            environment={"SCRIPTED_KEY": KEY},
+        )
+        house = await stack.enter_async_context(open_house(config))
+        door = await stack.enter_async_context(served(house))
+        await _declare(door.url, house.operator_key, behind)
+        sdks = {wire: client.opened(door.url, house.operator_key) for wire, client in clients().items()}
+        try:
+            yield MatrixWorld(door.url, house.operator_key, behind, sdks)
+        finally:
+            for sdk in sdks.values():
+                await sdk.close()
+
+
+async def _declare(url: str, key: str, behind: Mapping[str, Vendor]) -> None:
+    declared = "---\n".join(
+        f"kind: provider\nname: {provider(wire)}\ntype: {vendors()[wire].TYPE}\n"
+        f"base_url: {vendor.url}{vendors()[wire].BASE}\napi_key: env:SCRIPTED_KEY\n"
+        for wire, vendor in behind.items()
+    )
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
+        answer = await http.post("/v1/templates/apply", json={"template": declared, "variables": {}})
+        assert answer.status_code == 200, answer.text
