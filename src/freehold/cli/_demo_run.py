@@ -81,7 +81,11 @@ def command(chosen: Settings) -> list[str]:
     """How the person who runs this calls `freehold` on the same data."""
     called = Path(sys.argv[0])
     found = shutil.which("freehold")
-    known = found is not None and called.name == "freehold" and Path(found).samefile(called)
+    known = (
+        found is not None
+        and called.name == "freehold"
+        and (called.parent == Path() or Path(found).samefile(called))
+    )
     here = Path.cwd()
     shown = called.relative_to(here) if called.is_absolute() and called.is_relative_to(here) else called
     words = ["freehold"] if known else [str(shown)]

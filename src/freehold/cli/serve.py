@@ -110,9 +110,6 @@ def listen(config: Config) -> socket.socket:
     host, port = config.server.host, config.server.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
-    # Taken over by every connection. asyncio leaves it to who brings the socket, and without it a short answer in two
-    # writes waits 40 ms for the client's delayed ACK.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
