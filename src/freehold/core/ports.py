@@ -371,7 +371,12 @@ class Resources(Protocol):
         """Raises NotFound, listing near names."""
         ...
 
-    async def list(self, tenant: str, kind: Kind | None = None) -> Sequence[Versioned]: ...
+    async def list(
+        self, tenant: str, kind: Kind | None = None, *, archived: bool = False
+    ) -> Sequence[Versioned]:
+        """`archived`: those too."""
+        ...
+
     async def versions(self, tenant: str, kind: Kind, name: str) -> Sequence[Versioned]: ...
 
     async def put(

@@ -31,7 +31,7 @@ JOIN resource_versions v ON (v.tenant, v.kind, v.name, v.version) = (r.tenant, r
 """
 _GET: Final = f"{_CURRENT} WHERE r.tenant = $1 AND r.kind = $2 AND r.name = $3 AND NOT r.archived"
 _LIST: Final = f"""{_CURRENT}
-WHERE r.tenant = $1 AND NOT r.archived AND ($2::text IS NULL OR r.kind = $2)
+WHERE r.tenant = $1 AND ($5 OR NOT r.archived) AND ($2::text IS NULL OR r.kind = $2)
 ORDER BY array_position($3::text[], r.kind), r.name LIMIT $4
 """
 _VERSIONS: Final = """
@@ -100,9 +100,13 @@ class PostgresResources:
             raise await self._missing(tenant, kind, name, version)
         return _versioned(rows[0])
 
-    async def list(self, tenant: str, kind: Kind | None = None) -> Sequence[Versioned]:
-        """Without the archived ones; in the order of KINDS, then by name."""
-        rows = await self._database.fetch("listing resources", _LIST, tenant, kind, list(KINDS), LIST_MAX)
+    async def list(
+        self, tenant: str, kind: Kind | None = None, *, archived: bool = False
+    ) -> Sequence[Versioned]:
+        """In the order of KINDS, then by name."""
+        rows = await self._database.fetch(
+            "listing resources", _LIST, tenant, kind, list(KINDS), LIST_MAX, archived
+        )
         return [_versioned(row) for row in rows]
 
     async def versions(self, tenant: str, kind: Kind, name: str) -> Sequence[Versioned]:

@@ -156,13 +156,9 @@ class Agents:
         if not 1 <= query.limit <= PAGE_MAX:
             raise BadRequest(f"expected 1 to {PAGE_MAX}, got {query.limit}", field="limit")
         authorize(call.principal, "agent:List", "agent/*")
-        found = sorted(
-            await self._resources.list(call.principal.tenant, "agent"), key=lambda one: one.resource.name
-        )
-        after = query.page or ""
-        kept = [
-            one for one in found if one.resource.name > after and (query.include_archived or not one.archived)
-        ]
+        listed = await self._resources.list(call.principal.tenant, "agent", archived=query.include_archived)
+        found = sorted(listed, key=lambda one: one.resource.name)
+        kept = [one for one in found if one.resource.name > (query.page or "")]
         page = tuple(shown(one) for one in kept[: query.limit])
         return AgentPage(page, page[-1].id if len(kept) > len(page) else None)
 
@@ -176,7 +172,8 @@ class Agents:
         name = call.path["agent_id"]
         authorize(call.principal, "agent:Archive", f"agent/{name}")
         await self._resources.archive(call.principal.tenant, "agent", name, by=call.principal.id)
-        return shown(await self._resources.get(call.principal.tenant, "agent", name))
+        newest, *_ = await self._resources.versions(call.principal.tenant, "agent", name)
+        return shown(newest)
 
     async def _get(
         self, principal: Principal, name: str, action: str, *, version: int | None = None
@@ -186,11 +183,7 @@ class Agents:
 
     async def _put(self, principal: Principal, agent: Agent, *, expected: int) -> AgentShown:
         authorize(principal, "agent:Put", f"agent/{agent.name}")
-        known = {
-            one.resource.name
-            for one in await self._resources.list(principal.tenant, "tool")
-            if not one.archived
-        }
+        known = {one.resource.name for one in await self._resources.list(principal.tenant, "tool")}
         for index, tool in enumerate(agent.tools):
             if tool not in known:
                 listed = ", ".join(sorted(known)) or "none"

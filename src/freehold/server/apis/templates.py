@@ -107,8 +107,8 @@ class TemplateApi:
         query: ListResources = call.query
         kind = None if query.kind is None else kind_named(query.kind)
         authorize(call.principal, f"{kind or 'resource'}:List", f"{kind or 'resource'}/*")
-        found = await self._resources.list(call.principal.tenant, kind)
-        return ResourceList(tuple(shown(one) for one in found if query.include_archived or not one.archived))
+        found = await self._resources.list(call.principal.tenant, kind, archived=query.include_archived)
+        return ResourceList(tuple(shown(one) for one in found))
 
     async def get(self, call: Call) -> ResourceShown:
         kind, name = kind_named(call.path["kind"]), call.path["name"]
@@ -126,7 +126,8 @@ class TemplateApi:
         kind, name = kind_named(call.path["kind"]), call.path["name"]
         authorize(call.principal, f"{kind}:Archive", f"{kind}/{name}")
         await self._resources.archive(call.principal.tenant, kind, name, by=call.principal.id)
-        return shown(await self._resources.get(call.principal.tenant, kind, name))
+        newest, *_ = await self._resources.versions(call.principal.tenant, kind, name)
+        return shown(newest)
 
 
 def operations(templates: Templates, resources: Resources) -> list[Operation]:
@@ -143,7 +144,7 @@ def operations(templates: Templates, resources: Resources) -> list[Operation]:
         Operation(method="GET", path=one, id="getResource", tag="resources", summary="A resource, or one version of it.",
                   handler=api.get, query=GetResource, answer=ResourceShown),
         Operation(method="GET", path=f"{one}/versions", id="listResourceVersions", tag="resources",
-                  summary="Every version, oldest first.", handler=api.versions, answer=ResourceList),
+                  summary="Every version, newest first.", handler=api.versions, answer=ResourceList),
         Operation(method="DELETE", path=one, id="archiveResource", tag="resources", summary="Take out of use; versions stay.",
                   handler=api.archive, answer=ResourceShown),
     ]  # fmt: skip
