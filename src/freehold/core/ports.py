@@ -6,7 +6,7 @@ All I/O is async. Whoever opens closes: long-lived things come as async context 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -185,6 +185,19 @@ class Provider(Protocol):
         ...
 
     async def models(self) -> Sequence[ModelInfo]: ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A provider whose vendor says how many tokens a request has. For the others it is estimated."""
+
+    async def count(self, request: ModelRequest) -> int:
+        """Raises as `call` does, and NotFound where this address doesn't count after all."""
+        ...
+
+    async def count_passed(self, body: bytes, *, headers: Mapping[str, str]) -> int:
+        """The same for a body in the provider's own wire, with the client's headers."""
+        ...
 
 
 # ------------------------------------------------------------------------------------------------ tools

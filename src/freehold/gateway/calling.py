@@ -7,26 +7,19 @@ from typing import Literal
 
 from msgspec import structs
 
+from freehold.core import tokens
 from freehold.core.errors import BrokenOff
 from freehold.core.messages import ModelRequest, Usage
 from freehold.core.records import CallRecord
 from freehold.core.stream import ArgumentsAdded, Finished, StreamEvent, TextAdded, UsageReported
-from freehold.gateway.metering import (
-    BYTES_PER_TOKEN,
-    Meter,
-    Resolve,
-    estimated,
-    may_be_billed,
-    outcome,
-    request_bytes,
-)
+from freehold.gateway.metering import Meter, Resolve, estimated, may_be_billed, outcome
 from freehold.gateway.targets import Target
 
 
 class Answer:
     """One answer as it comes. `record` is there once its context was left."""
 
-    __slots__ = ("_chars", "_events", "_first", "_meter", "error", "finished", "is_language_model", "model", "provider",
+    __slots__ = ("_events", "_first", "_meter", "_said", "error", "finished", "is_language_model", "model", "provider",
                  "usage")  # fmt: skip
 
     def __init__(self, target: Target, events: AsyncIterator[StreamEvent], meter: Meter) -> None:
@@ -39,7 +32,7 @@ class Answer:
         self._events = events
         self._meter = meter
         self._first: StreamEvent | None = None
-        self._chars = 0
+        self._said: list[str] = []
 
     @property
     def record(self) -> CallRecord | None:
@@ -47,7 +40,7 @@ class Answer:
 
     @property
     def output_tokens_estimated(self) -> int:
-        return -(-self._chars // BYTES_PER_TOKEN)
+        return tokens.estimate("".join(self._said))
 
     async def start(self) -> None:
         """Waits for the first event. Raises BrokenOff where there is none."""
@@ -74,9 +67,9 @@ class Answer:
                 raise
         match event:
             case TextAdded():
-                self._chars += len(event.text)
+                self._said.append(event.text)
             case ArgumentsAdded():
-                self._chars += len(event.json)
+                self._said.append(event.json)
             case UsageReported():
                 self.usage = event.usage
             case Finished():
@@ -129,12 +122,12 @@ class Calling:
         answer = self._answer
         if answer is None or not self._meter.began:
             if self._meter.target is not None and may_be_billed(ended):
-                return estimated(None, input_bytes=request_bytes(self._request), output_tokens=0)
+                return estimated(None, input_tokens=tokens.of_request(self._request), output_tokens=0)
             return Usage()
         if answer.finished and answer.usage is not None:
             return answer.usage
         return estimated(
             answer.usage,
-            input_bytes=request_bytes(self._request) if answer.usage is None else 0,
+            input_tokens=tokens.of_request(self._request) if answer.usage is None else 0,
             output_tokens=answer.output_tokens_estimated,
         )

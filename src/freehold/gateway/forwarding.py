@@ -8,11 +8,12 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final, Literal
 
-from freehold.core.errors import BadRequest, BrokenOff, TooLarge
+from freehold.core import tokens
+from freehold.core.errors import BadRequest, BrokenOff, FreeholdError, TooLarge
 from freehold.core.messages import Usage
 from freehold.core.ports import RawAnswer, UsageTap, Wire
 from freehold.core.records import CallRecord
-from freehold.gateway.metering import BYTES_PER_TOKEN, Meter, Resolve, estimated, may_be_billed, outcome
+from freehold.gateway.metering import Meter, Resolve, estimated, may_be_billed, outcome
 from freehold.gateway.passing import OPENAI_CHAT, Envelope, UsageHidden
 from freehold.gateway.targets import Target
 
@@ -65,7 +66,7 @@ class Passing:
     async def start_whole(self, raw: RawAnswer, wire: Wire) -> None:
         self._first = await raw.read()
         self._usage = wire.usage_of(self._first)
-        self._output_tokens = -(-len(self._first) // BYTES_PER_TOKEN)
+        self._output_tokens = 0 if self._usage is not None else tokens.estimate(self._first)
         self._meter.first_event()
         self._whole = True
 
@@ -191,11 +192,23 @@ class Forwarding:
             self._meter.finish(ended, self._usage(ended))
 
     def _usage(self, ended: str) -> Usage:
-        answer, input_bytes = self._answer, len(self._envelope.body)
+        answer = self._answer
         if answer is None or not self._meter.began:
             if self._meter.target is not None and may_be_billed(ended):
-                return estimated(None, input_bytes=input_bytes, output_tokens=0)
+                return estimated(None, input_tokens=self._input_tokens(), output_tokens=0)
             return Usage()
         if answer.finished and answer.usage is not None:
             return answer.usage
-        return estimated(answer.usage, input_bytes=input_bytes, output_tokens=answer.output_tokens_estimated)
+        return estimated(
+            answer.usage,
+            input_tokens=self._input_tokens() if answer.usage is None else 0,
+            output_tokens=answer.output_tokens_estimated,
+        )
+
+    def _input_tokens(self) -> int:
+        """Estimated of what a model reads; of the bytes where only the vendor can read the body."""
+        body = self._envelope.body
+        try:
+            return tokens.of_request(self._wire.decode_request(body))
+        except FreeholdError:
+            return tokens.estimate(body)

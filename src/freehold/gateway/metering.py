@@ -1,42 +1,24 @@
 """Gateway: one call's record: times, usage, money. However the call ends, exactly one record is left.
 
 The vendor's own count is what is billed. Where none came (the client hung up, the stream broke off, a server that doesn't
-count) it is estimated from bytes, four to a token, and says so. Not here: limits and budgets, and where records go.
+count) it is estimated (core/tokens.py), and says so. Not here: limits and budgets, and where records go.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Final, Protocol, TypeAlias, assert_never
+from typing import Final, Protocol, TypeAlias
 
-import msgspec
 from msgspec import structs
 
 from freehold.core import ids
 from freehold.core.errors import BrokenOff, FreeholdError, TimedOut
-from freehold.core.messages import (
-    Carried,
-    Media,
-    ModelRequest,
-    Part,
-    Reasoning,
-    Refusal,
-    Text,
-    ToolCall,
-    ToolResult,
-    Usage,
-)
+from freehold.core.messages import Usage
 from freehold.core.policy import Principal
 from freehold.core.ports import CallRecords, Clock
 from freehold.core.pricing import cost_pico
 from freehold.core.records import CallRecord
 from freehold.gateway.targets import Target
-
-BYTES_PER_TOKEN: Final = 4
-"""Of English text and JSON, roughly; other scripts have fewer."""
-
-MEDIA_TOKENS: Final = 1000
-"""A picture's worth, roughly."""
 
 OK: Final = "ok"
 CLIENT_GONE: Final = "client_gone"
@@ -139,36 +121,11 @@ def may_be_billed(outcome: str) -> bool:
     return outcome in _MAY_BE_BILLED
 
 
-def estimated(reported: Usage | None, *, input_bytes: int, output_tokens: int) -> Usage:
+def estimated(reported: Usage | None, *, input_tokens: int, output_tokens: int) -> Usage:
     """What came is kept where it is more: a count made halfway knows the input exactly and the output so far."""
     if reported is None:
-        return Usage(
-            input_tokens=-(-input_bytes // BYTES_PER_TOKEN), output_tokens=output_tokens, estimated=True
-        )
+        return Usage(input_tokens=input_tokens, output_tokens=output_tokens, estimated=True)
     return structs.replace(reported, output_tokens=max(reported.output_tokens, output_tokens), estimated=True)
-
-
-def request_bytes(request: ModelRequest) -> int:
-    """What a model would read, as far as it is text. Only for estimates."""
-    size = sum(_part_bytes(text) for text in request.instructions)
-    size += sum(len(msgspec.json.encode(tool)) for tool in request.tools)
-    return size + sum(_part_bytes(part) for message in request.messages for part in message.content)
-
-
-def _part_bytes(part: Part) -> int:
-    match part:
-        case Text() | Refusal() | Reasoning():
-            return len(part.text.encode())
-        case Media():
-            return MEDIA_TOKENS * BYTES_PER_TOKEN
-        case ToolCall():
-            return len(part.name) + len(part.arguments)
-        case ToolResult():
-            return sum(_part_bytes(inner) for inner in part.content)
-        case Carried():
-            return len(bytes(part.block))
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def _ms(seconds: float) -> float:

@@ -18,6 +18,7 @@ from freehold.core.ports import CallRecords, Clock, Wire
 from freehold.gateway.alternatives import able
 from freehold.gateway.calling import Calling
 from freehold.gateway.capabilities import field_in, lack_of, refusal, text_bytes
+from freehold.gateway.counting import Count, counted
 from freehold.gateway.forwarding import Forwarding
 from freehold.gateway.metering import Meter
 from freehold.gateway.models import ModelTable
@@ -85,6 +86,19 @@ class Gateway:
         meter.streamed = envelope.stream
         resolve = partial(self._resolve_with, envelope)
         return Forwarding(resolve, self._wires[wire], envelope, headers, meter)
+
+    async def count(
+        self,
+        principal: Principal,
+        envelope: Envelope,
+        *,
+        wire: str,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> Count:
+        """How many tokens the request in `envelope` has, a whole one of `wire`. Who may not call the model may not ask."""
+        target = await self.models.resolve(principal.tenant, envelope.model, wire=wire)
+        authorize(principal, ACTION, target.resource)
+        return await counted(target, envelope, wire=self._wires[wire], headers=headers)
 
     async def _resolve_with(self, envelope: Envelope, meter: Meter) -> Target:
         """Bytes that pass may name more models than one; each must be allowed."""

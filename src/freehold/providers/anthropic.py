@@ -6,7 +6,11 @@ Sources: https://docs.anthropic.com/en/api/overview, https://docs.anthropic.com/
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+from msgspec import Raw, Struct
+
 from freehold.catalog.catalog import ProviderRow
+from freehold.core.errors import Unavailable
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider
 from freehold.providers._http import HeaderBlock, HttpPool, Target, Timeouts, header_block
@@ -18,6 +22,15 @@ VERSION: Final = "2023-06-01"
 CLIENT_HEADERS: Final = ("anthropic-version", "anthropic-beta")
 """What a client may say beside the body. A request in another wire cannot say them, so it speaks plain `VERSION`."""
 
+NOT_COUNTED: Final = frozenset({
+    "max_tokens", "stream", "temperature", "top_p", "top_k", "stop_sequences", "metadata", "service_tier", "container",
+    "inference_geo", "diagnostics",
+})  # fmt: skip
+"""Fields of a request that a count's request doesn't have, and is refused with.
+
+https://docs.anthropic.com/en/api/messages-count-tokens
+"""
+
 _PLAIN: Final = header_block(((b"anthropic-version", VERSION.encode()),))
 
 
@@ -25,9 +38,10 @@ class Anthropic:
     wire: str | None = WIRE.name
     is_language_model = True
 
-    def __init__(self, name: str, upstream: Upstream, models: ModelList) -> None:
+    def __init__(self, name: str, upstream: Upstream, counting: Upstream, models: ModelList) -> None:
         self.name = name
         self._upstream = upstream
+        self._counting = counting
         self._models = models
 
     def call(self, request: ModelRequest) -> Call:
@@ -37,8 +51,31 @@ class Anthropic:
     def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> Forward:
         return Forward(self._upstream, body, _spoken(headers), stream=stream)
 
+    async def count(self, request: ModelRequest) -> int:
+        return await self._count(WIRE.encode_request(request, provider=self.name), _PLAIN)
+
+    async def count_passed(self, body: bytes, *, headers: Mapping[str, str]) -> int:
+        return await self._count(body, _spoken(headers))
+
+    async def _count(self, body: bytes, headers: HeaderBlock) -> int:
+        fields = msgspec.json.decode(body, type=dict[str, Raw])
+        counted = {name: value for name, value in fields.items() if name not in NOT_COUNTED}
+        upstream = self._counting
+        async with await upstream.send(msgspec.json.encode(counted), headers) as reply:
+            answer = await upstream.read(reply)
+        try:
+            return msgspec.json.decode(answer, type=_Count).input_tokens
+        except msgspec.DecodeError as error:
+            raise Unavailable(
+                f"{self.name} answered with something that is no count of tokens", detail=str(error)
+            ) from error
+
     async def models(self) -> Sequence[ModelInfo]:
         return await self._models.get()
+
+
+class _Count(Struct):
+    input_tokens: int
 
 
 def _spoken(headers: Mapping[str, str]) -> HeaderBlock:
@@ -60,15 +97,11 @@ def create(
     timeouts: Timeouts = TIMEOUTS,
 ) -> Provider:
     fixed = fixed_headers((b"x-api-key", key) if key else None, headers)
-    upstream = Upstream(
-        row.name,
-        WIRE,
-        pool,
-        Target(row.base_url, headers=fixed),
-        path="/v1/messages",
-        credential=" or ".join(row.api_key) or "api_key",
-        timeouts=timeouts,
+    target, credential = Target(row.base_url, headers=fixed), " or ".join(row.api_key) or "api_key"
+    upstream, counting = (
+        Upstream(row.name, WIRE, pool, target, path=path, credential=credential, timeouts=timeouts)
+        for path in ("/v1/messages", "/v1/messages/count_tokens")
     )
     listing = Target(row.base_url, headers=[*fixed, (b"anthropic-version", VERSION.encode())])
     path = f"/v1{row.models_path}?limit=1000" if row.models_path else ""
-    return Anthropic(row.name, upstream, ModelList(row.name, pool, listing, path))
+    return Anthropic(row.name, upstream, counting, ModelList(row.name, pool, listing, path))
