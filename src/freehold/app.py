@@ -42,7 +42,7 @@ from freehold.runtime.tools import ToolSet
 from freehold.runtime.turn import Means
 from freehold.runtime.worker import Worker, WorkerSettings
 from freehold.server import app as server
-from freehold.server.apis import agents, data, keys, models, sessions, templates
+from freehold.server.apis import agents, data, keys, models, sessions, templates, tokens
 from freehold.server.authentication import credential_of
 from freehold.server.bedrock import BedrockDoor
 from freehold.server.front import Front
@@ -225,6 +225,7 @@ async def _furnish(
         *data.operations(store.key_values, store.objects),
         *keys.operations(key_table, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
+        *tokens.operations(gateway),
     ]
     health = Health(store)
     await stack.enter_async_context(health.running())
