@@ -344,7 +344,7 @@ async def test_a_prefix_may_stand_before_it(shared: World, pair: dict[str, str])
 
 async def test_operations_that_are_not_served_are_said(shared: World, client: Any) -> None:
     with pytest.raises(ClientError, match="is not served") as caught:
-        await asyncio.to_thread(client.invoke_model, modelId="m", body=b"{}")
+        await asyncio.to_thread(client.count_tokens, modelId="m", input={"converse": {"messages": HI}})
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
 
 
@@ -372,7 +372,7 @@ def test_models_are_read_off_the_raw_path(path: bytes, model: str, stream: bool)
         b"/model/m",
         b"/model//converse",
         b"/model/a/b/converse",
-        b"/model/m/invoke",
+        b"/model/m/count-tokens",
         b"/model/m/converse/",
     ],
 )

@@ -1,8 +1,8 @@
-"""Server: the door of Amazon Bedrock's runtime, for AWS's SDKs: Converse and ConverseStream, answered by any model.
+"""Server: the door of Amazon Bedrock's runtime, for AWS's SDKs: Converse and InvokeModel, whole and streamed, answered by any model.
 
 The model stands in the path, percent-encoded (an ARN has slashes, ids have colons), so paths are read raw; `/bedrock` may stand before
 it. A request is signed (SigV4, in the name of an API key: governance/keys.py, AccessPair) or bears the key itself, which SDKs send over
-TLS only. Not here: what the bodies mean (wires/bedrock_converse), how a call goes its way (front.py).
+TLS only. Not here: what the bodies mean (wires/bedrock_converse, bedrock_invoke.py), how a call goes its way (front.py).
 """
 
 from collections.abc import Callable
@@ -14,9 +14,10 @@ from msgspec import Struct, structs
 from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unauthenticated
 from freehold.core.messages import Extra, ModelRequest, ModelResponse, raw
 from freehold.core.policy import Principal
-from freehold.core.ports import Clock, StreamEncoder
+from freehold.core.ports import StreamEncoder
 from freehold.core.stream import Finished, StreamEvent
 from freehold.gateway.passing import Envelope
+from freehold.server.bedrock_invoke import ElapsedMs, InvokedWire
 from freehold.server.exchange import Exchange
 from freehold.server.front import Front
 from freehold.wires._aws_refused import unknown_key
@@ -25,7 +26,11 @@ from freehold.wires._aws_sigv4_verify import Head, claimed
 from freehold.wires.bedrock_converse import BedrockConverse
 
 PREFIXES: Final = (b"/model/", b"/bedrock/model/")
-OPERATIONS: Final = {b"converse": False, b"converse-stream": True}
+CONVERSE: Final = {b"converse": False, b"converse-stream": True}
+INVOKE: Final = {b"invoke": False, b"invoke-with-response-stream": True}
+OPERATIONS: Final = CONVERSE | INVOKE
+"""To whether it streams."""
+
 SERVICES: Final = frozenset({"bedrock"})
 """What a signature may be for; the runtime's endpoints are signed for so, too."""
 
@@ -53,7 +58,14 @@ class BedrockDoor(Struct, frozen=True, kw_only=True):
             principal, body = await self._read(exchange)
             return principal, Envelope(body or b"{}", model=address.model, stream=address.stream)
 
-        wire = TimedConverse(self.front.door.clock)
+        clock = self.front.door.clock
+        started_s = clock.monotonic_s()
+
+        def elapsed_ms() -> int:
+            return round((clock.monotonic_s() - started_s) * 1000)
+
+        invoked = exchange.path.rpartition(b"/")[2] in INVOKE
+        wire = InvokedWire(elapsed_ms) if invoked else TimedConverse(elapsed_ms)
         await self.front.answer(wire, ask, exchange, request_id_as=REQUEST_ID)
 
     async def _read(self, exchange: Exchange) -> tuple[Principal, bytes]:
@@ -96,15 +108,14 @@ def _text(data: bytes) -> str:
 class TimedConverse(BedrockConverse):
     """For one call: tells its client how long it took, as far as the provider did not (`metrics.latencyMs` is required)."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._started_s = clock.monotonic_s()
+    def __init__(self, elapsed_ms: ElapsedMs) -> None:
+        self._elapsed_ms = elapsed_ms
 
     def timed(self, extra: Extra) -> Extra:
         own = extra.get(self.name, {})
         if "metrics" in own:
             return extra
-        metrics = {"latencyMs": round((self._clock.monotonic_s() - self._started_s) * 1000)}
+        metrics = {"latencyMs": self._elapsed_ms()}
         return {**extra, self.name: {**own, "metrics": raw(metrics)}}
 
     def encode_response(

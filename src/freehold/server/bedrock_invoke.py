@@ -1,0 +1,149 @@
+"""Server: InvokeModel at Bedrock's door: a body in a model vendor's own dialect, within AWS's paths, frames and errors.
+
+Which dialect it is, the body says: Anthropic's has `anthropic_version`, OpenAI's has `messages` without. The codecs are those wires'.
+Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html,
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html. Not here: bodies of Nova and
+Titan; asking Bedrock itself in this way (providers/bedrock.py speaks Converse).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Final
+
+import msgspec
+from msgspec import Raw, structs
+
+from freehold.core.errors import FreeholdError, Internal, Unsupported
+from freehold.core.messages import ModelRequest, ModelResponse, Usage
+from freehold.core.ports import ErrorBody, StreamDecoder, StreamEncoder, UsageTap, Wire
+from freehold.core.stream import StreamEvent, UsageReported
+from freehold.core.validation import decode
+from freehold.wires import named
+from freehold.wires._aws_errors import decode_error, encode_error, encode_error_in_stream
+from freehold.wires._aws_eventstream import CONTENT_TYPE, encode_event
+from freehold.wires._fields import OBJECT
+from freehold.wires._media import base64_of
+
+NAME: Final = "bedrock_invoke"
+ANTHROPIC: Final = "anthropic_messages"
+OPENAI: Final = "openai_chat"
+METRICS: Final = "amazon-bedrock-invocationMetrics"
+BETAS: Final = "additionalModelRequestFields.anthropic_beta"
+"""How Converse says what is `anthropic_beta` here; to vendors who have neither it means nothing."""
+
+_NO_MODEL: Final = Raw(b'""')
+_encode: Final = msgspec.json.Encoder().encode
+
+ElapsedMs = Callable[[], int]
+
+
+class InvokedWire:
+    """For one call, since its answer is in the dialect of its body."""
+
+    name: ClassVar[str] = NAME
+    stream_content_type: ClassVar[str] = CONTENT_TYPE
+
+    def __init__(self, elapsed_ms: ElapsedMs) -> None:
+        self._elapsed_ms = elapsed_ms
+        self._chosen: Wire | None = None
+
+    @property
+    def _dialect(self) -> Wire:
+        if self._chosen is None:
+            raise Internal("an answer before its request was read")
+        return self._chosen
+
+    def decode_request(self, body: bytes) -> ModelRequest:
+        fields = decode(body, OBJECT)
+        if "anthropic_version" in fields:
+            del fields["anthropic_version"]
+            self._chosen = named(ANTHROPIC)
+        elif "messages" in fields and "inferenceConfig" not in fields and "schemaVersion" not in fields:
+            self._chosen = named(OPENAI)
+        else:
+            said = "expected a body in Anthropic's shape (with anthropic_version) or OpenAI's (with messages); Converse takes any model"
+            raise Unsupported(said, field="body")
+        betas = fields.pop("anthropic_beta", None)
+        request = self._chosen.decode_request(_encode({**fields, "model": _NO_MODEL}))
+        if betas is None:
+            return request
+        return structs.replace(request, extra={**request.extra, "bedrock_converse": {BETAS: betas}})
+
+    def encode_request(self, request: ModelRequest, *, provider: str) -> bytes:
+        raise Unsupported("no provider is asked in this way")
+
+    def decode_response(self, body: bytes, *, provider: str) -> ModelResponse:
+        raise Unsupported("no provider answers in this way")
+
+    def encode_response(
+        self, response: ModelResponse, *, created: int = 0, request: ModelRequest | None = None
+    ) -> bytes:
+        return self._dialect.encode_response(response, created=created, request=request)
+
+    def stream_decoder(self, *, provider: str) -> StreamDecoder:
+        raise Unsupported("no provider answers in this way")
+
+    def stream_encoder(self, request: ModelRequest, *, created: int = 0) -> StreamEncoder:
+        return ChunkEncoder(self._dialect.stream_encoder(request, created=created), self._elapsed_ms)
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> FreeholdError:
+        return decode_error(status, headers, body)
+
+    def encode_error(self, error: FreeholdError, request_id: str) -> ErrorBody:
+        return encode_error(error, request_id)
+
+    def usage_of(self, body: bytes) -> Usage | None:
+        return self._dialect.usage_of(body)
+
+    def usage_tap(self) -> UsageTap:
+        raise Unsupported("no provider answers in this way")
+
+
+class ChunkEncoder:
+    """The dialect's events, each in a frame instead of a line. The last one waits for the end, since metrics ride on it."""
+
+    __slots__ = ("_elapsed_ms", "_first_ms", "_inner", "_last", "_usage")
+
+    def __init__(self, inner: StreamEncoder, elapsed_ms: ElapsedMs) -> None:
+        self._inner = inner
+        self._elapsed_ms = elapsed_ms
+        self._first_ms: int | None = None
+        self._last: bytes | None = None
+        self._usage = Usage()
+
+    def encode(self, event: StreamEvent) -> bytes:
+        if isinstance(event, UsageReported):
+            self._usage = event.usage
+        return self._framed(self._inner.encode(event))
+
+    def _framed(self, lines: bytes) -> bytes:
+        told = b""
+        for line in lines.split(b"\n"):
+            json = line[5:].strip() if line.startswith(b"data:") else b""
+            if not json.startswith(b"{"):
+                continue  # Names of events, empty lines, and OpenAI's [DONE].
+            if self._first_ms is None:
+                self._first_ms = self._elapsed_ms()
+            told += _chunk(self._last)
+            self._last = json
+        return told
+
+    def error(self, error: FreeholdError, request_id: str) -> bytes:
+        return _chunk(self._last) + encode_error_in_stream(error)
+
+    def end(self) -> bytes:
+        told = self._framed(self._inner.end())
+        if self._last is None:
+            return told
+        elapsed_ms = self._elapsed_ms()
+        metrics = {
+            "inputTokenCount": self._usage.input_tokens,
+            "outputTokenCount": self._usage.output_tokens,
+            "invocationLatency": elapsed_ms,
+            "firstByteLatency": elapsed_ms if self._first_ms is None else self._first_ms,
+        }
+        last = OBJECT.decode(self._last)
+        return told + _chunk(_encode({**last, METRICS: metrics}))
+
+
+def _chunk(json: bytes | None) -> bytes:
+    return b"" if json is None else encode_event("chunk", _encode({"bytes": base64_of(json)}))
