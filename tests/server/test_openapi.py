@@ -185,7 +185,7 @@ DESTRUCTIVE = {"revokeKey"}
 
 
 @settings(
-    max_examples=80, deadline=None, derandomize=True,
+    max_examples=50, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )  # fmt: skip
 @given(data=st.data())

@@ -14,6 +14,8 @@ from tests.server._raw import connected, request
 from tests.server._world import World, world
 from tests.store._proxy import Proxy, proxied
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = """
 kind: tool
 name: inventory

@@ -9,6 +9,7 @@ import anthropic
 import openai
 import pytest
 
+from freehold.server import listener
 from tests.gateway._vendors import HOLD, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._raw import Answer, Connection, connected, request
 from tests.server._world import World, world
@@ -28,8 +29,9 @@ rules: echo
 
 
 @pytest.fixture
-async def own(database_url: str, tmp_path: Path) -> AsyncIterator[World]:
+async def own(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A server of the test's own, to be stopped."""
+    monkeypatch.setattr(listener, "STREAMS_END_S", 0.3)
     async with world(database_url, tmp_path) as opened:
         yield opened
 
