@@ -12,9 +12,10 @@ Prefix = Literal["sess", "evt", "key", "call", "req", "msg", "resp", "tool", "fx
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
-"""Ten bits at once: every call makes two ids."""
+_DIGIT_OF: Final = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
+"""Ids are made twice a call: ten bits of time at once, and chance by one translation, five bits of each byte."""
 
-_SHIFTS: Final = tuple(range(120, -1, -10))
+CHANCE_BYTES: Final = 16
 _SHAPE: Final = re.compile(r"([a-z]{1,8})_([0-9a-hjkmnp-tv-z]{26})")
 
 
@@ -26,13 +27,16 @@ class IdSource(Protocol):
 
 
 def compose(prefix: str, at_ms: int, entropy: bytes) -> str:
-    """Pure. `at_ms` is Unix time in milliseconds, 0 to 2^48-1; `entropy` is ten bytes."""
-    pairs, number = _PAIRS, (at_ms << 80) | int.from_bytes(entropy, "big")
-    return f"{prefix}_{''.join([pairs[number >> shift & 1023] for shift in _SHIFTS])}"
+    """Pure. `at_ms` is Unix time in milliseconds, 0 to 2^48-1; `entropy` is CHANCE_BYTES bytes, a digit each."""
+    pairs = _PAIRS
+    return (
+        f"{prefix}_{pairs[at_ms >> 40]}{pairs[at_ms >> 30 & 1023]}{pairs[at_ms >> 20 & 1023]}"
+        f"{pairs[at_ms >> 10 & 1023]}{pairs[at_ms & 1023]}{entropy.translate(_DIGIT_OF).decode()}"
+    )
 
 
 def new(prefix: Prefix, source: IdSource) -> str:
-    return compose(prefix, source.now_ms(), source.entropy(10))
+    return compose(prefix, source.now_ms(), source.entropy(CHANCE_BYTES))
 
 
 def check(prefix: Prefix, text: str, *, field: str = "id") -> str:
