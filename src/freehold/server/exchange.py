@@ -28,9 +28,9 @@ class Exchange:
     `headers` are the request's, names lower-cased; `pairs` are the same as they came, `target` is path and query. What the protocol reads and sets besides: uvicorn's names.
     """
 
-    __slots__ = ("_chunked", "_expects", "_flow", "_head", "_protocol", "_task", "_transport", "body", "disconnected",
+    __slots__ = ("_chunked", "_expects", "_flow", "_head", "_protocol", "_transport", "body", "disconnected",
                  "headers", "keep_alive", "message_event", "method", "more_body", "pairs", "path", "response_complete",
-                 "started", "target")  # fmt: skip
+                 "started", "target", "task")  # fmt: skip
 
     def __init__(self, protocol: HttpToolsProtocol, path: bytes) -> None:
         parser = protocol.parser
@@ -54,13 +54,15 @@ class Exchange:
         self._transport = protocol.transport
         self._flow: FlowControl = protocol.flow
         self._head = b""
-        self._task: asyncio.Task[Any] | None = None
+        self.task: asyncio.Task[Any] | None = None
 
     # What the protocol calls.
 
-    async def run_asgi(self, answer: Any) -> None:
-        """Under uvicorn's name: it may have had to wait for its turn in a pipeline."""
-        self._task = asyncio.current_task()
+    def start(self, answer: Answer) -> None:
+        """In a task of its own, which `hang_up` cancels. In a pipeline, once it is its turn."""
+        self.task = self._protocol.loop.create_task(self._run(answer))
+
+    async def _run(self, answer: Answer) -> None:
         try:
             if not self._transport.is_closing():
                 await answer(self)
@@ -71,8 +73,8 @@ class Exchange:
     def hang_up(self) -> None:
         """The connection is gone. Nobody reads the answer, so whoever works at it stops."""
         self.disconnected = True
-        if self._task is not None and not self.response_complete:
-            self._task.cancel()
+        if self.task is not None and not self.response_complete:
+            self.task.cancel()
 
     # What whoever answers calls.
 

@@ -77,12 +77,15 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = self._in_request = True
         self._came_bytes = 0
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) >= HEADERS_MAX:
             raise _TooMuch
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -91,22 +94,31 @@ class Protocol(HttpToolsProtocol):
         if self._server.takes(path) and len(self.connections) < CONNECTIONS_MAX:
             self._take(Exchange(self, path))
         else:
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()  # Makes a scope, which only ASGI wants, and begins anew.
+            self.url, self.headers, self.expect_100_continue = url, headers, expects
+            self.scope["headers"] = headers
             super().on_headers_complete()
 
     def _take(self, exchange: Exchange) -> None:
         """As uvicorn does with a cycle of its own."""
         before: RequestResponseCycle | None = self.cycle
-        cycle, answer = cast("RequestResponseCycle", exchange), cast("Any", self._server.answer)
-        self.cycle = cycle
+        self.cycle = cast("RequestResponseCycle", exchange)
         if before is None or before.response_complete:
-            self._start_asgi_task(cycle, answer)
+            self._exchange = exchange
+            exchange.start(self._server.answer)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, answer))
+            self.pipeline.appendleft((self.cycle, cast("Any", self._server.answer)))
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        self._exchange = cycle if isinstance(cycle, Exchange) else None
-        super()._start_asgi_task(cycle, app)
+        """Of what waited in a pipeline, too."""
+        if isinstance(cycle, Exchange):
+            self._exchange = cycle
+            cycle.start(app)
+        else:
+            self._exchange = None
+            super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         self._in_request = False
