@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from freehold.core.embeddings import EmbeddingRequest, EmbeddingResponse
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import JsonObject, Media, ModelRequest, ModelResponse, Text, ToolSpec, Usage
 from freehold.core.policy import Policy, Principal
@@ -127,6 +128,27 @@ class UsageTap(Protocol):
 
     @property
     def finished(self) -> bool: ...
+
+
+class EmbeddingWire(Protocol):
+    """A vendor's format for turning texts into vectors, both directions, pure. One file a wire: its `EMBEDDINGS`."""
+
+    name: ClassVar[str]
+
+    def decode_request(self, body: bytes) -> EmbeddingRequest:
+        """Raises BadRequest with the path of what is wrong."""
+        ...
+
+    def encode_request(self, request: EmbeddingRequest) -> bytes: ...
+    def decode_response(self, body: bytes) -> EmbeddingResponse: ...
+
+    def encode_response(self, response: EmbeddingResponse, *, request: EmbeddingRequest) -> bytes:
+        """`request` says how its client wants the numbers."""
+        ...
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> FreeholdError: ...
+    def encode_error(self, error: FreeholdError, request_id: str) -> ErrorBody: ...
+    def usage_of(self, body: bytes) -> Usage | None: ...
 
 
 # -------------------------------------------------------------------------------------------- providers

@@ -1,7 +1,8 @@
 """Wires: vendors' formats for one model call, each a pure codec in both directions (core/ports.py: Wire).
 
-A wire is one file, or one folder, whose name is the wire's: it has `WIRE` and `ADVISORY` (see _fields.py). What several share is
-in files with a leading underscore. Not here: addresses, credentials and vendors' quirks (providers), the HTTP door (server).
+A wire is one file, or one folder, whose name is the wire's: it has `WIRE` and `ADVISORY` (see _fields.py), or, where texts become
+vectors, `EMBEDDINGS`. What several share is in files with a leading underscore. Not here: addresses, credentials and vendors'
+quirks (providers), the HTTP door (server).
 """
 
 from functools import cache
@@ -15,7 +16,9 @@ from freehold.wires._opaque import holds_packed as holds_packed
 
 @cache
 def names() -> tuple[str, ...]:
-    return tuple(sorted(found.name for found in iter_modules(__path__) if not found.name.startswith("_")))
+    """Of model calls that answer in words."""
+    found = (one.name for one in iter_modules(__path__) if not one.name.startswith("_"))
+    return tuple(sorted(name for name in found if hasattr(import_module(f"{__name__}.{name}"), "WIRE")))
 
 
 @cache
