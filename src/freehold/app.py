@@ -46,6 +46,7 @@ from freehold.server.apis import agents, data, keys, models, sessions, templates
 from freehold.server.authentication import credential_of
 from freehold.server.bedrock import BedrockDoor
 from freehold.server.front import Front
+from freehold.server.google import GoogleDoor
 from freehold.server.operations import Door, Operation
 from freehold.store._passwords import Passwords
 from freehold.store.blobs import open_objects
@@ -61,6 +62,7 @@ NATIVE_DIALECT: Final = "anthropic_messages"
 
 _FORGETFUL: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
+GOOGLE_DIALECT: Final = "google_generate"
 HOT_PATHS: Final[Mapping[str, str]] = {
     "/v1/chat/completions": "openai_chat",
     "/v1/messages": "anthropic_messages",
@@ -229,8 +231,11 @@ async def _furnish(
     ]
     health = Health(store)
     await stack.enter_async_context(health.running())
-    bedrock = BedrockDoor(front=front, signer=key_table.signer)
-    app = server.build(front, bedrock, door, operations, health.look)
+    vendor_doors = (
+        BedrockDoor(front=front, signer=key_table.signer),
+        GoogleDoor(wire=wires[GOOGLE_DIALECT], front=front),
+    )
+    app = server.build(front, vendor_doors, door, operations, health.look)
     first_pair = None if first_key is None else key_table.pair(id_of(first_key))
     return House(app, operator_key, first_key, first_pair, secrets_of.redact)
 

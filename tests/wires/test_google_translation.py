@@ -324,8 +324,9 @@ def test_chunks_that_a_client_kept_as_they_came_are_one_turn():
         {"role": "model", "parts": [{"text": "Hm, ", "thought": True}]},
         {"role": "model", "parts": [{"text": "so", "thought": True}]},
         {"role": "model", "parts": [{"text": "", "thought": True, "thoughtSignature": "c2ln"}]},
-        {"role": "model", "parts": [{"functionCall": {"name": "f"}}]},
-        {"role": "model", "parts": [{"functionCall": {"name": "f"}}]},
+        {"role": "model", "parts": [{"text": "Let me "}]},
+        {"role": "model", "parts": [{"text": "look."}, {"functionCall": {"name": "f"}}]},
+        {"role": "model", "parts": [{"functionCall": {"name": "f"}}, {"text": ""}]},
         {"role": "function", "parts": [{"functionResponse": {"name": "f", "response": {"output": "1"}}}]},
         {"role": "function", "parts": [{"functionResponse": {"name": "f", "response": {"output": "2"}}}]},
     ]
@@ -335,6 +336,7 @@ def test_chunks_that_a_client_kept_as_they_came_are_one_turn():
             "assistant",
             (
                 Reasoning("Hm, so", Opaque(GOOGLE, "", "", "c2ln", "thought_signature")),
+                Text("Let me look."),
                 ToolCall("call_1", "f", ""),
                 ToolCall("call_2", "f", ""),
             ),

@@ -5,7 +5,7 @@ How it comes onto a socket: listener.py. What a request's path means: routing.py
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
-from freehold.server.bedrock import BedrockDoor
 from freehold.server.exchange import Exchange
 from freehold.server.front import Front
 from freehold.server.openapi import document
@@ -48,28 +47,38 @@ class HealthShown(Struct, frozen=True):
     checks: dict[str, str]
 
 
+class VendorDoor(Protocol):
+    """Model calls at addresses that say more than which wire is spoken there."""
+
+    def takes(self, raw_path: bytes) -> bool: ...
+    async def serve(self, exchange: Exchange) -> None: ...
+
+
 class Server:
     """ASGI, but for what it takes over itself. Lifespan events mean nothing here: what must be opened was opened in app.py."""
 
-    def __init__(self, front: Front, bedrock: BedrockDoor, door: Door, router: "Router[Endpoint]") -> None:
+    def __init__(
+        self, front: Front, vendor_doors: Sequence[VendorDoor], door: Door, router: "Router[Endpoint]"
+    ) -> None:
         self._front = front
-        self._bedrock = bedrock
+        self._vendor_doors = vendor_doors
         self._door = door
         self._router = router
         self._running: set[asyncio.Task[Any] | None] = set()
 
     def takes(self, raw_path: bytes) -> bool:
         """Whether requests there are for `answer` and not for ASGI."""
-        return raw_path in self._front.paths or self._bedrock.takes(raw_path)
+        return raw_path in self._front.paths or any(one.takes(raw_path) for one in self._vendor_doors)
 
     async def answer(self, exchange: Exchange) -> None:
-        task = asyncio.current_task()
-        self._running.add(task)
+        self._running.add(exchange.task)
         try:
-            door = self._front if exchange.path in self._front.paths else self._bedrock
-            await door.serve(exchange)
+            if exchange.path in self._front.paths:
+                await self._front.serve(exchange)
+            else:
+                await next(one for one in self._vendor_doors if one.takes(exchange.path)).serve(exchange)
         finally:
-            self._running.discard(task)
+            self._running.discard(exchange.task)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -123,11 +132,15 @@ class Server:
 
 
 def build(
-    front: Front, bedrock: BedrockDoor, door: Door, operations: Sequence[Operation], health: Health
+    front: Front,
+    vendor_doors: Sequence[VendorDoor],
+    door: Door,
+    operations: Sequence[Operation],
+    health: Health,
 ) -> Server:
     every = [*operations, *_common(operations, front, health)]
     routes = [Route(one.method, one.path, endpoint(one, door)) for one in every]
-    return Server(front, bedrock, door, Router(routes))
+    return Server(front, vendor_doors, door, Router(routes))
 
 
 def _common(operations: Sequence[Operation], front: Front, health: Health) -> list[Operation]:

@@ -1,4 +1,4 @@
-"""How a request carries its key: `Authorization: Bearer`, or `x-api-key` as Anthropic's older SDKs send it."""
+"""How a request carries its key: `Authorization: Bearer`, `x-api-key` as Anthropic's older SDKs send it, or `x-goog-api-key`."""
 
 from collections.abc import Mapping
 
@@ -13,4 +13,4 @@ def credential_of(headers: Mapping[str, str]) -> str | None:
         if scheme.lower() != "bearer":
             raise Unauthenticated(f"expected Authorization: Bearer <key>, got the scheme {scheme[:20]!r}")
         return credential.strip()
-    return headers.get("x-api-key")
+    return headers.get("x-api-key") or headers.get("x-goog-api-key")

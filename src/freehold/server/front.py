@@ -7,7 +7,7 @@ that hangs up hangs up the provider.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct, structs
 
@@ -32,6 +32,19 @@ Ask: TypeAlias = Callable[[], Awaitable[tuple[Principal, Envelope]]]
 """Who asks, and what. Raises what is wrong with it."""
 
 
+class StreamForm(Protocol):
+    """Of one answer: other bytes for the same stream, where a wire has two ways to tell it."""
+
+    @property
+    def content_type(self) -> str: ...
+
+    def feed(self, data: bytes) -> bytes:
+        """May be empty."""
+        ...
+
+    def end(self, data: bytes) -> bytes: ...
+
+
 class Front(Struct, frozen=True, kw_only=True):
     """`paths` maps a raw path to the wire that is spoken there. POST only. Of the door, the dialect is not used."""
 
@@ -47,10 +60,19 @@ class Front(Struct, frozen=True, kw_only=True):
         await self.answer(self.paths[exchange.path], ask, exchange)
 
     async def answer(
-        self, wire: Wire, ask: Ask, exchange: Exchange, *, request_id_as: str = "x-request-id"
+        self,
+        wire: Wire,
+        ask: Ask,
+        exchange: Exchange,
+        *,
+        request_id_as: str = "x-request-id",
+        form: StreamForm | None = None,
     ) -> None:
-        """A call in `wire`, wherever it came in; `ask` authenticates and reads it. `request_id_as` is the vendor's header."""
-        call = _Call(self, wire, exchange, request_id_as)
+        """A call in `wire`, wherever it came in; `ask` authenticates and reads it. `request_id_as` is the vendor's header.
+
+        `form` is for this answer alone, should it be a stream.
+        """
+        call = _Call(self, wire, exchange, request_id_as, form)
         try:
             if exchange.method != b"POST":
                 await call.refuse_method()
@@ -74,14 +96,17 @@ class Front(Struct, frozen=True, kw_only=True):
 class _Call:
     """One call on its way through. Holds what its parts share."""
 
-    __slots__ = ("_encoder", "_exchange", "_front", "_request_id_as", "_wire", "request_id")
+    __slots__ = ("_encoder", "_exchange", "_form", "_front", "_request_id_as", "_wire", "request_id")
 
-    def __init__(self, front: Front, wire: Wire, exchange: Exchange, request_id_as: str) -> None:
+    def __init__(
+        self, front: Front, wire: Wire, exchange: Exchange, request_id_as: str, form: StreamForm | None
+    ) -> None:
         self._front = front
         self._wire = wire
         self._exchange = exchange
         self._encoder: StreamEncoder | None = None
         self._request_id_as = request_id_as
+        self._form = form
         self.request_id = ids.new("req", front.door.clock)
 
     async def answer(self, principal: Principal, envelope: Envelope) -> None:
@@ -105,12 +130,13 @@ class _Call:
             served = f"{passing.provider}/{passing.model}"
             if envelope.stream:
                 exchange.begin(200, self._lines(served, stream=True))
+                send = exchange.send if self._form is None else self._formed
                 async for chunk in passing.chunks():
-                    await exchange.send(chunk)
+                    await send(chunk)
             else:
                 body = await passing.read()
         if envelope.stream:
-            await exchange.end()
+            await self._end(b"")
         else:
             await exchange.respond(200, self._lines(served, stream=False), body)
 
@@ -122,25 +148,32 @@ class _Call:
             if request.stream:
                 self._encoder = encoder = self._wire.stream_encoder(request, created=created)
                 exchange.begin(200, self._lines(served, stream=True))
+                send = exchange.send if self._form is None else self._formed
                 async for event in answer:
                     if data := encoder.encode(event):
-                        await exchange.send(data)
+                        await send(data)
                 last = encoder.end()
             else:
                 folding = Folding()
                 async for event in answer:
                     folding.add(event)
         if request.stream:
-            await exchange.end(last)
+            await self._end(last)
         else:
             body = self._wire.encode_response(folding.response(), created=created, request=request)
             await exchange.respond(200, self._lines(served, stream=False), body)
 
+    async def _formed(self, data: bytes) -> None:
+        if self._form is not None and (told := self._form.feed(data)):
+            await self._exchange.send(told)
+
+    async def _end(self, data: bytes) -> None:
+        await self._exchange.end(data if self._form is None else self._form.end(data))
+
     def _lines(self, served: str, *, stream: bool) -> bytes:
+        told_as = self._wire.stream_content_type if self._form is None else self._form.content_type
         kind = (
-            f"{self._wire.stream_content_type}\r\ncache-control: no-store\r\nx-accel-buffering: no"
-            if stream
-            else "application/json"
+            f"{told_as}\r\ncache-control: no-store\r\nx-accel-buffering: no" if stream else "application/json"
         )
         return (
             f"content-type: {kind}\r\nrequest-id: {self.request_id}\r\n{self._request_id_as}: {self.request_id}\r\n"
@@ -154,7 +187,7 @@ class _Call:
             if error.detail is not None:
                 extra = {"request_id": self.request_id, "code": error.code, "detail": error.detail}
                 log.warning("stream.broken", extra=extra)
-            await self._exchange.end(encoder.error(error, self.request_id))
+            await self._end(encoder.error(error, self.request_id))
         else:
             told = told_in(self._wire, error, self.request_id)
             await self._exchange.respond(told.status, header_lines(told.headers.items()), told.body)

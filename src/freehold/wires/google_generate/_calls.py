@@ -6,12 +6,12 @@ has one turn in several contents: they are joined again, and so are the pieces o
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeGuard
 
 import msgspec
 from msgspec import Raw, structs
 
-from freehold.core.messages import Message, Part, Reasoning, ToolCall, ToolResult
+from freehold.core.messages import Message, Part, Reasoning, Text, ToolCall, ToolResult
 from freehold.wires._fields import own
 from freehold.wires.google_generate._seals import SEALED, THOUGHT
 from freehold.wires.google_generate._shapes import NAME
@@ -35,15 +35,23 @@ def _put_assistant(messages: list[Message], calls: "_Calls", content: Message) -
     parts: list[Part] = []
     if messages and messages[-1].role == "assistant" and not content.extra and not messages[-1].extra:
         parts += messages.pop().content
+    goes_on = bool(parts)  # Whether what comes first may be the rest of a text.
     for part in content.content:
         before = parts[-1] if parts else None
         if isinstance(part, ToolCall):
             parts.append(calls.told(part))
         elif isinstance(part, Reasoning) and isinstance(before, Reasoning) and _goes_on(before, part):
             parts[-1] = Reasoning(before.text + part.text, part.opaque)
-        else:
+        elif goes_on and _is_plain(part) and isinstance(before, Text) and not before.extra:
+            parts[-1] = Text(before.text + part.text)
+        elif not (_is_plain(part) and not part.text):
             parts.append(part)
+        goes_on = False
     messages.append(Message("assistant", tuple(parts), None, content.extra))
+
+
+def _is_plain(part: Part) -> TypeGuard[Text]:
+    return isinstance(part, Text) and not part.extra
 
 
 def _goes_on(before: Reasoning, part: Reasoning) -> bool:

@@ -281,11 +281,15 @@ def piece_json(answer_id: str, model: str, part: Any) -> dict[str, Any]:
     return {"candidates": [candidate], "modelVersion": model, "responseId": answer_id}
 
 
+_NO_PARTS: Final = ({"text": ""},)
+"""The vendor's SDK takes a turn out of its conversation when one of its pieces has no part."""
+
+
 def closing(reason: StopReason, usage: Usage, fields: dict[str, Raw], parts: Sequence[Any]) -> dict[str, Any]:
     """What the last piece of an answer says, and a whole one."""
     finish = fields.pop(FINISH, None)
     candidate: dict[str, Any] = {
-        "content": {"parts": parts, "role": "model"},
+        "content": {"parts": parts or _NO_PARTS, "role": "model"},
         "finishReason": FINISHES[reason] if finish is None else finish,
         "index": 0,
     }

@@ -174,11 +174,10 @@ class GoogleStreamDecoder:
                 self._open = part
                 self._seal(part, events)
             case ToolCall():
-                begun = ToolCall(part.id, part.name, "", None, None, part.extra)
-                events += [PartStarted(index, begun), ArgumentsAdded(index, part.arguments)]
-                if part.opaque is not None:
-                    events.append(OpaqueSet(index, part.opaque))
-                events.append(PartFinished(index))
+                # With its seal from the start: it is known, and some clients' SDKs keep it only from there.
+                begun = ToolCall(part.id, part.name, "", part.opaque, None, part.extra)
+                told = ArgumentsAdded(index, part.arguments)
+                events += [PartStarted(index, begun), told, PartFinished(index)]
                 self._calls = [part]
             case _:
                 events += [PartStarted(index, part), PartFinished(index)]
