@@ -1,43 +1,44 @@
 """Server: the door of Amazon Bedrock's runtime, for AWS's SDKs: Converse and InvokeModel, whole and streamed, answered by any model.
 
 The model stands in the path, percent-encoded (an ARN has slashes, ids have colons), so paths are read raw; `/bedrock` may stand before
-it. A request is signed (SigV4, in the name of an API key: governance/keys.py, AccessPair) or bears the key itself, which SDKs send over
-TLS only. Not here: what the bodies mean (wires/bedrock_converse, bedrock_invoke.py), how a call goes its way (front.py).
+it. Not here: who asks (aws_signed.py), what the bodies mean (wires/bedrock_converse, bedrock_invoke.py), how a call goes its way
+(front.py), what no model is asked for (bedrock_asides.py).
 """
 
-from collections.abc import Callable
-from typing import Final, TypeAlias
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct, structs
 
-from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unauthenticated
+from freehold.core import ids
+from freehold.core.errors import BadRequest, FreeholdError, NotFound
 from freehold.core.messages import Extra, ModelRequest, ModelResponse, raw
 from freehold.core.policy import Principal
 from freehold.core.ports import StreamEncoder
 from freehold.core.stream import Finished, StreamEvent
 from freehold.gateway.passing import Envelope
+from freehold.server import bedrock_asides
+from freehold.server.aws_signed import FindSigner, read_signed
 from freehold.server.bedrock_invoke import ElapsedMs, InvokedWire
-from freehold.server.exchange import Exchange
+from freehold.server.exchange import Exchange, header_lines
 from freehold.server.front import Front
-from freehold.wires._aws_refused import unknown_key
-from freehold.wires._aws_sigv4 import ALGORITHM
-from freehold.wires._aws_sigv4_verify import Head, claimed
-from freehold.wires.bedrock_converse import BedrockConverse
+from freehold.server.operations import internal, stopping, told_in
+from freehold.wires.bedrock_converse import WIRE, BedrockConverse
+
+log = logging.getLogger(__name__)
 
 PREFIXES: Final = (b"/model/", b"/bedrock/model/")
+ASIDES: Final = (bedrock_asides.MODELS, b"/bedrock" + bedrock_asides.MODELS)
+COUNT_TOKENS: Final = b"count-tokens"
 CONVERSE: Final = {b"converse": False, b"converse-stream": True}
 INVOKE: Final = {b"invoke": False, b"invoke-with-response-stream": True}
 OPERATIONS: Final = CONVERSE | INVOKE
 """To whether it streams."""
 
-SERVICES: Final = frozenset({"bedrock"})
-"""What a signature may be for; the runtime's endpoints are signed for so, too."""
-
 REQUEST_ID: Final = "x-amzn-requestid"
-
-FindSigner: TypeAlias = Callable[[str], tuple[Principal, str]]
-"""Access key id to who signs with it, and the secret. Raises Unauthenticated. Never waits."""
 
 
 class Address(Struct, frozen=True):
@@ -50,12 +51,18 @@ class BedrockDoor(Struct, frozen=True, kw_only=True):
     signer: FindSigner
 
     def takes(self, raw_path: bytes) -> bool:
-        return raw_path.startswith(PREFIXES)
+        return raw_path.startswith(PREFIXES + ASIDES)
 
     async def serve(self, exchange: Exchange) -> None:
+        if exchange.path.startswith(ASIDES) or exchange.path.endswith(b"/" + COUNT_TOKENS):
+            await self._aside(exchange)
+        else:
+            await self._call(exchange)
+
+    async def _call(self, exchange: Exchange) -> None:
         async def ask() -> tuple[Principal, Envelope]:
             address = address_of(exchange.path)
-            principal, body = await self._read(exchange)
+            principal, body = await read_signed(exchange, self.front.door, self.signer)
             return principal, Envelope(body or b"{}", model=address.model, stream=address.stream)
 
         clock = self.front.door.clock
@@ -68,41 +75,59 @@ class BedrockDoor(Struct, frozen=True, kw_only=True):
         wire = InvokedWire(elapsed_ms) if invoked else TimedConverse(elapsed_ms)
         await self.front.answer(wire, ask, exchange, request_id_as=REQUEST_ID)
 
-    async def _read(self, exchange: Exchange) -> tuple[Principal, bytes]:
-        """Who asks, and the body. Nobody without a known key makes us read one."""
+    async def _aside(self, exchange: Exchange) -> None:
+        """Answers that no model gives, within the same bounds and in the same dialect."""
         door = self.front.door
-        if not exchange.headers.get("authorization", "").startswith(ALGORITHM):
-            return door.authenticate(exchange.headers), await exchange.read(door.body_bytes_max)
-        pairs = [(_text(name), _text(value)) for name, value in exchange.pairs]
-        head = Head(exchange.method.decode(), _text(exchange.target), pairs)
-        claim = claimed(head, now_s=door.clock.now_ms() / 1000, services=SERVICES)
-        if claim.session_token is not None:
-            raise unknown_key()  # Nobody here hands out session tokens.
+        request_id = ids.new("req", door.clock)
         try:
-            principal, secret = self.signer(claim.access_key_id)
-        except Unauthenticated as error:
-            raise unknown_key() from error
-        return principal, claim.check(secret, await exchange.read(door.body_bytes_max))
+            body, more = await self._told(exchange)
+            lines = header_lines([("content-type", "application/json"), (REQUEST_ID, request_id), *more])
+            await exchange.respond(200, lines, body)
+        except FreeholdError as error:
+            await _refuse(exchange, error, request_id)
+        except asyncio.CancelledError:
+            if exchange.disconnected:
+                return
+            if not door.leaving.is_set():
+                raise
+            await _refuse(exchange, stopping(), request_id)
+        except Exception:  # The task's outermost edge.
+            log.exception("request.failed", extra={"request_id": request_id})
+            await _refuse(exchange, internal(request_id), request_id)
+
+    async def _told(self, exchange: Exchange) -> bedrock_asides.Told:
+        door, gateway = self.front.door, self.front.gateway
+        if door.leaving.is_set():
+            raise stopping()
+        principal, body = await read_signed(exchange, door, self.signer)
+        if exchange.path.endswith(COUNT_TOKENS) and exchange.method == b"POST":
+            model = address_of(exchange.path, {COUNT_TOKENS: False}).model
+            return await bedrock_asides.count(gateway, principal, model, body)
+        if exchange.method == b"GET" and bedrock_asides.MODELS in exchange.path:
+            return await bedrock_asides.models(gateway, principal, door.clock, exchange.target)
+        shown = exchange.method.decode("ascii", "replace")
+        raise NotFound(f"{shown} is not served at {exchange.path[:200].decode('ascii', 'replace')}")
 
 
-def address_of(raw_path: bytes) -> Address:
+async def _refuse(exchange: Exchange, error: FreeholdError, request_id: str) -> None:
+    told = told_in(WIRE, error, request_id)
+    await exchange.respond(told.status, header_lines(told.headers.items()), told.body)
+
+
+def address_of(raw_path: bytes, operations: Mapping[bytes, bool] = OPERATIONS) -> Address:
     """Raises NotFound for operations that are not served, BadRequest for a model's name that is no UTF-8."""
     _, _, rest = raw_path.partition(b"/model/")
     encoded, _, operation = rest.partition(b"/")
-    if not encoded or operation not in OPERATIONS:
+    if not encoded or operation not in operations:
         served = ", ".join(f"/model/{{modelId}}/{name.decode()}" for name in OPERATIONS)
         shown = raw_path[:200].decode("ascii", "replace")
         raise NotFound(
             f"{shown} is not served; of Bedrock's runtime there are: {served} (modelId percent-encoded)"
         )
     try:
-        return Address(unquote_to_bytes(encoded).decode(), OPERATIONS[operation])
+        return Address(unquote_to_bytes(encoded).decode(), operations[operation])
     except UnicodeDecodeError as error:
         raise BadRequest("expected UTF-8, percent-encoded", field="modelId") from error
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
 
 
 class TimedConverse(BedrockConverse):

@@ -53,17 +53,9 @@ class InvokedWire:
         return self._chosen
 
     def decode_request(self, body: bytes) -> ModelRequest:
-        fields = decode(body, OBJECT)
-        if "anthropic_version" in fields:
-            del fields["anthropic_version"]
-            self._chosen = named(ANTHROPIC)
-        elif "messages" in fields and "inferenceConfig" not in fields and "schemaVersion" not in fields:
-            self._chosen = named(OPENAI)
-        else:
-            said = "expected a body in Anthropic's shape (with anthropic_version) or OpenAI's (with messages); Converse takes any model"
-            raise Unsupported(said, field="body")
-        betas = fields.pop("anthropic_beta", None)
-        request = self._chosen.decode_request(_encode({**fields, "model": _NO_MODEL}))
+        name, cleaned, betas = dialect_of(body)
+        self._chosen = named(name)
+        request = self._chosen.decode_request(cleaned)
         if betas is None:
             return request
         return structs.replace(request, extra={**request.extra, "bedrock_converse": {BETAS: betas}})
@@ -96,6 +88,21 @@ class InvokedWire:
 
     def usage_tap(self) -> UsageTap:
         raise Unsupported("no provider answers in this way")
+
+
+def dialect_of(body: bytes) -> tuple[str, bytes, Raw | None]:
+    """The wire's name, a body that it reads (the model is in the address), and Anthropic's beta flags."""
+    fields = decode(body, OBJECT)
+    if "anthropic_version" in fields:
+        del fields["anthropic_version"]
+        name = ANTHROPIC
+    elif "messages" in fields and "inferenceConfig" not in fields and "schemaVersion" not in fields:
+        name = OPENAI
+    else:
+        said = "expected a body in Anthropic's shape (with anthropic_version) or OpenAI's (with messages); Converse takes any model"
+        raise Unsupported(said, field="body")
+    betas = fields.pop("anthropic_beta", None)
+    return name, _encode({**fields, "model": _NO_MODEL}), betas
 
 
 class ChunkEncoder:
