@@ -45,6 +45,7 @@ from freehold.server import app as server
 from freehold.server.apis import agents, data, keys, models, sessions, templates, tokens
 from freehold.server.authentication import credential_of
 from freehold.server.bedrock import BedrockDoor
+from freehold.server.embeddings import EmbeddingsDoor
 from freehold.server.front import Front
 from freehold.server.google import GoogleDoor
 from freehold.server.operations import Door, Operation
@@ -54,6 +55,7 @@ from freehold.store.data_folder import data_folder, locked
 from freehold.store.databases import Databases, DatabaseUrls
 from freehold.store.embedded import EmbeddedServer, embedded
 from freehold.store.store import Store, open_store
+from freehold.wires.openai_embeddings import EMBEDDINGS
 
 PEPPER_BYTES: Final = 32
 HEALTH_S_MAX: Final = 3.0
@@ -234,6 +236,7 @@ async def _furnish(
     vendor_doors = (
         BedrockDoor(front=front, signer=key_table.signer),
         GoogleDoor(wire=wires[GOOGLE_DIALECT], front=front),
+        EmbeddingsDoor(wire=EMBEDDINGS, gateway=gateway, door=door),
     )
     app = server.build(front, vendor_doors, door, operations, health.look)
     first_pair = None if first_key is None else key_table.pair(id_of(first_key))

@@ -14,11 +14,12 @@ from typing import Final
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
 from freehold.core.messages import ModelRequest
 from freehold.core.policy import Principal, allowed, authorize
-from freehold.core.ports import CallRecords, Clock, Wire
+from freehold.core.ports import CallRecords, Clock, EmbeddingWire, Wire
 from freehold.gateway.alternatives import able
 from freehold.gateway.calling import Calling
 from freehold.gateway.capabilities import field_in, lack_of, refusal, text_bytes
 from freehold.gateway.counting import Count, counted
+from freehold.gateway.embedding import Embedded, embedded
 from freehold.gateway.forwarding import Forwarding
 from freehold.gateway.metering import Meter
 from freehold.gateway.models import ModelTable
@@ -99,6 +100,11 @@ class Gateway:
         target = await self.models.resolve(principal.tenant, envelope.model, wire=wire)
         authorize(principal, ACTION, target.resource)
         return await counted(target, envelope, wire=self._wires[wire], headers=headers)
+
+    async def embed(self, principal: Principal, envelope: Envelope, *, wire: EmbeddingWire) -> Embedded:
+        """Texts to vectors. Raises as `call` does on entering."""
+        meter = Meter(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
+        return await embedded(self._resolve, envelope, meter, wire)
 
     async def _resolve_with(self, envelope: Envelope, meter: Meter) -> Target:
         """Bytes that pass may name more models than one; each must be allowed."""

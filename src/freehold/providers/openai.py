@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from freehold.catalog.catalog import ProviderRow
-from freehold.core.errors import BadRequest
+from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider, Wire
 from freehold.providers._http import HttpPool, Target, Timeouts, header_block
@@ -26,13 +26,18 @@ _TOKENS_MAX_FIELDS: Final = ("max_tokens", "max_completion_tokens")
 
 
 class _Spoken(Struct, frozen=True):
-    wire: Wire
+    """`wire` reads the errors too, which are the same at all of these."""
+
     path: str
+    wire: Wire = openai_chat.WIRE
 
 
-_CHAT: Final = _Spoken(openai_chat.WIRE, "/chat/completions")
+_CHAT: Final = "openai_chat"
+_EMBEDDINGS: Final = "openai_embeddings"
 _SPOKEN: Final = {
-    spoken.wire.name: spoken for spoken in (_CHAT, _Spoken(openai_responses.WIRE, "/responses"))
+    _CHAT: _Spoken("/chat/completions"),
+    "openai_responses": _Spoken("/responses", openai_responses.WIRE),
+    _EMBEDDINGS: _Spoken("/embeddings"),
 }
 
 
@@ -41,12 +46,14 @@ class OpenAI:
 
     def __init__(self, upstream: Upstream, row: ProviderRow, models: ModelList) -> None:
         self.name = row.name
-        self.wire: str | None = upstream.wire.name
+        self.wire: str | None = row.wire or _CHAT
         self._upstream = upstream
         self._models = models
-        self._fitting = Fitting(row) if upstream.wire is _CHAT.wire else None
+        self._fitting = Fitting(row) if self.wire == _CHAT else None
 
     def call(self, request: ModelRequest) -> Call:
+        if self.wire == _EMBEDDINGS:
+            raise Unsupported("a model call is no embedding: this is the wire of embeddings alone")
         body = self._upstream.wire.encode_request(request, provider=self.name)
         if self._fitting is not None:
             body = self._fitting.fitted(body, metered=request.stream)
@@ -100,7 +107,7 @@ def create(
     pool: HttpPool,
     timeouts: Timeouts = TIMEOUTS,
 ) -> Provider:
-    spoken = _SPOKEN.get(row.wire or _CHAT.wire.name)
+    spoken = _SPOKEN.get(row.wire or _CHAT)
     if spoken is None:
         raise BadRequest(f"expected one of {', '.join(_SPOKEN)}; got {row.wire!r}", field="wires")
     credential = (b"authorization", f"Bearer {key}") if key else None

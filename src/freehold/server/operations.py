@@ -17,7 +17,7 @@ from starlette.responses import Response
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, Internal, TooLarge, Unavailable
 from freehold.core.policy import Principal
-from freehold.core.ports import Clock, ErrorBody, Wire
+from freehold.core.ports import Clock, EmbeddingWire, ErrorBody, Wire
 from freehold.core.validation import decode, explained
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def error_response(error: FreeholdError, dialect: Wire, request_id: str) -> Resp
     return Response(told.body, told.status, told.headers)
 
 
-def told_in(dialect: Wire, error: FreeholdError, request_id: str) -> ErrorBody:
+def told_in(dialect: Wire | EmbeddingWire, error: FreeholdError, request_id: str) -> ErrorBody:
     """With the request's id, and when to try again where that is of use. Logs what only the log may know."""
     told = dialect.encode_error(error, request_id)
     if error.detail is not None:

@@ -1,0 +1,72 @@
+"""Server: the door of OpenAI's embeddings.
+
+Not here: what the bodies mean (wires/openai_embeddings), how a call goes its way (gateway/embedding.py).
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from msgspec import Struct
+
+from freehold.core import ids
+from freehold.core.errors import BadRequest, FreeholdError
+from freehold.core.ports import EmbeddingWire
+from freehold.gateway.passing import Envelope
+from freehold.gateway.pipeline import Gateway
+from freehold.server.exchange import Exchange, header_lines, printable
+from freehold.server.operations import Door, internal, stopping, told_in
+
+log = logging.getLogger(__name__)
+
+PATH: Final = b"/v1/embeddings"
+
+
+class EmbeddingsDoor(Struct, frozen=True, kw_only=True):
+    wire: EmbeddingWire
+    gateway: Gateway
+    door: Door
+
+    def takes(self, raw_path: bytes) -> bool:
+        return raw_path == PATH
+
+    async def serve(self, exchange: Exchange) -> None:
+        request_id = ids.new("req", self.door.clock)
+        try:
+            await self._answer(exchange, request_id)
+        except FreeholdError as error:
+            await self._refuse(error, exchange, request_id)
+        except asyncio.CancelledError:
+            if exchange.disconnected:
+                return
+            if not self.door.leaving.is_set():
+                raise
+            await self._refuse(stopping(), exchange, request_id)
+        except Exception:  # The task's outermost edge.
+            log.exception("request.failed", extra={"request_id": request_id})
+            await self._refuse(internal(request_id), exchange, request_id)
+
+    async def _answer(self, exchange: Exchange, request_id: str) -> None:
+        if exchange.method != b"POST":
+            said = f"expected POST, got {exchange.method.decode('ascii', 'replace')}"
+            await self._refuse(BadRequest(said), exchange, request_id, status=405)
+            return
+        if self.door.leaving.is_set():
+            raise stopping()
+        principal = self.door.authenticate(exchange.headers)
+        envelope = Envelope(await exchange.read(self.door.body_bytes_max))
+        made = await self.gateway.embed(principal, envelope, wire=self.wire)
+        headers = {
+            "content-type": "application/json",
+            "x-request-id": request_id,
+            "x-freehold-model": printable(f"{made.provider}/{made.model}"),
+        }
+        await exchange.respond(200, header_lines(headers.items()), made.body)
+
+    async def _refuse(
+        self, error: FreeholdError, exchange: Exchange, request_id: str, *, status: int | None = None
+    ) -> None:
+        told = told_in(self.wire, error, request_id)
+        more = [("allow", "POST")] if status == 405 else []
+        lines = header_lines([*told.headers.items(), *more])
+        await exchange.respond(status or told.status, lines, told.body)
