@@ -5,6 +5,7 @@ between may compress all the same: gzip and deflate are undone here, a bounded p
 """
 
 import asyncio
+import sys
 import zlib
 from types import TracebackType
 from typing import Protocol, Self
@@ -32,8 +33,8 @@ class Reply:
     at a time. A reader that is cancelled may go on reading; only closing hangs up.
     """
 
-    __slots__ = ("_ended", "_failure", "_head", "_headers", "_inflate", "_name", "_parts", "_source", "_waiter", "size",
-                 "status")  # fmt: skip
+    __slots__ = ("_ended", "_failure", "_first", "_head", "_headers", "_inflate", "_left_bytes", "_limit_bytes", "_name",
+                 "_parts", "_source", "_waiter", "size", "status")  # fmt: skip
 
     def __init__(self, status: int, head: bytes, *, name: str, source: Source) -> None:
         self.status = status
@@ -48,6 +49,8 @@ class Reply:
         self._failure: FreeholdError | None = None
         self._inflate: _Inflate | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._first = b""
+        self._limit_bytes = self._left_bytes = sys.maxsize
 
     @property
     def headers(self) -> dict[str, str]:
@@ -59,17 +62,32 @@ class Reply:
     def __aiter__(self) -> Self:
         return self
 
+    def again_from(self, first: bytes, *, limit_bytes: int) -> Self:
+        """Iterates from `first` on, which was taken already. Raises TooLarge once more than `limit_bytes` came after it."""
+        self._first = first
+        self._limit_bytes = self._left_bytes = limit_bytes
+        return self
+
     async def __anext__(self) -> bytes:
         while True:
+            if self._first:
+                first, self._first = self._first, b""
+                return first
             if self._inflate is not None and (piece := self._inflate.pull()):
-                return piece
+                return self._counted(piece)
             if self._parts:
                 taken = self._take()
                 if self._inflate is None:
-                    return taken
+                    return self._counted(taken)
                 self._inflate.push(taken)
             elif not self._ended:
-                await self._wait()
+                if self._waiter is not None:
+                    raise Internal("two readers of one answer")
+                self._waiter = asyncio.get_running_loop().create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
             elif self._failure is not None:
                 raise self._failure
             else:
@@ -148,14 +166,11 @@ class Reply:
             self._source.resume()
         return taken
 
-    async def _wait(self) -> None:
-        if self._waiter is not None:
-            raise Internal("two readers of one answer")
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _counted(self, piece: bytes) -> bytes:
+        self._left_bytes -= len(piece)
+        if self._left_bytes < 0:
+            raise TooLarge(f"the answer of {self._name} is over limit_bytes = {self._limit_bytes}")
+        return piece
 
 
 class _Inflate:

@@ -397,32 +397,27 @@ class Forward:
 class Passed:
     """`RawAnswer`. Either the whole body is here, or its first piece and a reply that goes on."""
 
-    __slots__ = ("_first", "_reply", "_size_bytes", "content_type", "status")
+    __slots__ = ("_first", "_reply", "content_type", "status")
 
     def __init__(self, reply: Reply, first: bytes, content_type: str, *, whole: bool) -> None:
         self.status = 200
         self.content_type = content_type
         self._reply = None if whole else reply
         self._first = first
-        self._size_bytes = 0
 
     def chunks(self) -> AsyncIterator[bytes]:
-        return self
+        """Once. The reply itself goes on: a piece of a stream passes through few hands."""
+        if self._reply is None:
+            return self
+        return self._reply.again_from(self._first, limit_bytes=ANSWER_BYTES_MAX)
 
     def __aiter__(self) -> "Passed":
         return self
 
     async def __anext__(self) -> bytes:
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        if self._reply is None:
+        if not self._first:
             raise StopAsyncIteration
-        piece = await self._reply.__anext__()
-        self._size_bytes += len(piece)
-        if self._size_bytes > ANSWER_BYTES_MAX:
-            raise TooLarge(f"the stream is over ANSWER_BYTES_MAX = {ANSWER_BYTES_MAX}")
-        return piece
+        return await self.read()
 
     async def read(self) -> bytes:
         """Once."""

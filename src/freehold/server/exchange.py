@@ -118,8 +118,13 @@ class Exchange:
 
     async def send(self, data: bytes) -> None:
         """A piece of a stream, not empty. Waits where the client is slow to read."""
-        head, self._head = self._head, b""
-        await self._write(b"%b%x\r\n%b\r\n" % (head, len(data), data) if self._chunked else head + data)
+        if self._flow.write_paused:
+            await self._flow.drain()
+        if not self.disconnected:
+            head, self._head = self._head, b""
+            self._transport.write(
+                b"%b%x\r\n%b\r\n" % (head, len(data), data) if self._chunked else head + data
+            )
 
     async def end(self, data: bytes = b"") -> None:
         """The last piece of a stream."""

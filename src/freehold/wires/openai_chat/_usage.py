@@ -110,7 +110,10 @@ class OpenAIUsageTap:
         self._look(self._lines.feed(data))
 
     def _look(self, lines: bytes) -> None:
-        if _USAGE in lines or _DONE in lines:
+        """A server that says `"usage":null` in every chunk is not read chunk by chunk for it."""
+        if _DONE in lines or (
+            _USAGE in lines and lines.count(_USAGE) > lines.count(_NO_USAGE[0]) + lines.count(_NO_USAGE[1])
+        ):
             for line in lines.splitlines():
                 self._read(line)
         if not self._finished:
