@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +22,7 @@ from freehold.core.validation import explained
 FILE_NAME: Final = "freehold.toml"
 DROP_INS_NAME: Final = "freehold.d"
 PORT_DEFAULT: Final = 8484
+TLS_PORT_DEFAULT: Final = 8485
 
 # environment variable -> path of the key that it sets
 _VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -36,10 +37,18 @@ _VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
-    """`body_bytes_max`: largest request body taken, in bytes. `drain_s`: how long running work may take to end at a stop."""
+    """`body_bytes_max`: largest request body taken, in bytes. `drain_s`: how long running work may take to end at a stop.
+
+    HTTPS is served on `tls_port`, beside HTTP, where there is a certificate: PEM files `tls_cert` and `tls_key`, or one that
+    `tls` makes.
+    """
 
     host: str = "127.0.0.1"
     port: int = PORT_DEFAULT
+    tls: Literal["self-signed"] | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_port: int = TLS_PORT_DEFAULT
     body_bytes_max: int = 33_554_432
     drain_s: float = 10.0
 

@@ -109,8 +109,17 @@ def throwaway_home(folder: Path) -> tuple[Freehold, Path]:
 
 def test_one_line_of_json_says_where_it_is(throwaway: tuple[dict[str, str], Path]) -> None:
     told, _ = throwaway
-    assert list(told) == ["base_url", "api_key", "access_key_id", "secret_access_key"]
+    assert list(told) == [
+        "base_url",
+        "tls_base_url",
+        "ca_file",
+        "api_key",
+        "access_key_id",
+        "secret_access_key",
+    ]
     assert told["base_url"].startswith("http://127.0.0.1:")
+    assert told["tls_base_url"].startswith("https://127.0.0.1:")
+    assert Path(told["ca_file"]).read_bytes().startswith(b"-----BEGIN CERTIFICATE-----")
 
 
 def test_openais_sdk_reaches_its_upstream(throwaway: tuple[dict[str, str], Path], upstream: Upstream) -> None:
@@ -134,6 +143,19 @@ def test_anthropics_sdk_reaches_its_upstream(
         )
     assert answer.content[0].text == "from the anthropic upstream"
     assert upstream.asked[-1][0] == "/v1/messages"
+
+
+def test_awss_sdk_takes_a_bearer_key_over_https(
+    throwaway: tuple[dict[str, str], Path], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which it sends over HTTPS only."""
+    told, _ = throwaway
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", told["api_key"])
+    client = boto3.client(
+        "bedrock-runtime", endpoint_url=told["tls_base_url"], region_name="us-east-1", verify=told["ca_file"]
+    )
+    client.converse(modelId="any.model-v1:0", messages=[{"role": "user", "content": [{"text": "hi"}]}])
+    assert upstream.asked[-1][0] == "/model/any.model-v1%3A0/converse"
 
 
 def test_awss_sdk_reaches_its_upstream(throwaway: tuple[dict[str, str], Path], upstream: Upstream) -> None:

@@ -28,10 +28,12 @@ STOP_TIMEOUT_S: Final = 15.0
 POLL_S: Final = 0.05
 
 
-class ServerFile(Struct, frozen=True):
+class ServerFile(Struct, frozen=True, omit_defaults=True):
     url: str
     pid: int
     api_key: str
+    tls_url: str | None = None
+    ca_file: str | None = None
 
 
 class Settings(Struct, frozen=True):

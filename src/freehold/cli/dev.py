@@ -11,7 +11,8 @@ import click
 
 from freehold.app import House
 from freehold.cli._connection import settings
-from freehold.cli.serve import run
+from freehold.cli._tls import SELF_SIGNED
+from freehold.cli.serve import Addresses, run
 from freehold.config import read_config
 from freehold.core.errors import Internal
 from freehold.telemetry import logging as log_lines
@@ -33,9 +34,9 @@ WIRES: Final = {"openai": "openai_chat", "anthropic": "anthropic_messages", "bed
 def dev(ctx: click.Context, *, port: int, upstreams: tuple[str, ...], log_level: str) -> None:
     """Run a throwaway server in a temporary folder, for tests.
 
-    Prints one line of JSON when it is ready: base_url, api_key, and for AWS's SDKs access_key_id and secret_access_key. Serves
-    until it is stopped (SIGINT, SIGTERM) and removes what it made. Every model's name goes to the upstream of the SDK that asks, unless it says
-    provider/name.
+    Prints one line of JSON when it is ready: base_url; tls_base_url and the ca_file to trust for it; api_key; and for AWS's SDKs
+    access_key_id and secret_access_key. Serves until it is stopped (SIGINT, SIGTERM) and removes what it made. Every model's
+    name goes to the upstream of the SDK that asks, unless it says provider/name.
 
     \b
       freehold dev --upstream openai=http://127.0.0.1:9999/v1
@@ -45,6 +46,8 @@ def dev(ctx: click.Context, *, port: int, upstreams: tuple[str, ...], log_level:
     options: dict[tuple[str, ...], Any] = {
         ("server", "host"): "127.0.0.1",
         ("server", "port"): port,
+        ("server", "tls"): SELF_SIGNED,
+        ("server", "tls_port"): 0,
         ("log", "level"): log_level,
         ("models", "discover_local"): False,
         ("models", "upstreams"): {WIRES[name]: url for name, url in addresses.items()},
@@ -53,7 +56,7 @@ def dev(ctx: click.Context, *, port: int, upstreams: tuple[str, ...], log_level:
     try:
         config = read_config(data_folder=folder, options=options, environment=_environment())
         log_lines.configure(config.log.level, config.log.format)
-        run(config, lambda url, house: chosen.output.json_line(_told(url, house)), throwaway=True)
+        run(config, lambda at, house: chosen.output.json_line(_told(at, house)), throwaway=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -67,12 +70,14 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _told(url: str, house: House) -> dict[str, str]:
+def _told(at: Addresses, house: House) -> dict[str, str]:
     """Its data folder is new, so there is a first key."""
     if house.first_key is None or house.first_pair is None:
         raise Internal("a server in a new folder has made no key")
     return {
-        "base_url": url,
+        "base_url": at.url,
+        "tls_base_url": at.tls_url or "",
+        "ca_file": str(at.ca_file or ""),
         "api_key": house.first_key,
         "access_key_id": house.first_pair.access_key_id,
         "secret_access_key": house.first_pair.secret_access_key,

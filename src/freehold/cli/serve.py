@@ -14,11 +14,13 @@ from typing import Any, Final
 
 import click
 import msgspec
+from msgspec import Struct
 
 from freehold import __version__
 from freehold.app import House, open_house, write_private
 from freehold.cli._connection import ServerFile, settings
 from freehold.cli._output import Output
+from freehold.cli._tls import SELF_SIGNED, certificate
 from freehold.config import Config, read_config
 from freehold.core.errors import Unavailable
 from freehold.server import listener as http
@@ -32,13 +34,30 @@ CUT_EVERY_S: Final = 3.0
 
 log = logging.getLogger(__name__)
 
-Announce = Callable[[str, House], None]
-"""Is told the address when the server takes connections."""
+
+class Addresses(Struct, frozen=True):
+    """`ca_file` is what clients of `tls_url` must trust, where its certificate was made here."""
+
+    url: str
+    tls_url: str | None = None
+    ca_file: Path | None = None
+
+
+Announce = Callable[[Addresses, House], None]
+"""Is told the addresses when the server takes connections."""
 
 
 @click.command()
 @click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one. [default: 8484]")
+@click.option(
+    "--tls",
+    type=click.Choice([SELF_SIGNED]),
+    help="Serve HTTPS too, with a certificate made here for this machine.",
+)
+@click.option("--tls-cert", metavar="FILE", help="Serve HTTPS too: certificate chain, PEM.")
+@click.option("--tls-key", metavar="FILE", help="Its private key, PEM.")
+@click.option("--tls-port", type=click.IntRange(0, 65535), help="Port of HTTPS. [default: 8485]")
 @click.option(
     "--config",
     "file",
@@ -55,6 +74,10 @@ def serve(
     *,
     host: str | None,
     port: int | None,
+    tls: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_port: int | None,
     file: Path | None,
     log_level: str | None,
     until_stdin_closes: bool,
@@ -68,6 +91,10 @@ def serve(
     options: dict[tuple[str, ...], Any] = {
         ("server", "host"): host,
         ("server", "port"): port,
+        ("server", "tls"): tls,
+        ("server", "tls_cert"): tls_cert,
+        ("server", "tls_key"): tls_key,
+        ("server", "tls_port"): tls_port,
         ("log", "level"): log_level,
     }
     config = read_config(data_folder=chosen.data_folder, file=file, options=options)
@@ -95,19 +122,20 @@ def _loop_factory() -> Any:
 
 async def _serve(config: Config, announce: Announce, *, until_stdin_closes: bool, throwaway: bool) -> None:
     stop = _Stop(config.server.drain_s + CLOSING_S_MAX)
-    with stop.heard(stdin=until_stdin_closes), listen(config) as listening:
+    with stop.heard(stdin=until_stdin_closes), contextlib.ExitStack() as stack:
+        listening = stack.enter_context(listen(config.server.host, config.server.port, "--port"))
+        tls = _listen_tls(config, stack)
         async with open_house(config, throwaway=throwaway) as house:
             log_lines.configure(config.log.level, config.log.format, redact=house.redact)
-            with _announced(config, house, listening, announce):
+            with _announced(config, house, _reachable(listening, tls), announce):
                 stop.ready = True
                 log.info("server.started", extra={"version": __version__, "pid": os.getpid()})
-                await http.serve(house.app, listening, stop.asked)
+                await http.serve(house.app, listening, stop.asked, tls=tls)
         log.info("server.stopped", extra={"pid": os.getpid()})
 
 
-def listen(config: Config) -> socket.socket:
+def listen(host: str, port: int, option: str) -> socket.socket:
     """Bound before anything else is opened, so that a taken port costs nothing. Raises Unavailable."""
-    host, port = config.server.host, config.server.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -117,34 +145,58 @@ def listen(config: Config) -> socket.socket:
     except OSError as error:
         listening.close()
         raise Unavailable(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port (0 takes a free one)"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with {option} (0 takes a free one)"
         ) from error
     return listening
 
 
-@contextlib.contextmanager
-def _announced(config: Config, house: House, listening: socket.socket, announce: Announce) -> Iterator[None]:
-    """Writes `server.json` while the server runs, and tells whoever started it."""
+def _listen_tls(config: Config, stack: contextlib.ExitStack) -> http.Tls | None:
+    found = certificate(config)
+    if found is None:
+        return None
+    server = config.server
+    return http.Tls(stack.enter_context(listen(server.host, server.tls_port, "--tls-port")), found)
+
+
+def _reachable(listening: socket.socket, tls: http.Tls | None) -> Addresses:
+    if tls is None:
+        return Addresses(_url("http", listening))
+    return Addresses(_url("http", listening), _url("https", tls.listening), tls.certificate.ca)
+
+
+def _url(scheme: str, listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
-    reachable = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
-    url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
+
+
+@contextlib.contextmanager
+def _announced(config: Config, house: House, at: Addresses, announce: Announce) -> Iterator[None]:
+    """Writes `server.json` while the server runs, and tells whoever started it."""
     path = config.data_folder / "server.json"
-    write_private(path, msgspec.json.encode(ServerFile(url, os.getpid(), house.operator_key)))
-    announce(url, house)
+    ca_file = None if at.ca_file is None else str(at.ca_file)
+    told = ServerFile(at.url, os.getpid(), house.operator_key, at.tls_url, ca_file)
+    write_private(path, msgspec.json.encode(told))
+    announce(at, house)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
 
 
-def _show_first_key(_config: Config, output: Output, _url: str, house: House) -> None:
+def _show_first_key(_config: Config, output: Output, _at: Addresses, house: House) -> None:
     if house.first_key is not None:
         output.note.print(f"[bold]Your first API key, shown this once:[/bold] {house.first_key}")
 
 
-def _announce(config: Config, output: Output, url: str, house: House) -> None:
-    _show_first_key(config, output, url, house)
-    output.progress(f"Freehold listens on {url} (data in {config.data_folder}); Ctrl-C stops it")
+def _announce(config: Config, output: Output, at: Addresses, house: House) -> None:
+    _show_first_key(config, output, at, house)
+    addresses = at.url if at.tls_url is None else f"{at.url} and {at.tls_url}"
+    output.progress(f"Freehold listens on {addresses} (data in {config.data_folder}); Ctrl-C stops it")
+    if at.ca_file is not None:
+        output.progress(
+            f"For HTTPS, clients must trust {at.ca_file} (SSL_CERT_FILE, AWS_CA_BUNDLE, NODE_EXTRA_CA_CERTS)"
+        )
 
 
 class _Stop:

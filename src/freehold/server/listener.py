@@ -6,9 +6,11 @@ import socket
 from typing import Any, Final, cast
 
 import uvicorn
+from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from freehold.server.app import Server
+from freehold.server.certificates import Certificate
 from freehold.server.exchange import Exchange
 
 STREAMS_END_S: Final = 2.0
@@ -167,12 +169,37 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
-async def serve(app: Server, listening: socket.socket, stop: asyncio.Event) -> None:
-    """Until `stop` is set, and everything is answered or told to come again. Closes the socket."""
-    # Taken over by every connection. asyncio leaves it to who brings the socket, and without it a short answer in two
-    # writes waits 40 ms for the client's delayed ACK.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    settings = uvicorn.Config(
+class Tls(Struct, frozen=True):
+    """HTTPS beside HTTP: a socket of its own, and what it is served with (certificates.check has seen it)."""
+
+    listening: socket.socket
+    certificate: Certificate
+
+
+async def serve(
+    app: Server, listening: socket.socket, stop: asyncio.Event, *, tls: Tls | None = None
+) -> None:
+    """Until `stop` is set, and everything is answered or told to come again. Closes the sockets."""
+    sockets = [(listening, None)] if tls is None else [(listening, None), (tls.listening, tls.certificate)]
+    servers = [(_Server(_settings(app, certificate)), one) for one, certificate in sockets]
+    for _, one in servers:
+        # Taken over by every connection. asyncio leaves it to who brings the socket, and without it a short answer in two
+        # writes waits 40 ms for the client's delayed ACK.
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    serving = [asyncio.create_task(server.serve(sockets=[one]), name="http") for server, one in servers]
+    wanted = asyncio.create_task(stop.wait(), name="http:stop")
+    try:
+        await asyncio.wait({*serving, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        await app.leave(STREAMS_END_S)
+    finally:
+        wanted.cancel()
+        for server, _ in servers:
+            server.should_exit = True
+        await asyncio.gather(*serving)
+
+
+def _settings(app: Server, certificate: Certificate | None) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http=Protocol,
         loop="none",
@@ -186,17 +213,9 @@ async def serve(app: Server, listening: socket.socket, stop: asyncio.Event) -> N
         limit_concurrency=CONNECTIONS_MAX,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(STREAMS_END_S),
+        ssl_certfile=None if certificate is None else certificate.chain,
+        ssl_keyfile=None if certificate is None else certificate.key,
     )
-    server = _Server(settings)
-    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
-    wanted = asyncio.create_task(stop.wait(), name="http:stop")
-    try:
-        await asyncio.wait({serving, wanted}, return_when=asyncio.FIRST_COMPLETED)
-        await app.leave(STREAMS_END_S)
-    finally:
-        wanted.cancel()
-        server.should_exit = True
-        await serving
 
 
 class _Server(uvicorn.Server):
