@@ -293,6 +293,19 @@ def test_a_conversation_becomes_googles():
     ]
 
 
+def test_an_id_that_is_used_again_means_the_last_call_of_that_id():
+    turns = [
+        (
+            Message("assistant", (ToolCall("0", name, "{}"),)),
+            Message("tool", (ToolResult("0", (Text("1"),)),)),
+        )
+        for name in ("f", "g")
+    ]
+    request = ModelRequest(model="m", messages=turns[0] + turns[1])
+    contents = json.loads(WIRE.encode_request(request, provider="p"))["contents"]
+    assert [content["parts"][0]["functionResponse"]["name"] for content in contents[1::2]] == ["f", "g"]
+
+
 def test_a_result_without_its_call_is_named_as_missing():
     request = ModelRequest(model="m", messages=(Message("tool", (ToolResult("x", (Text("1"),)),)),))
     with pytest.raises(BadRequest, match="'x'") as raised:

@@ -113,11 +113,9 @@ class _Calls:
         return structs.replace(result, call_id=call_id, extra={NAME: fields} if fields else {})
 
 
-def names_of(messages: Sequence[Message]) -> dict[str, str]:
+def names_of(message: Message) -> dict[str, str]:
     """Call ids to the functions' names, which results must say here."""
-    return {
-        part.id: part.name for message in messages for part in message.content if isinstance(part, ToolCall)
-    }
+    return {part.id: part.name for part in message.content if isinstance(part, ToolCall)}
 
 
 def name_in(result: ToolResult) -> str | None:

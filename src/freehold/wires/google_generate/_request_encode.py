@@ -105,11 +105,12 @@ def _instruction(text: Text, index: int) -> Any:
 
 
 def _contents(request: ModelRequest, provider: str) -> list[Any]:
-    names = names_of(request.messages)
+    names: dict[str, str] = {}  # Of the calls so far: some vendors' ids are used again in later turns.
     checks = checks_signatures(request.model)
     contents: list[Any] = []
     for index, message in enumerate(request.messages):
         path = f"messages[{index}]"
+        names |= names_of(message)
         check_foreign(message.extra, NAME, "message", path)
         parts = Parts(message.role, provider, names, checks=checks)
         told = _told(message, parts, path)
