@@ -234,6 +234,36 @@ def test_another_vendors_seal_survives_a_client_of_bedrock() -> None:
     assert len(encoded(again)["messages"][0]["content"]) == 1  # It does not go to Bedrock itself.
 
 
+def test_a_calls_seal_survives_a_client_of_bedrock_whole_and_streamed() -> None:
+    seal = Opaque("google_generate", "google", "gemini", "c2ln", "thought_signature")
+    call = ToolCall("call 1", "stock", "{}", seal)
+    answer = ModelResponse(
+        id="m", model="g", content=(call, ToolCall("b", "now", "{}")), stop_reason="tool_use"
+    )
+    blocks = json.loads(WIRE.encode_response(answer))["output"]["message"]["content"]
+    again = WIRE.decode_request(json.dumps({"messages": [{"role": "assistant", "content": blocks}]}).encode())
+    assert again.messages[0].content == answer.content
+    encoder, decoder = WIRE.stream_encoder(EMPTY), WIRE.stream_decoder(provider="")
+    told = b"".join(map(encoder.encode, unfold(answer)))
+    assert [next(iter(event)) for event in streamed_to_botocore(told)].count("contentBlockStop") == 3
+    (_, thought, _) = fold([*decoder.feed(told), *decoder.end()]).content
+    assert isinstance(thought, Reasoning)
+    assert thought.opaque is not None
+    assert thought.opaque.data == "c2ln"
+
+
+def test_an_image_in_an_answer_is_told_whole_and_streamed() -> None:
+    image = Media("image", "image/png", HELLO)
+    answer = ModelResponse(id="", model="", content=(image,), stop_reason="end_turn")
+    assert WIRE.decode_response(WIRE.encode_response(answer), provider="p").content == (image,)
+    encoder, decoder = WIRE.stream_encoder(EMPTY), WIRE.stream_decoder(provider="p")
+    told = b"".join(map(encoder.encode, unfold(answer)))
+    assert fold([*decoder.feed(told), *decoder.end()]).content == (image,)
+    _, start, delta, *_ = streamed_to_botocore(told)
+    assert start["contentBlockStart"]["start"] == {"image": {"format": "png"}}
+    assert delta["contentBlockDelta"]["delta"] == {"image": {"source": {"bytes": b"hello"}}}
+
+
 def test_roles_take_turns_whoever_asks() -> None:
     request = ModelRequest(
         model="m",

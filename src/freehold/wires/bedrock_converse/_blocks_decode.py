@@ -45,6 +45,8 @@ from freehold.wires.bedrock_converse._shapes import (
 
 Decoded: TypeAlias = Text | Media | ToolCall | ToolResult | Reasoning | Carried
 REDACTED: Final = "redacted_content"
+OF_CALL: Final = "tool_call "
+"""Before a call's id: the kind of a seal that belongs to a call. Calls have no place for one here, so it comes as a thought of its own."""
 _MEDIA_KINDS: Final[Mapping[str, MediaKind]] = {
     "image": "image",
     "document": "document",
@@ -63,9 +65,20 @@ def parts_of(blocks: Sequence[Block], path: str, *, provider: str = "", model: s
         kind, value = one_of(block, at)
         if kind == "cachePoint":
             mark(parts, value, f"{at}.cachePoint")
+            continue
+        part = _part(kind, value, f"{at}.{kind}", provider, model)
+        if isinstance(part, Reasoning) and part.opaque is not None and part.opaque.kind.startswith(OF_CALL):
+            _seal_call(parts, part.opaque)
         else:
-            parts.append(_part(kind, value, f"{at}.{kind}", provider, model))
+            parts.append(part)
     return parts
+
+
+def _seal_call(parts: "list[Decoded]", seal: Opaque) -> None:
+    call_id, _, kind = seal.kind.removeprefix(OF_CALL).rpartition(" ")
+    for place, part in enumerate(parts):
+        if isinstance(part, ToolCall) and part.id == call_id:
+            parts[place] = structs.replace(part, opaque=structs.replace(seal, kind=kind))
 
 
 def one_of(block: Block, path: str) -> tuple[str, Raw]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, structs
 
 from freehold.core.errors import Unsupported
 from freehold.core.messages import (
@@ -28,7 +28,7 @@ from freehold.core.messages import (
 from freehold.wires._arguments import object_of
 from freehold.wires._fields import check_foreign, may_return, own, spliced
 from freehold.wires._opaque import packed
-from freehold.wires.bedrock_converse._blocks_decode import REDACTED
+from freehold.wires.bedrock_converse._blocks_decode import OF_CALL, REDACTED
 from freehold.wires.bedrock_converse._formats import format_of
 from freehold.wires.bedrock_converse._shapes import (
     NAME,
@@ -217,6 +217,19 @@ def signature_of(opaque: Opaque | None) -> str:
 
 
 # ------------------------------------------------------------------------------------------ for a client
+
+
+def call_seal(call_id: str, opaque: Opaque) -> str:
+    """What `_blocks_decode` makes a call's seal again, as the signature of an empty thought behind the call."""
+    return packed(structs.replace(opaque, kind=f"{OF_CALL}{call_id} {opaque.kind}"))
+
+
+def client_blocks(part: AnswerPart, path: str) -> list[dict[str, Any] | Raw]:
+    blocks = [client_block(part, path)]
+    if isinstance(part, ToolCall) and part.opaque is not None:
+        thought = ReasoningBlock(ReasoningText("", call_seal(part.id, part.opaque)))
+        blocks.append({"reasoningContent": thought})
+    return blocks
 
 
 def client_block(part: AnswerPart, path: str) -> dict[str, Any] | Raw:

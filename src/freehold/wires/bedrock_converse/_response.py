@@ -16,7 +16,7 @@ from freehold.core.messages import AnswerPart, Carried, ModelResponse, StopReaso
 from freehold.core.validation import decode
 from freehold.wires._fields import OBJECT, extra_of, is_null, own, text_in
 from freehold.wires.bedrock_converse._blocks_decode import parts_of
-from freehold.wires.bedrock_converse._blocks_encode import client_block
+from freehold.wires.bedrock_converse._blocks_encode import client_blocks
 from freehold.wires.bedrock_converse._shapes import NAME, Block
 from freehold.wires.bedrock_converse._usage import USAGE_FIELDS, UsageShape, usage_from, usage_json
 
@@ -142,7 +142,11 @@ def stop_sequence_in(additional: Raw | None) -> str | None:
 def encode_response(response: ModelResponse) -> bytes:
     fields = dict(own(response.extra, NAME))
     usage = usage_json(response.usage) | take_usage_fields(fields)
-    content = [client_block(part, f"content[{index}]") for index, part in enumerate(response.content)]
+    content = [
+        block
+        for index, part in enumerate(response.content)
+        for block in client_blocks(part, f"content[{index}]")
+    ]
     return _encode({
         "output": {"message": {"role": "assistant", "content": content}},
         "stopReason": text_in(fields.pop("stopReason", None)) or STOPS[response.stop_reason],

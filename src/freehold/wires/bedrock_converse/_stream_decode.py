@@ -11,7 +11,17 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from freehold.core.errors import BadRequest, BrokenOff
-from freehold.core.messages import AnswerPart, Carried, Opaque, Reasoning, StopReason, Text, ToolCall, raw
+from freehold.core.messages import (
+    AnswerPart,
+    Carried,
+    Media,
+    Opaque,
+    Reasoning,
+    StopReason,
+    Text,
+    ToolCall,
+    raw,
+)
 from freehold.core.stream import (
     ArgumentsAdded,
     Finished,
@@ -27,7 +37,7 @@ from freehold.wires._aws_errors import error_in_stream
 from freehold.wires._aws_eventstream import Frame, FrameReader
 from freehold.wires._fields import OBJECT, extra_of, is_null
 from freehold.wires._opaque import unpacked
-from freehold.wires.bedrock_converse._blocks_decode import REDACTED, one_of
+from freehold.wires.bedrock_converse._blocks_decode import REDACTED, one_of, parts_of
 from freehold.wires.bedrock_converse._response import ADDITIONAL, reason_of, stop_sequence_in, usage_in
 from freehold.wires.bedrock_converse._shapes import NAME, TOOL_USE, Block
 
@@ -240,8 +250,7 @@ class ConverseStreamDecoder:
         if opened is None:
             return  # It had nothing to say.
         if opened.carried is not None:
-            block = Raw(_encode({opened.kind: opened.carried}))
-            events.append(PartStarted(opened.part, Carried(NAME, opened.kind, block)))
+            events.append(PartStarted(opened.part, _whole(opened.kind, opened.carried)))
         seal = self._seal(opened)
         if seal is not None:
             events.append(OpaqueSet(opened.part, seal))
@@ -292,6 +301,16 @@ class ConverseStreamDecoder:
             events.append(usage)
         reason = self._reason or "end_turn"
         events.append(Finished(reason, self._stop_sequence, extra_of(NAME, self._fields)))
+
+
+def _whole(kind: str, gathered: dict[str, Any]) -> Media | Carried:
+    """An image that came in pieces, or what only this vendor has."""
+    block = Raw(_encode(gathered))
+    if kind == "image" and "source" in gathered:
+        (part,) = parts_of([{kind: block}], "start")
+        if isinstance(part, Media):
+            return part
+    return Carried(NAME, kind, Raw(_encode({kind: block})))
 
 
 def _unknown_kind(json: bytes) -> tuple[str, None]:

@@ -2,7 +2,7 @@
 what belongs to a later one waits.
 """
 
-from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,8 +24,9 @@ from freehold.core.stream import (
 from freehold.wires._aws_errors import encode_error_in_stream
 from freehold.wires._aws_eventstream import encode_event
 from freehold.wires._fields import own, text_in
+from freehold.wires._in_turn import InTurn, PartEvent
 from freehold.wires.bedrock_converse._blocks_decode import REDACTED
-from freehold.wires.bedrock_converse._blocks_encode import client_block, signature_of
+from freehold.wires.bedrock_converse._blocks_encode import call_seal, client_block, signature_of
 from freehold.wires.bedrock_converse._response import (
     ADDITIONAL,
     NO_METRICS,
@@ -46,16 +47,17 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class ConverseStreamEncoder:
-    __slots__ = ("_block", "_part", "_said", "_started", "_thinking", "_usage", "_waiting")
+    __slots__ = ("_block", "_call", "_call_seal", "_said", "_started", "_thinking", "_turns", "_usage")
 
     def __init__(self) -> None:
         self._started: Started | None = None
         self._usage = Usage()
-        self._part: int | None = None  # The part that is being told.
-        self._block = -1  # Its number among the blocks.
+        self._turns = InTurn()
+        self._block = -1  # The number of the block that is being told.
         self._thinking = False
+        self._call = ""  # The id of the call that is being told.
+        self._call_seal: Opaque | None = None
         self._said = False  # Whether the part has had a delta: a block without any is not to be seen.
-        self._waiting: dict[int, deque[StreamEvent]] = {}  # Later parts, in their order.
 
     def encode(self, event: StreamEvent) -> bytes:
         match event:
@@ -66,9 +68,9 @@ class ConverseStreamEncoder:
                 self._usage = event.usage
                 return b""
             case Finished():
-                return self._rest() + self._finish(event)
+                return self._in_order(self._turns.rest()) + self._finish(event)
             case _:
-                return self._in_turn(event)
+                return self._in_order(self._turns.add(event))
 
     def error(self, error: FreeholdError, request_id: str) -> bytes:
         return encode_error_in_stream(error)
@@ -76,32 +78,14 @@ class ConverseStreamEncoder:
     def end(self) -> bytes:
         return b""
 
-    def _in_turn(self, event: PartStarted | TextAdded | ArgumentsAdded | OpaqueSet | PartFinished) -> bytes:
-        if self._part is None and isinstance(event, PartStarted):
-            return self._begin(event)
-        if event.index != self._part:
-            self._waiting.setdefault(event.index, deque()).append(event)
-            return b""
-        return self._tell(event) + self._next()
-
-    def _next(self) -> bytes:
-        """Tells what has waited for the part that has just ended."""
+    def _in_order(self, events: Sequence[PartEvent]) -> bytes:
         told = b""
-        while self._part is None and self._waiting:
-            for event in self._waiting.pop(next(iter(self._waiting))):
-                told += self._begin(event) if isinstance(event, PartStarted) else self._tell(event)
-        return told
-
-    def _rest(self) -> bytes:
-        """Parts that nobody finished."""
-        told = b""
-        while self._part is not None:
-            told += self._tell(PartFinished(self._part)) + self._next()
+        for event in events:
+            told += self._begin(event) if isinstance(event, PartStarted) else self._tell(event)
         return told
 
     def _begin(self, event: PartStarted) -> bytes:
         part = event.part
-        self._part = event.index
         self._block += 1
         self._thinking = isinstance(part, Reasoning)
         self._said = False
@@ -113,6 +97,7 @@ class ConverseStreamEncoder:
             case Reasoning():
                 return self._text(part.text) + (b"" if part.opaque is None else self._seal(part.opaque))
             case ToolCall():
+                self._call, self._call_seal = part.id, part.opaque
                 start = {"toolUse": {"toolUseId": part.id, "name": part.name, **own(part.extra, NAME)}}
                 told = self._start(start)
                 return told + (self._delta(_ARGUMENTS, part.arguments) if part.arguments else b"")
@@ -121,12 +106,17 @@ class ConverseStreamEncoder:
 
     def _whole(self, part: Carried | Media) -> bytes:
         """Raises Unsupported for what this vendor's client would not know."""
-        block: Any = client_block(part, f"content[{self._part}]")
+        block: Any = client_block(part, f"content[{self._block}]")
         if isinstance(block, Raw):
-            block = msgspec.json.decode(block, type=dict[str, Raw])
+            return self._start(msgspec.json.decode(block, type=dict[str, Raw]))
+        if isinstance(part, Media) and part.kind == "image":
+            image = msgspec.json.decode(_encode(block["image"]), type=dict[str, Raw])
+            told = {"delta": {"image": {"source": image["source"]}}, "contentBlockIndex": self._block}
+            start = self._start({"image": {"format": image["format"]}})
+            return start + encode_event("contentBlockDelta", _encode(told))
         return self._start(block)
 
-    def _tell(self, event: StreamEvent) -> bytes:
+    def _tell(self, event: PartEvent) -> bytes:
         match event:
             case TextAdded():
                 return self._text(event.text)
@@ -138,10 +128,20 @@ class ConverseStreamEncoder:
                 told = self._citations(own(event.extra, NAME).get("citations"))
                 if not self._said:
                     told += self._delta(_TEXT, "")
-                self._part = None
-                return told + encode_event("contentBlockStop", b'{"contentBlockIndex":%d}' % self._block)
+                return told + self._stop() + self._sealed_call()
             case _:
                 return b""  # A part begins once.
+
+    def _stop(self) -> bytes:
+        return encode_event("contentBlockStop", b'{"contentBlockIndex":%d}' % self._block)
+
+    def _sealed_call(self) -> bytes:
+        """A call's seal has no place in a call here: it is the signature of an empty thought behind it."""
+        seal, self._call_seal = self._call_seal, None
+        if seal is None:
+            return b""
+        self._block += 1
+        return self._thought("signature", call_seal(self._call, seal)) + self._stop()
 
     def _start(self, start: Any) -> bytes:
         self._said = True
@@ -161,8 +161,8 @@ class ConverseStreamEncoder:
         return encode_event("contentBlockDelta", _THOUGHT % (self._block, field.encode(), _encode(text)))
 
     def _seal(self, opaque: Opaque) -> bytes:
-        """A tool call's seal has no place in this dialect: its vendor does without."""
         if not self._thinking:
+            self._call_seal = opaque
             return b""
         if opaque.wire == NAME and opaque.kind == REDACTED:
             return self._thought("redactedContent", opaque.data)
