@@ -138,6 +138,11 @@ def test_lengths_are_bounded_before_anything_is_kept() -> None:
         es.encode({}, bytes(es.PAYLOAD_BYTES_MAX + 1))
 
 
+def test_wrong_lengths_are_noticed_before_what_they_announce_is_waited_for() -> None:
+    with pytest.raises(BrokenOff, match="checksum of its lengths"):
+        es.FrameReader().feed(struct.pack(">III", 1_000_000, 0, 0))
+
+
 def test_a_stream_that_ends_within_a_frame_is_broken_off() -> None:
     whole = es.encode_event("messageStop", b"{}")
     for end in range(1, len(whole)):
