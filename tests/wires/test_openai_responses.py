@@ -226,7 +226,14 @@ def test_a_vendors_own_tool_that_is_merely_offered_is_refused_elsewhere(tool):
         ({"metadata": {"a": "b"}, "store": True, "service_tier": "flex", "truncation": "auto"}, None),
         ({"include": ["reasoning.encrypted_content"], "store": False, "background": False}, None),
         ({"reasoning": {"effort": "low", "summary": "auto"}, "text": {"verbosity": "medium"}}, None),
-        ({"prompt_cache_key": "k", "stream_options": {"include_obfuscation": False}}, None),
+        (
+            {
+                "client_metadata": {"a": "b"},
+                "prompt_cache_key": "k",
+                "stream_options": {"include_obfuscation": False},
+            },
+            None,
+        ),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"background": True}, "background"),

@@ -26,6 +26,7 @@ _SPARES: Final = "spares the model what it may not need; without it, it is given
 _EARLIER: Final = "what the vendor said besides of an earlier answer's text, which stands without"
 
 ADVISORY: Advisory = {
+    "request.client_metadata": _LABEL,
     "request.metadata": _LABEL,
     "request.safety_identifier": _LABEL,
     "request.store": "whether OpenAI keeps the answer",
