@@ -132,6 +132,11 @@ class ModelTable:
         """In order of preference: declared ones, then the catalog's, then local servers."""
         return list(self._upstreams(await self._tenant(tenant)).values())
 
+    def takes_bare_names(self, wire: str) -> str | None:
+        """The provider that a client of `wire` reaches with names without a provider; None where there is no such one."""
+        upstream = self._by_wire.get(wire)
+        return None if upstream is None else upstream.row.name
+
     async def declared_rules(self, tenant: str) -> Sequence[str]:
         return sorted((await self._tenant(tenant)).rules)
 
@@ -380,7 +385,7 @@ class ModelTable:
         )  # fmt: skip
 
     def _has(self, upstream: Upstream, model: str) -> bool:
-        if model in upstream.offered:
+        if model in upstream.offered or model.startswith(upstream.row.own_names):
             return True
         prices = upstream.row.prices if upstream.has_listed else None
         return prices is not None and self.prices.find(prices, model) is not None

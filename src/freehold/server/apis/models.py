@@ -91,12 +91,25 @@ class ModelApi:
         )
 
     async def list(self, call: Call) -> dict[str, Any]:
+        """Where an upstream takes every name of the client's wire, its models are listed without a provider too."""
         listed = await self._visible(call.principal)
         if "anthropic-version" in call.headers:
-            data = [_anthropic(one) for one in listed]
+            data = [
+                *self._bare(listed, "anthropic_messages", _anthropic),
+                *(_anthropic(one) for one in listed),
+            ]
             ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
             return {"data": data, "has_more": False, **ends}
-        return {"object": "list", "data": [_openai(one) for one in listed]}
+        return {
+            "object": "list",
+            "data": [*self._bare(listed, "openai_chat", _openai), *(_openai(one) for one in listed)],
+        }
+
+    def _bare(
+        self, listed: Sequence[ModelInfo], wire: str, shown: Callable[[ModelInfo], dict[str, Any]]
+    ) -> Any:
+        provider = self._models.takes_bare_names(wire)
+        return [shown(one) | {"id": one.name} for one in listed if one.provider == provider]
 
 
 def _id(one: ModelInfo) -> str:
