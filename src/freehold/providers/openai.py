@@ -2,14 +2,13 @@
 
 A row may name further wires of OpenAI's (Responses, embeddings): the same address speaks each at a path of its own.
 Sources: https://platform.openai.com/docs/api-reference; what the others do differently is in their rows' `docs`.
-Not here: Azure's addresses.
+Not here: Azure's addresses (azure.py).
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from freehold.catalog.catalog import ProviderRow
 from freehold.core.errors import BadRequest, Unsupported
@@ -17,12 +16,11 @@ from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider, Wire
 from freehold.providers._http import HttpPool, Target, Timeouts, header_block
 from freehold.providers._model_list import ModelList
+from freehold.providers._openai_body import Fitting
 from freehold.providers._upstream import TIMEOUTS, Call, Forward, Upstream, fixed_headers
 from freehold.wires import openai_chat, openai_responses
 
 _NO_HEADERS: Final = header_block(())
-_WITH_USAGE: Final = Raw(b'{"include_usage":true}')
-_TOKENS_MAX_FIELDS: Final = ("max_tokens", "max_completion_tokens")
 
 
 class _Spoken(Struct, frozen=True):
@@ -49,7 +47,9 @@ class OpenAI:
         self.wire: str | None = row.wire or _CHAT
         self._upstream = upstream
         self._models = models
-        self._fitting = Fitting(row) if self.wire == _CHAT else None
+        self._fitting: Fitting | None = None
+        if self.wire == _CHAT:
+            self._fitting = Fitting(stream_options=row.stream_options, tokens_max_field=row.tokens_max_field)
 
     def call(self, request: ModelRequest) -> Call:
         if self.wire == _EMBEDDINGS:
@@ -67,36 +67,6 @@ class OpenAI:
 
     async def models(self) -> Sequence[ModelInfo]:
         return await self._models.get()
-
-
-class Fitting:
-    """A body of chat in an address's own words."""
-
-    __slots__ = ("_other_field", "_other_field_json", "_stream_options", "_tokens_max_field")
-
-    def __init__(self, row: ProviderRow) -> None:
-        self._stream_options = row.stream_options
-        self._tokens_max_field = row.tokens_max_field
-        (other,) = (field for field in _TOKENS_MAX_FIELDS if field != row.tokens_max_field)
-        self._other_field = other
-        self._other_field_json = f'"{other}"'.encode()
-
-    def fitted(self, body: bytes, *, metered: bool) -> bytes:
-        """Untouched, and not even parsed, where it has none of the differing fields."""
-        rename = self._other_field_json in body
-        options = b'"stream_options"' in body
-        add, drop = metered and self._stream_options and not options, options and not self._stream_options
-        if not (rename or add or drop):
-            return body
-        fields = msgspec.json.decode(body, type=dict[str, Raw])
-        if self._other_field in fields:
-            limit = fields.pop(self._other_field)
-            fields.setdefault(self._tokens_max_field, limit)
-        if drop:
-            fields.pop("stream_options", None)
-        if add:
-            fields.setdefault("stream_options", _WITH_USAGE)
-        return msgspec.json.encode(fields)
 
 
 def create(
