@@ -6,6 +6,7 @@ from msgspec import structs
 from freehold.catalog import catalog
 from freehold.core.errors import BadRequest, NotFound
 from freehold.gateway.surroundings import addressed, credential
+from tests.gateway.conftest import open_house
 
 ROW = catalog.providers()["bedrock"]
 PAIR = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -58,3 +59,19 @@ def test_what_would_lead_elsewhere_is_refused(value):
 def test_an_address_without_gaps_stays_the_same():
     row = structs.replace(ROW, base_url="https://example.com")
     assert addressed(row, resolve_in({})) is row
+
+
+ARN = "arn:aws:bedrock:eu-west-1:111122223333:application-inference-profile/a1b2c3"
+
+
+async def test_an_arn_is_bedrocks_without_saying_so():
+    async with open_house(environment=PAIR) as house:
+        target = await house.models.resolve("acme", ARN)
+        assert (target.provider.name, target.name, target.resource) == (
+            "bedrock",
+            ARN,
+            f"model/bedrock/{ARN}",
+        )
+    async with open_house() as house:
+        with pytest.raises(NotFound, match=r"it would be at bedrock .*AWS_BEARER_TOKEN_BEDROCK"):
+            await house.models.resolve("acme", ARN)

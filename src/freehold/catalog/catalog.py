@@ -24,6 +24,7 @@ class ProviderRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     `api_key`: environment variables to look in, first found wins; empty where no key is needed. `A:B:C?` is one credential of several
     variables, joined by colons; with a question mark it may be missing.
     `prices`: the price list's id (catalog/prices.py), None where nobody publishes prices.
+    `own_names`: what bare names begin with that can only be of this vendor (ARNs).
     `local`: a server on this machine: found by asking its port, and free of charge.
     `stream_options`: it takes OpenAI's `stream_options.include_usage`; the others report usage unasked, or refuse the field.
     `tokens_max_field`: what it calls the limit of the answer's length.
@@ -39,6 +40,7 @@ class ProviderRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     api_key: tuple[str, ...] = ()
     prices: str | None = None
     default_model: str | None = None
+    own_names: tuple[str, ...] = ()
     local: bool = False
     stream_options: bool = True
     tokens_max_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"

@@ -385,10 +385,12 @@ class ModelTable:
         )  # fmt: skip
 
     def _has(self, upstream: Upstream, model: str) -> bool:
-        if model in upstream.offered or model.startswith(upstream.row.own_names):
+        return model in upstream.offered or (upstream.has_listed and self._is_of(upstream.row, model))
+
+    def _is_of(self, row: ProviderRow, model: str) -> bool:
+        if model.startswith(row.own_names):
             return True
-        prices = upstream.row.prices if upstream.has_listed else None
-        return prices is not None and self.prices.find(prices, model) is not None
+        return row.prices is not None and self.prices.find(row.prices, model) is not None
 
     def _why_not(self, known: _Tenant, name: str) -> str | None:
         if name in known.unusable:
@@ -408,7 +410,7 @@ class ModelTable:
         could = [
             f"{row.name} ({why})"
             for row in self._rows.values()
-            if (why := self._why_not(known, row.name)) and row.prices and self.prices.find(row.prices, model)
+            if (why := self._why_not(known, row.name)) and self._is_of(row, model)
         ]
         if could:
             return NotFound(
