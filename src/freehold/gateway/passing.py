@@ -45,6 +45,12 @@ class Envelope:
             self.model, self.stream = self._said()
         else:
             self.model, self.stream = model, stream
+        if (
+            not self.model.isprintable()
+        ):  # It goes into a header, and into a record that could not be written.
+            raise BadRequest(
+                f"expected the name of a model, got control characters: {self.model[:40]!r}", field="model"
+            )
 
     def _said(self) -> tuple[str, bool]:
         model = self.fields.get("model")
