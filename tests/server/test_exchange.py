@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from freehold.server import listener
-from tests.gateway._vendors import HOLD, OPENAI_STREAM, OPENAI_TEXT, reply, stream
+from tests.gateway._vendors import OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._raw import connected, request
 from tests.server._world import World
 
