@@ -106,7 +106,9 @@ class Place:
 @pytest.fixture(scope="module")
 async def place(shared: World) -> AsyncIterator[Place]:
     async with Vendor([]) as vendor:
-        await shared.apply(f"kind: provider\nname: aistudio\ntype: google\nbase_url: {vendor.url}\n")
+        await shared.apply(
+            f"kind: provider\nname: aistudio\ntype: google\nbase_url: {vendor.url}\nmodels: [gemini-3.8-flash]\n"
+        )
         opened = Place(shared, vendor)
         yield opened
         await opened.client.aclose()
@@ -374,6 +376,35 @@ async def test_an_error_in_the_middle_of_an_array_is_its_last_element(place: Pla
     path = f"/v1beta/models/{MODELS[vendor]}:streamGenerateContent"
     answer = await place.post(path, {"contents": [{"parts": [{"text": "hi"}]}]})
     assert answer.json()[-1]["error"]["code"] == 502
+
+
+async def test_tokens_are_counted_and_an_estimate_says_that_it_is_one(place: Place) -> None:
+    counted = await place.client.models.count_tokens(
+        model=MODELS["openai"], contents="Hello there, how are you?"
+    )
+    assert 3 < counted.total_tokens < 20
+    asked = {
+        "generateContentRequest": {"model": "models/x", "contents": [{"parts": [{"text": "Hello there"}]}]}
+    }
+    answer = await place.post("/v1/models/openai/gpt-4o:countTokens", asked)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-freehold-estimated"] == "true"
+    assert answer.json()["totalTokens"] > 0
+    wrong = await place.post("/v1beta/models/openai/gpt-4o:countTokens", {"contents": 3})
+    assert (wrong.status_code, wrong.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+
+
+async def test_models_are_listed_by_the_names_that_the_door_takes(place: Place) -> None:
+    """Under /v1beta/: at /v1/models the list has the shape of the vendors who were there first."""
+    options = types.HttpOptions(base_url=place.world.url, api_version="v1beta")
+    client = genai.Client(api_key=place.world.key, http_options=options).aio
+    name = f"models/{MODELS['google']}"
+    assert name in [model.name async for model in await client.models.list()]
+    assert (await client.models.get(model=MODELS["google"])).name == name
+    with pytest.raises(errors.ClientError) as raised:
+        await client.models.get(model="aistudio/nothing")
+    assert raised.value.code == 404
+    await client.aclose()
 
 
 def test_addresses() -> None:
