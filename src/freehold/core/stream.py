@@ -158,25 +158,24 @@ class Folding:
         return self._usage
 
     def add(self, event: StreamEvent) -> None:
-        match event:
-            case TextAdded():
-                self._pieces.setdefault(event.index, []).append(event.text)
-            case ArgumentsAdded():
-                self._pieces.setdefault(event.index, []).append(event.json)
-            case PartStarted():
-                self._parts[event.index] = event.part
-                self.first_part_seen = True
-            case OpaqueSet():
-                self._opaque[event.index] = event.opaque
-            case UsageReported():
-                self._usage = event.usage
-            case Started():
-                self._id, self._model, self._extra = event.id, event.model, event.extra
-            case Finished():
-                self._finished = event
-            case PartFinished():
-                if event.extra:
-                    self._part_extra[event.index] = event.extra
+        # Quicker than a match, whose isinstance a Struct's type makes slow when it says no: 0.3 us a class.
+        if type(event) is TextAdded:
+            self._pieces.setdefault(event.index, []).append(event.text)
+        elif type(event) is ArgumentsAdded:
+            self._pieces.setdefault(event.index, []).append(event.json)
+        elif type(event) is PartStarted:
+            self._parts[event.index] = event.part
+            self.first_part_seen = True
+        elif type(event) is OpaqueSet:
+            self._opaque[event.index] = event.opaque
+        elif type(event) is UsageReported:
+            self._usage = event.usage
+        elif type(event) is Started:
+            self._id, self._model, self._extra = event.id, event.model, event.extra
+        elif type(event) is Finished:
+            self._finished = event
+        elif type(event) is PartFinished and event.extra:
+            self._part_extra[event.index] = event.extra
 
     def response(self) -> ModelResponse:
         """The whole answer. Raises BrokenOff when `Finished` has not come."""
