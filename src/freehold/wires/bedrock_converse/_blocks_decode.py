@@ -61,6 +61,9 @@ def parts_of(blocks: Sequence[Block], path: str, *, provider: str = "", model: s
     """`provider` and `model` are whose seals these are; a client cannot say: then from anybody of this wire."""
     parts: list[Decoded] = []
     for place, block in enumerate(blocks):
+        if len(block) == 1 and "text" in block:  # The usual one; a path is only made for what may need it.
+            parts.append(_text(block["text"], path, place))
+            continue
         at = f"{path}[{place}]"
         kind, value = one_of(block, at)
         if kind == "cachePoint":
@@ -72,6 +75,13 @@ def parts_of(blocks: Sequence[Block], path: str, *, provider: str = "", model: s
         else:
             parts.append(part)
     return parts
+
+
+def _text(json: Raw, path: str, place: int) -> Text:
+    try:
+        return Text(TEXT.decode(json))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Text(decode(bytes(json), TEXT, root=f"{path}[{place}].text"))
 
 
 def _seal_call(parts: "list[Decoded]", seal: Opaque) -> None:

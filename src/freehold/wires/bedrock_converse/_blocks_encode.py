@@ -72,6 +72,10 @@ def blocks_of(parts: Sequence[Part], role: str, path: str, provider: str) -> lis
     """Empty texts are refused by the vendor, and say nothing. Reasoning from elsewhere is left out, and the conversation holds."""
     blocks: list[Any] = []
     for place, part in enumerate(parts):
+        if type(part) is Text and part.cache is None and not part.extra:
+            if part.text:
+                blocks.append({"text": part.text})
+            continue
         at = f"{path}[{place}]"
         block = None if isinstance(part, Text) and not part.text else _block(part, role, at, provider)
         if block is not None:
@@ -160,12 +164,11 @@ def _inner(part: Text | Media | Carried, path: str) -> Any:
 
 
 def media(part: Media, path: str) -> dict[str, Any]:
-    fields = own(part.extra, NAME)
+    source = _source(part, own(part.extra, NAME).get("bucketOwner"), path)
     name = format_of(part.kind, part.media_type)
     if name is None and (part.kind != "document" or part.media_type):
         said = f"{NAME} has no format for {part.kind} of type {part.media_type!r}: say its media type"
         raise Unsupported(said, field=path)
-    source = _source(part, fields.get("bucketOwner"), path)
     shape = MediaBlock(source, name, _document_name(part.name) if part.kind == "document" else None)
     return {part.kind: _with_extra(shape, part.extra, "media", path, ("bucketOwner",))}
 

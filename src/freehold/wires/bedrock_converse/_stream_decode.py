@@ -93,6 +93,7 @@ class _Open(Struct):
     redacted: bytes = b""
     citations: list[Raw] = []
     carried: dict[str, Any] | None = None
+    empty: bool = False  # A call whose arguments have not begun.
 
 
 class ConverseStreamDecoder:
@@ -203,7 +204,7 @@ class ConverseStreamDecoder:
             if shape.type is not None:
                 fields["type"] = raw(shape.type)
             call = ToolCall(shape.tool_use_id, shape.name, "", extra=extra_of(NAME, fields))
-            self._open_part(index, "toolUse", call, events)
+            self._open_part(index, "toolUse", call, events).empty = True
         else:
             opened = self._open_part(index, kind, None, events)
             opened.carried = msgspec.json.decode(start)
@@ -222,6 +223,7 @@ class ConverseStreamDecoder:
             if opened is None or opened.kind != "toolUse":
                 raise BrokenOff(f"arguments of block {index}, which is no tool call")
             if delta.tool_use.input:
+                opened.empty = False
                 events.append(ArgumentsAdded(opened.part, delta.tool_use.input))
         elif delta.reasoning_content is not None:
             opened = opened or self._open_part(index, "reasoningContent", Reasoning(), events)
@@ -251,6 +253,8 @@ class ConverseStreamDecoder:
             return  # It had nothing to say.
         if opened.carried is not None:
             events.append(PartStarted(opened.part, _whole(opened.kind, opened.carried)))
+        if opened.empty:  # No arguments are `{}` in a whole answer, and nothing at all in a stream.
+            events.append(ArgumentsAdded(opened.part, "{}"))
         seal = self._seal(opened)
         if seal is not None:
             events.append(OpaqueSet(opened.part, seal))
