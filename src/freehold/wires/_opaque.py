@@ -15,12 +15,16 @@ from freehold.core.messages import Opaque
 
 _PREFIX: Final = "fh1."
 _PREFIX_BYTES: Final = _PREFIX.encode()
+_PREFIX_BASE64: Final = b"ZmgxL"
 _DECODER: Final = msgspec.json.Decoder(tuple[str, str, str, str, str])
 
 
 def holds_packed(body: bytes) -> bool:
-    """Whether a client's body may have something in it that `packed` made, and so must not reach any vendor as it is."""
-    return _PREFIX_BYTES in body
+    """Whether a client's body may have something in it that `packed` made, and so must not reach any vendor as it is.
+
+    As text, or as base64 in the fields of Google's and Bedrock's clients that are bytes.
+    """
+    return _PREFIX_BYTES in body or _PREFIX_BASE64 in body
 
 
 def packed(opaque: Opaque) -> str:
