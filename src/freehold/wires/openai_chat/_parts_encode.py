@@ -64,6 +64,11 @@ def text_shape(text: Text, path: str = "") -> TextPart | Raw:
     return spliced(_encode(TextPart(text.text)), own(text.extra, NAME))
 
 
+def is_plain(text: Text) -> bool:
+    """Whether nothing of this wire's own is beside the text: then it stands as a string, which is all that some vendors take."""
+    return not own(text.extra, NAME)
+
+
 def user_part(part: Part, path: str) -> Any:
     match part:
         case Text():
@@ -149,9 +154,8 @@ def assistant_message(message: Message, path: str, provider: str) -> Any:
 def _said(texts: list[Text], path: str, *, calls: bool, refused: bool) -> Any:
     if not texts:
         return None if calls or refused else ""
-    if len(texts) == 1 and not texts[0].extra:
-        return texts[0].text
-    return [text_shape(text, path) for text in texts]
+    told = [text_shape(text, path) for text in texts]
+    return texts[0].text if len(texts) == 1 and is_plain(texts[0]) else told
 
 
 def _with_thoughts(shape: AssistantMessage, thoughts: list[Reasoning]) -> AssistantMessage:

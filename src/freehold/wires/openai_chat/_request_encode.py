@@ -29,6 +29,7 @@ from freehold.wires._fields import NO_FIELDS, UNREADABLE, check_foreign, own, sp
 from freehold.wires.openai_chat._parts_encode import (
     WholeMessage,
     assistant_message,
+    is_plain,
     of_function,
     refuse_part,
     text_shape,
@@ -324,9 +325,10 @@ def _result(result: ToolResult, path: str, following: list[Any]) -> Any:
         texts.append(Text(f"{shown} attached in the next message."))
     if result.failed and not text_of(tuple(texts)).lower().startswith("error"):
         texts.insert(0, Text("Error: "))
+    told = [text_shape(text, path) for text in texts]
     content: Any = "" if not texts else texts[0].text
-    if len(texts) > 1 or (texts and texts[0].extra):
-        content = [text_shape(text, path) for text in texts]
+    if len(texts) > 1 or (texts and not is_plain(texts[0])):
+        content = told
     fields = NO_FIELDS
     if result.extra:
         check_foreign(result.extra, NAME, "tool_result", path)
