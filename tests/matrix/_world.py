@@ -68,12 +68,23 @@ async def matrix_world(database_url: str, folder: Path) -> AsyncIterator[MatrixW
         house = await stack.enter_async_context(open_house(config))
         door = await stack.enter_async_context(served(house))
         await _declare(door.url, house.operator_key, behind)
-        sdks = {wire: client.opened(door.url, house.operator_key) for wire, client in clients().items()}
+        made = await _key(door.url, house.operator_key)
+        sdks = {wire: client.opened(door.url, made) for wire, client in clients().items()}
         try:
             yield MatrixWorld(door.url, house.operator_key, behind, sdks)
         finally:
             for sdk in sdks.values():
                 await sdk.close()
+
+
+async def _key(url: str, operator_key: str) -> dict[str, str]:
+    """An API key, and the pair that AWS's SDK signs with."""
+    headers = {"authorization": f"Bearer {operator_key}"}
+    async with httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
+        answer = await http.post("/v1/keys", json={"name": "matrix"})
+        assert answer.status_code < 300, answer.text
+        made: dict[str, str] = answer.json()
+        return made
 
 
 async def _declare(url: str, key: str, behind: Mapping[str, Vendor]) -> None:

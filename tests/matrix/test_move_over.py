@@ -17,6 +17,7 @@ from tests.server._world import World, world
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "move-over.md"
 EXAMPLES = list(examples(PAGE))
+QUICK = EXAMPLES[:1]
 PATIENCE_S = 60
 HERE = "http://127.0.0.1:8484"
 
@@ -30,7 +31,7 @@ async def moved(
 
 
 def _case(example: Example) -> object:
-    marks = [pytest.mark.slow] if example.language == "javascript" else []
+    marks = [] if example.language == "python" and example in QUICK else [pytest.mark.slow]
     return pytest.param(example, id=example.title, marks=marks)
 
 

@@ -30,7 +30,9 @@ from tests.matrix._words import (
 )
 
 WIRE = "anthropic_messages"
-PATH = "/v1/messages"
+CANNOT: dict[str, str] = {}
+"""Features that this SDK has no way to ask for."""
+
 ERROR = APIError
 GIVES_BACK: frozenset[str] = frozenset()
 
@@ -57,8 +59,8 @@ _BUDGETS = {"low": 2048, "medium": 4096, "high": 7000}
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 
 
-def opened(url: str, key: str) -> AsyncAnthropic:
-    return AsyncAnthropic(base_url=url, api_key=key, max_retries=0)
+def opened(url: str, made: dict[str, str]) -> AsyncAnthropic:
+    return AsyncAnthropic(base_url=url, api_key=made["key"], max_retries=0)
 
 
 async def ask(sdk: AsyncAnthropic, model: str, ask: Ask) -> Said:

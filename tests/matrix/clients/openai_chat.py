@@ -35,7 +35,9 @@ from tests.matrix._words import (
 )
 
 WIRE = "openai_chat"
-PATH = "/v1/chat/completions"
+CANNOT: dict[str, str] = {}
+"""Features that this SDK has no way to ask for."""
+
 ERROR = APIError
 GIVES_BACK = frozenset({"annotations", "index", "parsed", "parsed_arguments", "reasoning", "tool_calls"})
 """Fields beyond its own types that this SDK sends with a message that it gave. To a vendor of this wire they pass."""
@@ -60,8 +62,8 @@ _STOPS: dict[str, Any] = {
 }
 
 
-def opened(url: str, key: str) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+def opened(url: str, made: dict[str, str]) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{url}/v1", api_key=made["key"], max_retries=0)
 
 
 async def ask(sdk: AsyncOpenAI, model: str, ask: Ask) -> Said:
@@ -157,13 +159,13 @@ def _part(part: str | Image | Document) -> dict[str, Any]:
         case str():
             return {"type": "text", "text": part}
         case Image():
-            return {"type": "image_url", "image_url": {"url": part.url or _data("image/png", part.data)}}
+            return {"type": "image_url", "image_url": {"url": part.url or data_url("image/png", part.data)}}
         case Document():
-            file = {"filename": part.name, "file_data": _data("application/pdf", part.data)}
+            file = {"filename": part.name, "file_data": data_url("application/pdf", part.data)}
             return {"type": "file", "file": file}
 
 
-def _data(kind: str, data: bytes) -> str:
+def data_url(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{b64encode(data).decode()}"
 
 
@@ -206,7 +208,9 @@ def said(completion: Any, stopped_by: str = "") -> Said:
         calls=tuple(
             Call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()
         ),
-        thoughts=tuple(Thought(one["text"], one["signature"]) for one in thoughts),
+        thoughts=tuple(
+            Thought(one.get("text", ""), one.get("signature") or one.get("data", "")) for one in thoughts
+        ),
         refusal=message.refusal or "",
         stop="stop_sequence" if stopped_by else reason,
         stop_sequence=stopped_by,

@@ -33,7 +33,6 @@ from tests.matrix._words import (
 WIRE = "anthropic_messages"
 TYPE = "anthropic"
 BASE = ""
-PATH = "/v1/messages"
 
 _STOPS = {
     "end": "end_turn",
@@ -47,6 +46,10 @@ _EFFORTS = ((2048, "low"), (8192, "medium"))
 
 
 # ------------------------------------------------------------------------------------------ what it was asked
+
+
+def path(model: str, *, stream: bool) -> str:
+    return "/v1/messages"
 
 
 def wrong(asked: Asked) -> list[Violation]:

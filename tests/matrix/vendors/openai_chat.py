@@ -34,7 +34,6 @@ from tests.matrix._words import (
 WIRE = "openai_chat"
 TYPE = "openai"
 BASE = "/v1"
-PATH = "/v1/chat/completions"
 BEYOND = {
     "reasoning_details": "OpenRouter's, and given back to whom it came from only",
     "reasoning_content": "DeepSeek's, and given back to whom it came from only",
@@ -51,6 +50,10 @@ _FINISH = {
 
 
 # ------------------------------------------------------------------------------------------ what it was asked
+
+
+def path(model: str, *, stream: bool) -> str:
+    return "/v1/chat/completions"
 
 
 def wrong(asked: Asked) -> list[Violation]:
@@ -116,7 +119,7 @@ def _turns(messages: Sequence[dict[str, Any]]) -> tuple[Turn, ...]:
 def _assistant(message: dict[str, Any]) -> Assistant:
     details = message.get("reasoning_details") or ()
     return Assistant(
-        message.get("content") or "",
+        "".join(_content(message.get("content") or "")),
         tuple(
             Call(call["id"], call["function"]["name"], call["function"]["arguments"])
             for call in message.get("tool_calls") or ()
@@ -146,8 +149,10 @@ def _part(part: dict[str, Any]) -> Any:
 
 def can_hear(ask: Ask, client: str) -> Ask:
     """A failed result is told in words; images of a result follow in a user's message; others' marks of what is to be cached
-    are left out, since most who follow OpenAI know none.
+    are left out, since most who follow OpenAI know none. Who limits parallel calls elsewhere says the mode, too.
     """
+    if client != WIRE and ask.parallel is not None and ask.choice is None:
+        ask = structs.replace(ask, choice="auto")
     return structs.replace(ask, marked=ask.marked and client == WIRE, turns=_hearable(ask.turns))
 
 
