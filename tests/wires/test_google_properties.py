@@ -21,7 +21,7 @@ WIRE = named(GOOGLE)
 OTHERS = ("anthropic_messages", "bedrock_converse", GOOGLE, "openai_chat", "openai_responses")
 EMPTY = ModelRequest(model="m", messages=())
 slowly = settings(
-    max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
+    max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
 )
 
 
