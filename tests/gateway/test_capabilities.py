@@ -14,6 +14,7 @@ from freehold.catalog import catalog
 from freehold.catalog.models import ModelFacts
 from freehold.core.errors import ContextTooLong, FreeholdError, Unsupported
 from freehold.core.policy import ALLOW_ALL, Policy, Principal, Statement
+from freehold.core.resources import Provider
 from freehold.gateway.capabilities import Suspicion
 from freehold.gateway.passing import Envelope
 from tests.gateway._vendors import ANTHROPIC_TEXT, OPENAI_TEXT, Vendor, reply
@@ -134,6 +135,19 @@ async def test_what_a_model_can_or_may_do_goes_out(asking: Asking, model: str, b
     await asking.forward(model, body)
     await asking.call(model, body)
     assert len(asking.vendor.asked) == 2
+
+
+async def test_nothing_is_known_at_an_address_of_ones_own(asking: Asking) -> None:
+    """What it calls `gpt-4` may be anything that speaks OpenAI's wire; a vendor's row at another address is still the vendor."""
+    url = asking.vendor.url
+    asking.house.declared.declare(
+        Provider(name="inhouse", type="openai", base_url=url),
+        Provider(name="proxy", type="deepseek", base_url=url),
+    )
+    await asking.forward("inhouse/gpt-4", said(IMAGE, max_tokens=100_000))
+    assert len(asking.vendor.asked) == 1
+    with pytest.raises(Unsupported, match="proxy/deepseek-v4-pro takes no images"):
+        await asking.forward("proxy/deepseek-v4-pro", said(IMAGE))
 
 
 async def test_obviously_too_much_input_is_refused_and_a_wider_model_named(asking: Asking) -> None:

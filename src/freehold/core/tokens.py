@@ -3,11 +3,10 @@
 A text's bytes are sorted into classes (letters, digits, scripts by their UTF-8 lead byte), and what stands in each class, and
 how often a word, a number or a run of punctuation begins, is weighed. The weights were fitted against OpenAI's o200k vocabulary
 over prose, code, JSON, tables and documentation in fourteen languages: of texts of some kilobytes that it was not fitted to,
-98 in 100 come out within 15 %. Other vendors' vocabularies are not published; Anthropic says that its own since Claude 4.7 gives about 30 % more tokens
-than the one before (https://platform.claude.com/docs/en/models/haiku-5-5/overview).
+98 in 100 come out within 15 %. Other vendors' vocabularies are not published; Anthropic says that its own since Claude 4.7 gives
+about 30 % more tokens than the one before (https://platform.claude.com/docs/en/models/haiku-5-5/overview).
 
-A dozen passes over the bytes in C, no regular expression. Not here: what a vendor adds around messages that
-nobody sees.
+A dozen passes over the bytes in C, no regular expression. Not here: what a vendor adds around messages that nobody sees.
 """
 
 from operator import mul

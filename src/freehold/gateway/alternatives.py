@@ -33,12 +33,12 @@ def _of(
 
 
 def _known(upstream: Upstream, book: FactBook) -> Iterator[tuple[str, ModelFacts]]:
-    prices = upstream.row.prices
-    if prices is None:
+    source = upstream.known_by
+    if source is None:
         return
     if upstream.has_listed:
-        yield from ((facts.name, facts) for facts in book.made_by(prices))
+        yield from ((facts.name, facts) for facts in book.made_by(source))
     for name in upstream.offered:
-        facts = book.find(prices, name)
+        facts = book.find(source, name)
         if facts is not None:
             yield name, facts

@@ -60,12 +60,13 @@ async def _offered(upstream: Upstream, models: ModelTable, clock: Clock) -> Iter
     if row.prices is None:
         return infos
     # A thread: matching a router's hundreds of names for the first time takes a tenth of a second.
-    return await asyncio.to_thread(lambda: [_known(info, row.prices or "", models, clock) for info in infos])
+    return await asyncio.to_thread(lambda: [_known(info, upstream, models, clock) for info in infos])
 
 
-def _known(info: ModelInfo, source: str, models: ModelTable, clock: Clock) -> ModelInfo:
+def _known(info: ModelInfo, upstream: Upstream, models: ModelTable, clock: Clock) -> ModelInfo:
     """With what the catalog knows of it. What its provider says itself goes first."""
-    priced, facts = models.prices.find(source, info.name), models.facts.find(source, info.name)
+    priced = models.prices.find(upstream.row.prices or "", info.name)
+    facts = models.facts.find(upstream.known_by, info.name) if upstream.known_by else None
     if priced is not None:
         info = structs.replace(
             info, display_name=info.display_name or priced.name, price=priced.price(clock.now())

@@ -254,7 +254,8 @@ class ModelTable:
             name=declared.name,
             base_url=base_url,
         )
-        if declared.base_url is not None and declared.type in self._adapters:
+        only_speaks = declared.base_url is not None and declared.type in self._adapters
+        if only_speaks:
             row = structs.replace(row, wires=tuple(wire for wire in row.wires if wire in _COMPATIBLE))
         if declared.base_url is None:
             row = addressed(row, self._resolve_secret)
@@ -273,7 +274,7 @@ class ModelTable:
         has_listed = declared.base_url is None and not declared.models
         return Upstream(
             row, provider, declared=True, offered=declared.models, has_listed=has_listed,
-            others=self._others(row, key, headers),
+            only_speaks=only_speaks, others=self._others(row, key, headers),
         )  # fmt: skip
 
     # Keeping up with what is declared.
@@ -378,7 +379,7 @@ class ModelTable:
     def _target(self, upstream: Upstream, name: str, wire: str) -> Target:
         row = upstream.row
         listed = self.prices.find(row.prices, name) if row.prices else None
-        facts = self.facts.find(row.prices, name) if row.prices else None
+        facts = self.facts.find(upstream.known_by, name) if upstream.known_by else None
         return Target(
             upstream.speaking(wire), name, f"model/{row.name}/{name}", listed, free=row.local,
             facts=facts, suspicion=None if facts is None else Suspicion(facts, upstream.speaking(wire).wire),

@@ -24,6 +24,8 @@ class Upstream(Struct, frozen=True):
     """A provider that can be asked, with its row. `offered` are names that are known to be there, in order.
 
     `has_listed`: what its price list names is there too. An address of one's own is not known to have any of it.
+    `only_speaks`: an address of one's own that speaks a vendor's wire: what it calls `gpt-4` may be anything, so nothing that is
+    known of models holds there.
     `others` are the same provider by the wires that it speaks besides its own.
     """
 
@@ -32,7 +34,13 @@ class Upstream(Struct, frozen=True):
     declared: bool = False
     offered: tuple[str, ...] = ()
     has_listed: bool = True
+    only_speaks: bool = False
     others: Mapping[str, Provider] = {}
+
+    @property
+    def known_by(self) -> str | None:
+        """The price list under which its models' facts are found; None where none hold."""
+        return None if self.only_speaks else self.row.prices
 
     def speaking(self, wire: str) -> Provider:
         """In `wire` if it can, else as usual."""
