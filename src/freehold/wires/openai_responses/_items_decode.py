@@ -57,9 +57,9 @@ _MESSAGE: Final = msgspec.json.Decoder(MessageItem)
 _CALL: Final = msgspec.json.Decoder(CallItem)
 _RESULT: Final = msgspec.json.Decoder(ResultItem)
 _REASONING: Final = msgspec.json.Decoder(ReasoningItem)
-_MESSAGE_FIELDS: Final = fields_of(MessageItem, "type", "status")
-_CALL_FIELDS: Final = fields_of(CallItem, "type", "status")
-_RESULT_FIELDS: Final = fields_of(ResultItem, "type", "status")
+_MESSAGE_FIELDS: Final = fields_of(MessageItem)
+_CALL_FIELDS: Final = fields_of(CallItem)
+_RESULT_FIELDS: Final = fields_of(ResultItem)
 
 _encode: Final = msgspec.json.Encoder().encode
 

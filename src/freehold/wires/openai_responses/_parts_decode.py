@@ -9,7 +9,7 @@ from msgspec import UNSET, Raw, Struct
 from freehold.core.errors import BadRequest
 from freehold.core.messages import Address, Bytes, Carried, Media, Refusal, Text, VendorFile
 from freehold.core.validation import decode
-from freehold.wires._fields import NO_FIELDS, OBJECT, extra_of, is_null
+from freehold.wires._fields import NO_FIELDS, OBJECT, UNREADABLE, extra_of, is_null, parted
 from freehold.wires._media import from_base64, source_of
 from freehold.wires.openai_responses._shapes import (
     FILES,
@@ -30,14 +30,15 @@ FILE_NAME: Final = "document.pdf"
 USUAL_DETAIL: Final = "auto"
 
 _EMPTY: Final = (b"null", b"[]", b"{}")
+_encode: Final = msgspec.json.Encoder().encode
 _HEAD: Final = msgspec.json.Decoder(PartHead)
 _TEXT: Final = msgspec.json.Decoder(TextPart)
 _REFUSAL: Final = msgspec.json.Decoder(RefusalPart)
 _IMAGE: Final = msgspec.json.Decoder(ImagePart)
 _FILE: Final = msgspec.json.Decoder(FilePart)
-_TEXT_FIELDS: Final = fields_of(TextPart, "type")
-_IMAGE_FIELDS: Final = fields_of(ImagePart, "type")
-_FILE_FIELDS: Final = fields_of(FilePart, "type")
+_TEXT_FIELDS: Final = fields_of(TextPart)
+_IMAGE_FIELDS: Final = fields_of(ImagePart)
+_FILE_FIELDS: Final = fields_of(FilePart)
 
 Shape = TypeVar("Shape", bound=Struct)
 Part = Text | Refusal | Media | Carried
@@ -47,8 +48,12 @@ def read(
     json: Raw, decoder: "msgspec.json.Decoder[Shape]", known: frozenset[str], path: str
 ) -> tuple[Shape, dict[str, Raw]]:
     """What the heart knows of an object, and its other fields, without those that say nothing. Raises BadRequest with the path."""
-    shape = decode(bytes(json), decoder, root=path)
-    return shape, others(json, known, path)
+    try:
+        return decoder.decode(json), {}
+    except UNREADABLE:
+        fields, rest = parted(json, known, path)
+    shape = decode(_encode(fields), decoder, root=path)
+    return shape, {name: value for name, value in rest.items() if bytes(value) not in _EMPTY}
 
 
 def others(json: Raw, known: frozenset[str], path: str) -> dict[str, Raw]:
@@ -62,6 +67,9 @@ def part(json: Raw, path: str, message: Mapping[str, Raw] = NO_FIELDS) -> Part:
     match kind:
         case "input_text" | "output_text":
             shape, rest = read(json, _TEXT, _TEXT_FIELDS, path)
+            for name, value in (("annotations", shape.annotations), ("logprobs", shape.logprobs)):
+                if value is not UNSET and bytes(value) not in _EMPTY:
+                    rest[name] = value
             cache = _mark(shape.prompt_cache_breakpoint, rest, path)
             return Text(shape.text, cache, extra_of(NAME, {**message, **rest}))
         case "refusal":

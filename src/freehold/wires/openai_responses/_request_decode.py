@@ -39,7 +39,7 @@ _REQUEST: Final = msgspec.json.Decoder(RequestShape)
 _REQUEST_FIELDS: Final = fields_of(RequestShape)
 _TOOL_HEAD: Final = msgspec.json.Decoder(PartHead)
 _TOOL: Final = msgspec.json.Decoder(FunctionTool)
-_TOOL_FIELDS: Final = fields_of(FunctionTool, "type")
+_TOOL_FIELDS: Final = fields_of(FunctionTool)
 _NO_PARAMETERS: Final = ToolSpec("").parameters
 
 
@@ -132,7 +132,7 @@ class _Format(Struct):
     strict: bool | None = None
 
 
-class _Text(Struct):
+class _Text(Struct, forbid_unknown_fields=True):
     format: Raw = Raw(b"null")
 
 
@@ -165,7 +165,7 @@ def _output(given: Field, extra: dict[str, Raw]) -> JsonOutput | None:
             return None
 
 
-class _Reasoning(Struct):
+class _Reasoning(Struct, forbid_unknown_fields=True):
     effort: str | None = None
 
 

@@ -86,7 +86,7 @@ _EMPTY: Final = (b"null", b"[]", b"{}")
 _HEAD: Final = msgspec.json.Decoder(ItemHead)
 _MESSAGE: Final = msgspec.json.Decoder(MessageItem)
 _REASONING: Final = msgspec.json.Decoder(ReasoningItem)
-_MESSAGE_FIELDS: Final = fields_of(MessageItem, "type", "status")
+_MESSAGE_FIELDS: Final = fields_of(MessageItem)
 _encode: Final = msgspec.json.Encoder().encode
 
 

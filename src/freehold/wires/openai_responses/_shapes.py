@@ -1,5 +1,8 @@
 """Wires, OpenAI responses: the request's shapes, as far as the heart knows them; every field beyond them is carried as it came.
 
+Unknown fields are an error of the strict decoders on purpose: that is the quick way, and only objects that have some take the careful
+one (`read` in _parts_decode.py).
+
 What every field is: https://platform.openai.com/docs/api-reference/responses/create (and its OpenAPI document).
 """
 
@@ -45,19 +48,26 @@ class ItemHead(Struct):
     type: str = "message"
 
 
-class MessageItem(Struct):
+class _Item(Struct, forbid_unknown_fields=True, kw_only=True):
+    """`status` is the vendor's to say, and not kept."""
+
+    type: Field = UNSET
+    status: Field = UNSET
+
+
+class MessageItem(_Item, kw_only=True):
     role: str
     content: str | list[Raw]
 
 
-class CallItem(Struct):
+class CallItem(_Item, kw_only=True):
     call_id: str
     name: str
     arguments: str
     freehold_seal: str | None = None
 
 
-class ResultItem(Struct):
+class ResultItem(_Item, kw_only=True):
     call_id: str
     output: str | list[Raw]
 
@@ -77,10 +87,13 @@ class PartHead(Struct):
     type: str
 
 
-class TextPart(Struct):
+class TextPart(Struct, forbid_unknown_fields=True):
     """input_text and output_text."""
 
     text: str
+    type: Field = UNSET
+    annotations: Field = UNSET
+    logprobs: Field = UNSET
     prompt_cache_breakpoint: Field = UNSET
 
 
@@ -88,14 +101,16 @@ class RefusalPart(Struct):
     refusal: str
 
 
-class ImagePart(Struct):
+class ImagePart(Struct, forbid_unknown_fields=True):
+    type: Field = UNSET
     image_url: str | None = None
     file_id: str | None = None
     detail: str | None = None
     prompt_cache_breakpoint: Field = UNSET
 
 
-class FilePart(Struct):
+class FilePart(Struct, forbid_unknown_fields=True):
+    type: Field = UNSET
     file_data: str | None = None
     file_url: str | None = None
     file_id: str | None = None
@@ -104,15 +119,16 @@ class FilePart(Struct):
     prompt_cache_breakpoint: Field = UNSET
 
 
-class FunctionTool(Struct):
+class FunctionTool(Struct, forbid_unknown_fields=True):
     name: str
+    type: Field = UNSET
     description: str | None = None
     parameters: Raw = Raw(b"null")
     strict: bool | None = None
 
 
-def fields_of(shape: type[Struct], *more: str) -> frozenset[str]:
-    return frozenset({*shape.__struct_encode_fields__, *more})
+def fields_of(shape: type[Struct]) -> frozenset[str]:
+    return frozenset(shape.__struct_encode_fields__)
 
 
 NEUTRAL: Final[dict[str, frozenset[bytes]]] = {

@@ -71,6 +71,9 @@ _ONLY_USAGE: Final = msgspec.json.Decoder(_OnlyUsage)
 _LAST_EVENT: Final = msgspec.json.Decoder(_LastEvent)
 _FINISHED: Final = ("response.completed", "response.incomplete")
 _FAILED: Final = "response.failed"
+_RESPONSE: Final = b'"response"'
+"""In the first and the last events only, so that most are looked at once."""
+
 _MARKS: Final = tuple(f'"{name}"'.encode() for name in (*_FINISHED, _FAILED))
 
 
@@ -96,7 +99,7 @@ class ResponsesUsageTap:
         self._look(self._lines.feed(data))
 
     def _look(self, lines: bytes) -> None:
-        if any(mark in lines for mark in _MARKS):
+        if _RESPONSE in lines and any(mark in lines for mark in _MARKS):
             for line in lines.splitlines():
                 if line.startswith(b"data:") and any(mark in line for mark in _MARKS):
                     self._read(line[5:])
