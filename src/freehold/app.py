@@ -372,7 +372,7 @@ class Host:
 
 
 def _pepper(folder: Path) -> bytes:
-    """Made once. Whoever loses it loses every API key; it is of no use without the database."""
+    """Made once. Whoever loses it loses every API key; whoever reads it can sign AWS requests as any key whose id he knows."""
     path = folder / "pepper"
     if not path.exists():
         write_private(path, secrets.token_bytes(PEPPER_BYTES))
