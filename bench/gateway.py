@@ -4,7 +4,9 @@
 
 A stub upstream and a load generator run in processes of their own (pinned to the last core where there are two), the server
 in another (pinned to the first). CPU is what the server's process used between two moments, over the answers in between; its
-PostgreSQL's CPU is told apart. Read ratios within one run: machines are noisy. Loopback only, bounded in time.
+PostgreSQL's CPU is told apart. Where nginx is installed it passes the same calls through, in turn with the server and on the
+same core: the floor, without keys, models, prices or records. Read ratios within one run: machines are noisy. Linux only (CPU
+is read from /proc); loopback only, bounded in time. What came out: README.md beside this.
 """
 
 import argparse
@@ -12,14 +14,19 @@ import asyncio
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 
@@ -28,6 +35,8 @@ CHUNKS = 50
 CHUNK_GAP_S = 0.01
 ROUNDS = 3
 TICKS = os.sysconf("SC_CLK_TCK")
+SAME_WIRE = "same wire"
+NGINX = " (nginx)"
 
 OPENAI_ANSWER = {
     "id": "chatcmpl-bench",
@@ -79,6 +88,8 @@ class Stub(asyncio.Protocol):
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         self._transport.write(head)
         for index in range(CHUNKS):
+            if self._transport.is_closing():
+                return
             delta: dict[str, Any] = (
                 {"content": "word " * 4} if index else {"role": "assistant", "content": ""}
             )
@@ -149,8 +160,65 @@ class Load(asyncio.Protocol):
 
 
 def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """Of all its threads, by the scheduler's nanoseconds: clock ticks are 10 ms."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((one / "schedstat").read_text().split()[0]) for one in threads) / 1e9
+
+
+NGINX_CONF = """
+worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log warn;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 100000000; client_body_buffer_size 256k;
+  client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
+  uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
+  upstream stub {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://stub; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+class Target(NamedTuple):
+    port: int
+    pid: int
+
+
+@contextmanager
+def nginx(upstream: int) -> Iterator[Target | None]:
+    """One worker on the server's core. None where nginx is not installed."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        print("nginx is not installed: no floor to compare with", file=sys.stderr)
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="freehold-bench-") as folder:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        conf = Path(folder) / "nginx.conf"
+        conf.write_text(NGINX_CONF.format(folder=folder, upstream=upstream, port=port))
+        running = subprocess.Popen([program, "-c", str(conf), "-p", folder], stderr=subprocess.DEVNULL)
+        try:
+            worker = worker_of(running.pid)
+            pin(0, worker)
+            yield Target(port, worker)
+        finally:
+            running.terminate()
+            running.wait(10)
+
+
+def worker_of(pid: int) -> int:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            return int(children[0])
+        time.sleep(0.05)
+    raise TimeoutError("nginx started no worker")
 
 
 def postgres_cpu_s(parent: int) -> float:
@@ -257,45 +325,65 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-    upstream = multiprocessing.Process(target=stub, args=(sending,), daemon=True)
-    upstream.start()
-    address = f"http://127.0.0.1:{receiving.recv()}/v1"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "freehold.cli.main", "dev", "--upstream", f"openai={address}"],
-        stdout=subprocess.PIPE,
-    )
-    try:
-        pin(0, server.pid)
-        assert server.stdout is not None
-        told = json.loads(server.stdout.readline())
-        port = int(told["base_url"].rsplit(":", 1)[1].split("/")[0])
-        pin(-1)
-        found: dict[str, list[dict[str, float]]] = {}
-        for _ in range(ROUNDS):
-            for name, (request, connections) in cases(told["api_key"]).items():
-                result = asyncio.run(
-                    measure(port, server.pid, request, connections or options.connections, options.seconds)
-                )
-                found.setdefault(name, []).append(result)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(20)
-        upstream.terminate()
+    found = run(options.seconds, options.connections)
     medians = {
         name: {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
         for name, rounds in found.items()
     }
     if options.json:
         print(json.dumps(medians, indent=1))
-        return
+    else:
+        show(medians)
+
+
+def run(seconds: float, connections: int) -> dict[str, list[dict[str, float]]]:
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    upstream = multiprocessing.Process(target=stub, args=(sending,), daemon=True)
+    upstream.start()
+    upstream_port = receiving.recv()
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "freehold.cli.main",
+            "dev",
+            "--upstream",
+            f"openai=http://127.0.0.1:{upstream_port}/v1",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    found: dict[str, list[dict[str, float]]] = {}
+    try:
+        pin(0, server.pid)
+        assert server.stdout is not None
+        told = json.loads(server.stdout.readline())
+        ours = Target(int(told["base_url"].rsplit(":", 1)[1].split("/")[0]), server.pid)
+        with nginx(upstream_port) as floor:
+            pin(-1)
+            for _ in range(ROUNDS):
+                for name, (request, wanted) in cases(told["api_key"]).items():
+                    for target in (ours, floor):
+                        if target is None or (target is floor and not name.startswith(SAME_WIRE)):
+                            continue
+                        result = asyncio.run(measure(*target, request, wanted or connections, seconds))
+                        found.setdefault(name + (NGINX if target is floor else ""), []).append(result)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(20)
+        upstream.terminate()
+    return found
+
+
+def show(medians: dict[str, dict[str, float]]) -> None:
     print(
-        f"{'case':34}{'CPU us':>8}{'pg us':>7}{'us/event':>10}{'per s':>8}{'p50 ms':>8}{'p99 ms':>8}{'failed':>8}"
+        f"{'case':38}{'CPU us':>8}{'x nginx':>9}{'pg us':>7}{'us/event':>10}{'per s':>8}{'p50 ms':>8}{'p99 ms':>8}{'failed':>8}"
     )
     for name, one in medians.items():
+        floor = medians.get(name + NGINX)
+        ratio = f"{one['cpu_us'] / floor['cpu_us']:9.1f}" if floor else " " * 9
         print(
-            f"{name:34}{one['cpu_us']:8.1f}{one['postgres_cpu_us']:7.1f}{one['cpu_us_per_event']:10.1f}{one['per_s']:8.0f}"
-            f"{one['p50_ms']:8.2f}{one['p99_ms']:8.2f}{one['failed']:8.0f}"
+            f"{name:38}{one['cpu_us']:8.1f}{ratio}{one['postgres_cpu_us']:7.1f}{one['cpu_us_per_event']:10.1f}"
+            f"{one['per_s']:8.0f}{one['p50_ms']:8.2f}{one['p99_ms']:8.2f}{one['failed']:8.0f}"
         )
 
 
