@@ -114,15 +114,17 @@ class GoogleUsageTap:
 
     def _look(self, lines: bytes) -> None:
         if _USAGE in lines:
-            start = max(lines.rfind(b"\n", 0, at := lines.rfind(_USAGE)), lines.rfind(b"\r", 0, at)) + 1
-            self._last = lines[start:].splitlines()[0]
+            self._last = lines
         if not self._finished and _FINISH in lines:
             self._finished = any(_finishes(line) for line in lines.splitlines() if _FINISH in line)
 
     @property
     def usage(self) -> Usage | None:
         self._look(self._lines.rest)
-        return usage_of(self._last[5:]) if self._last.startswith(b"data:") else None
+        for line in reversed(self._last.splitlines()):
+            if _USAGE in line and line.startswith(b"data:"):
+                return usage_of(line[5:])
+        return None
 
     @property
     def finished(self) -> bool:
