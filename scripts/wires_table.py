@@ -24,6 +24,18 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = ROOT / "docs" / "wires.md"
 SAMPLES: Final = Path(__file__).parent / "wires"
 REFUSED: Final = ROOT / "tests" / "matrix" / "refused.toml"
+TITLES: Final[Mapping[str, str]] = {
+    "anthropic_messages": "Anthropic Messages",
+    "bedrock_converse": "Bedrock Converse",
+    "google_generate": "Google generateContent",
+    "openai_chat": "OpenAI Chat",
+    "openai_responses": "OpenAI Responses",
+}
+"""Of the wires that a model call is translated to."""
+
+ADDRESSED: Final = ("bedrock_converse", "google_generate")
+"""Wires of which the model and whether to stream stand in the address."""
+
 _TEXTS: Final = ("content", "system")
 
 HEAD: Final = """\
@@ -87,7 +99,8 @@ def fate(source: str, target: str, sample: Sample) -> str:
         raise Lost(f"{source} to {target}: without {sample.field}: {before}")
     places = list(_differences(before, after, ""))
     if not places:
-        return "left out"
+        addressed = target in ADDRESSED and sample.field in ("model", "stream")
+        return "in the address" if addressed else "left out"
     own = json.loads(sample.sets)
     if all(name in after and after[name] == _listed(own)[name] for name in own):
         return "same"
@@ -157,6 +170,7 @@ _ALSO: Final[Mapping[str, Sequence[str]]] = {
     "cache_control": ("*.cache", "cache"),
     "prompt_cache_breakpoint": ("*.cache", "cache"),
     "thinking": ("reasoning",),
+    "user_id": ("user",),
     "display": ("request.thinking",),
 }
 """Names at the vendor that are others in the heart, in whose words UNSAID speaks."""
@@ -181,8 +195,8 @@ def page() -> str:
 
 
 def _section(source: str) -> str:
-    targets = [name for name in samples() if name != source]
-    titles = [samples()[name].title for name in targets]
+    targets = [name for name in TITLES if name != source]
+    titles = [TITLES[name] for name in targets]
     lines = [f"## From a client of {samples()[source].title}", ""]
     lines += [f"| field | {' | '.join(titles)} |", f"|---|{'---|' * len(targets)}"]
     reasons: list[str] = []
