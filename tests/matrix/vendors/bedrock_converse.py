@@ -35,6 +35,9 @@ WIRE = "bedrock_converse"
 TYPE = "bedrock"
 BASE = ""
 
+_NAMED = "x-amzn-requestid: 5d6c2a01-8f1c-4a52-9d4b-2f6f0f3a9b7e"
+"""All that names an answer here."""
+
 _STOPS = {
     "end": "end_turn",
     "length": "max_tokens",
@@ -183,7 +186,7 @@ def whole(answer: Answer) -> list[Step]:
         "usage": _usage(answer),
         "metrics": {"latencyMs": 7},
     }
-    return reply(msgspec.json.encode(body))
+    return reply(msgspec.json.encode(body), headers=f"{_NAMED}\r\n")
 
 
 def _end(answer: Answer) -> dict[str, Any]:
@@ -255,7 +258,8 @@ def _event(kind: str, payload: Any) -> bytes:
 def streamed(pieces: Sequence[Step]) -> list[Step]:
     head, *steps = stream(*pieces)
     assert isinstance(head, bytes)
-    return [head.replace(b"text/event-stream", b"application/vnd.amazon.eventstream"), *steps]
+    kind = f"application/vnd.amazon.eventstream\r\n{_NAMED}"
+    return [head.replace(b"text/event-stream", kind.encode()), *steps]
 
 
 def comment() -> bytes:
