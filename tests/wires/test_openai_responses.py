@@ -464,6 +464,16 @@ def test_a_stream_that_was_cut_is_broken_off():
         decoder.end()
 
 
+@pytest.mark.parametrize(
+    ("kind", "finished"),
+    [("response.completed", True), ("response.incomplete", True), ("response.failed", False)],
+)
+def test_in_passing_a_failed_answer_is_none_but_its_usage_counts(kind, finished):
+    tap = WIRE.usage_tap()
+    tap.feed(sse(CREATED, {"type": kind, "response": {"usage": {"input_tokens": 3, "output_tokens": 2}}}))
+    assert (tap.finished, tap.usage) == (finished, Usage(input_tokens=3, output_tokens=2))
+
+
 # -------------------------------------------------------------------------------------------- for a client
 
 
