@@ -308,7 +308,8 @@ def test_output_that_zlib_holds_back_at_the_limit_is_given_at_once(size):
 
 
 @pytest.mark.parametrize(
-    "packed", [gzip.compress(b"hello", mtime=0)[:-3], b"not gzip at all", gzip.compress(b"hello", mtime=0) + b"tail"]
+    "packed",
+    [gzip.compress(b"hello", mtime=0)[:-3], b"not gzip at all", gzip.compress(b"hello", mtime=0) + b"tail"],
 )
 async def test_a_damaged_compressed_answer_is_an_error(scripted, packed):
     async with scripted(compressed("gzip", packed)) as server:
