@@ -118,7 +118,7 @@ class FromMemory:
     def call(self, request: ModelRequest) -> "Called":
         return Called(WIRE.encode_request(request, provider="openai"), self.whole)
 
-    def forward(self, body: bytes, *, stream: bool, headers: Mapping[str, str]) -> "FromMemory":
+    def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> "FromMemory":
         self._raw = Raw(self.whole, self.streamed if stream else ())
         return self
 
@@ -198,7 +198,7 @@ async def main() -> None:
     def passed(body: bytes) -> Callable[[], Awaitable[object]]:
         async def once() -> None:
             who, envelope = keys.authenticate(plain), Envelope(body)
-            await gateway.passes(who, wire="openai_chat", model=envelope.model)
+            await gateway.passes(who, wire="openai_chat", model=envelope.model, body=body)
             async with gateway.forward(who, envelope, wire="openai_chat") as passing:
                 if envelope.stream:
                     async for _ in passing.chunks():
@@ -210,7 +210,7 @@ async def main() -> None:
 
     async def translated() -> None:
         who, envelope = keys.authenticate(plain), Envelope(asked)
-        await gateway.passes(who, wire=ANTHROPIC.name, model=envelope.model)
+        await gateway.passes(who, wire=ANTHROPIC.name, model=envelope.model, body=asked)
         decoded, folding = ANTHROPIC.decode_request(asked), Folding()
         async with gateway.call(who, decoded, wire=ANTHROPIC.name) as answered:
             async for event in answered:
