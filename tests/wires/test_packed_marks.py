@@ -1,0 +1,26 @@
+"""Whether a body may hold a packed seal: looked for quickly, and never missed."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freehold.wires._opaque import RARE_MAX, holds_packed
+
+# Pieces of the marks themselves, and enough of their rare bytes to use up the patience for them.
+PIECES = st.sampled_from([
+    b"fh1.",
+    b"ZmgxL",
+    b"fh",
+    b"1.",
+    b"1",
+    b"Zmgx",
+    b"Z",
+    b"L",
+    b"x",
+    b"1" * RARE_MAX,
+    b"Z" * RARE_MAX,
+])
+
+
+@given(st.lists(PIECES, max_size=12).map(b"".join))
+def test_every_mark_is_found_and_nothing_else(body: bytes) -> None:
+    assert holds_packed(body) == (b"fh1." in body or b"ZmgxL" in body)
