@@ -92,7 +92,7 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
                 self.models[row.id] = Model()
 
         def _plan(self, data: st.DataObject, names: list[str], lease: Lease | None) -> None:
-            session = lease.session_id if lease else data.draw(st.sampled_from(sorted(self.models)))
+            session = lease.session_id if lease else data.draw(st.sampled_from(list(self.models)))
             length = len(self.models[session].events)
             expected = data.draw(st.none() | st.integers(max(0, length - 1), length + 3))
             self.planned.append(Planned(session, names, expected, lease, data.draw(KEYS)))
@@ -142,11 +142,10 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             claimable = {
                 key for key, model in self.models.items() if model.status == "running" and model.owner is None
             }
-            found = [
-                lease
-                for lease in wait(store.log.claim(owner, limit=500, lease_s=FOR_EVER_S))
-                if lease.session_id in self.models
-            ]
+            claimed = wait(store.log.claim(owner, limit=500, lease_s=FOR_EVER_S))
+            by_session = {lease.session_id: lease for lease in claimed}
+            # In the order of creation, for who waits equally long comes in any order, and a run must be repeatable.
+            found = [by_session[session] for session in self.models if session in by_session]
             assert {lease.session_id for lease in found} == claimable
             for lease in found:
                 model = self.models[lease.session_id]
