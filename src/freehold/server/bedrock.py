@@ -5,8 +5,6 @@ it. Not here: who asks (aws_signed.py), what the bodies mean (wires/bedrock_conv
 (front.py), what no model is asked for (bedrock_asides.py).
 """
 
-import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -23,12 +21,11 @@ from freehold.gateway.passing import Envelope
 from freehold.server import bedrock_asides
 from freehold.server.aws_signed import FindSigner, read_signed
 from freehold.server.bedrock_invoke import ElapsedMs, InvokedWire
+from freehold.server.edge import at_the_edge
 from freehold.server.exchange import Exchange, header_lines
 from freehold.server.front import Front
-from freehold.server.operations import internal, stopping, told_in
+from freehold.server.operations import stopping, told_in
 from freehold.wires.bedrock_converse import WIRE, BedrockConverse
-
-log = logging.getLogger(__name__)
 
 PREFIXES: Final = (b"/model/", b"/bedrock/model/")
 ASIDES: Final = (bedrock_asides.MODELS, b"/bedrock" + bedrock_asides.MODELS)
@@ -79,21 +76,17 @@ class BedrockDoor(Struct, frozen=True, kw_only=True):
         """Answers that no model gives, within the same bounds and in the same dialect."""
         door = self.front.door
         request_id = ids.new("req", door.clock)
-        try:
+
+        async def work() -> None:
             body, more = await self._told(exchange)
             lines = header_lines([("content-type", "application/json"), (REQUEST_ID, request_id), *more])
             await exchange.respond(200, lines, body)
-        except FreeholdError as error:
-            await _refuse(exchange, error, request_id)
-        except asyncio.CancelledError:
-            if exchange.disconnected:
-                return
-            if not door.leaving.is_set():
-                raise
-            await _refuse(exchange, stopping(), request_id)
-        except Exception:  # The task's outermost edge.
-            log.exception("request.failed", extra={"request_id": request_id})
-            await _refuse(exchange, internal(request_id), request_id)
+
+        async def refuse(error: FreeholdError) -> None:
+            told = told_in(WIRE, error, request_id)
+            await exchange.respond(told.status, header_lines(told.headers.items()), told.body)
+
+        await at_the_edge(work(), refuse, exchange=exchange, door=door, request_id=request_id)
 
     async def _told(self, exchange: Exchange) -> bedrock_asides.Told:
         door, gateway = self.front.door, self.front.gateway
@@ -107,11 +100,6 @@ class BedrockDoor(Struct, frozen=True, kw_only=True):
             return await bedrock_asides.models(gateway, principal, door.clock, exchange.target)
         shown = exchange.method.decode("ascii", "replace")
         raise NotFound(f"{shown} is not served at {exchange.path[:200].decode('ascii', 'replace')}")
-
-
-async def _refuse(exchange: Exchange, error: FreeholdError, request_id: str) -> None:
-    told = told_in(WIRE, error, request_id)
-    await exchange.respond(told.status, header_lines(told.headers.items()), told.body)
 
 
 def address_of(raw_path: bytes, operations: Mapping[bytes, bool] = OPERATIONS) -> Address:

@@ -3,8 +3,6 @@
 Not here: what the bodies mean (wires/openai_embeddings), how a call goes its way (gateway/embedding.py).
 """
 
-import asyncio
-import logging
 from typing import Final
 
 from msgspec import Struct
@@ -14,10 +12,9 @@ from freehold.core.errors import BadRequest, FreeholdError
 from freehold.core.ports import EmbeddingWire
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
+from freehold.server.edge import at_the_edge
 from freehold.server.exchange import Exchange, header_lines, printable
-from freehold.server.operations import Door, internal, stopping, told_in
-
-log = logging.getLogger(__name__)
+from freehold.server.operations import Door, stopping, told_in
 
 PATH: Final = b"/v1/embeddings"
 
@@ -32,19 +29,12 @@ class EmbeddingsDoor(Struct, frozen=True, kw_only=True):
 
     async def serve(self, exchange: Exchange) -> None:
         request_id = ids.new("req", self.door.clock)
-        try:
-            await self._answer(exchange, request_id)
-        except FreeholdError as error:
+
+        async def refuse(error: FreeholdError) -> None:
             await self._refuse(error, exchange, request_id)
-        except asyncio.CancelledError:
-            if exchange.disconnected:
-                return
-            if not self.door.leaving.is_set():
-                raise
-            await self._refuse(stopping(), exchange, request_id)
-        except Exception:  # The task's outermost edge.
-            log.exception("request.failed", extra={"request_id": request_id})
-            await self._refuse(internal(request_id), exchange, request_id)
+
+        work = self._answer(exchange, request_id)
+        await at_the_edge(work, refuse, exchange=exchange, door=self.door, request_id=request_id)
 
     async def _answer(self, exchange: Exchange, request_id: str) -> None:
         if exchange.method != b"POST":

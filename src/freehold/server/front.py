@@ -4,7 +4,6 @@ Same wire on both sides: bytes pass through. Otherwise the client's wire decodes
 that hangs up hangs up the provider.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias
@@ -20,8 +19,9 @@ from freehold.core.stream import Folding
 from freehold.gateway.kept import refuse_kept
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
+from freehold.server.edge import at_the_edge
 from freehold.server.exchange import Exchange, header_lines, printable
-from freehold.server.operations import Door, internal, stopping, told_in
+from freehold.server.operations import Door, stopping, told_in
 
 log = logging.getLogger(__name__)
 
@@ -73,24 +73,16 @@ class Front(Struct, frozen=True, kw_only=True):
         `form` is for this answer alone, should it be a stream.
         """
         call = _Call(self, wire, exchange, request_id_as, form)
-        try:
+
+        async def work() -> None:
             if exchange.method != b"POST":
                 await call.refuse_method()
                 return
             if self.door.leaving.is_set():
                 raise stopping()
             await call.answer(*await ask())
-        except FreeholdError as error:
-            await call.refuse(error)
-        except asyncio.CancelledError:
-            if exchange.disconnected:
-                return
-            if not self.door.leaving.is_set():
-                raise
-            await call.refuse(stopping())
-        except Exception:  # The task's outermost edge.
-            log.exception("request.failed", extra={"request_id": call.request_id})
-            await call.refuse(internal(call.request_id))
+
+        await at_the_edge(work(), call.refuse, exchange=exchange, door=self.door, request_id=call.request_id)
 
 
 class _Call:

@@ -5,8 +5,6 @@ gateway knows, with its slash. Counts of tokens and lists of models are answered
 the bodies mean (wires/google_generate), how a call goes its way (front.py).
 """
 
-import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote_to_bytes
@@ -21,12 +19,11 @@ from freehold.core.ports import ModelInfo, Wire
 from freehold.core.validation import decode
 from freehold.gateway import listing
 from freehold.gateway.passing import Envelope
+from freehold.server.edge import at_the_edge
 from freehold.server.exchange import Exchange, header_lines
 from freehold.server.front import Front
-from freehold.server.operations import internal, stopping, told_in
+from freehold.server.operations import stopping, told_in
 from freehold.wires.google_generate import ArrayForm
-
-log = logging.getLogger(__name__)
 
 PREFIXES: Final = (b"/v1beta/models/", b"/v1/models/")
 METHODS: Final = {"generateContent": False, "streamGenerateContent": True}
@@ -78,21 +75,17 @@ class GoogleDoor(Struct, frozen=True, kw_only=True):
     async def _aside(self, exchange: Exchange) -> None:
         """Answers that no model gives, within the same bounds and in the same dialect."""
         request_id = ids.new("req", self.front.door.clock)
-        try:
+
+        async def work() -> None:
             body, more = await self._told(exchange)
             lines = header_lines([("content-type", "application/json"), ("x-request-id", request_id), *more])
             await exchange.respond(200, lines, body)
-        except FreeholdError as error:
-            await self._refuse(exchange, error, request_id)
-        except asyncio.CancelledError:
-            if exchange.disconnected:
-                return
-            if not self.front.door.leaving.is_set():
-                raise
-            await self._refuse(exchange, stopping(), request_id)
-        except Exception:  # The task's outermost edge.
-            log.exception("request.failed", extra={"request_id": request_id})
-            await self._refuse(exchange, internal(request_id), request_id)
+
+        async def refuse(error: FreeholdError) -> None:
+            told = told_in(self.wire, error, request_id)
+            await exchange.respond(told.status, header_lines(told.headers.items()), told.body)
+
+        await at_the_edge(work(), refuse, exchange=exchange, door=self.front.door, request_id=request_id)
 
     async def _told(self, exchange: Exchange) -> Told:
         door = self.front.door
@@ -123,10 +116,6 @@ class GoogleDoor(Struct, frozen=True, kw_only=True):
             if wanted == f"{one.provider}/{one.name}":
                 return _encode(_model_json(one))
         raise NotFound(f"no model {wanted[:200]!r} is listed", field="name")
-
-    async def _refuse(self, exchange: Exchange, error: FreeholdError, request_id: str) -> None:
-        told = told_in(self.wire, error, request_id)
-        await exchange.respond(told.status, header_lines(told.headers.items()), told.body)
 
 
 class _Counted(Struct):
