@@ -38,7 +38,7 @@ async def test_eight_processes_at_once_migrate_once(database_url: str) -> None:
 
 
 async def test_a_later_version_is_applied_on_top(database_url: str) -> None:
-    later = (*known(), Migration(len(known()) + 1, "9999_more.sql", "CREATE TABLE more (id int)"))
+    later = (*known(), Migration(known()[-1].version + 1, "9999_more.sql", "CREATE TABLE more (id int)"))
     async with open_database(database_url) as database:
         await migrate(database)
         assert await migrate(database, later) == [later[-1]]
@@ -46,7 +46,7 @@ async def test_a_later_version_is_applied_on_top(database_url: str) -> None:
 
 
 async def test_a_database_newer_than_the_code_is_refused(database_url: str) -> None:
-    latest = len(known())
+    latest = known()[-1].version
     later = (*known(), Migration(latest + 1, "9999_more.sql", "SELECT 1"))
     async with open_database(database_url) as database:
         await migrate(database, later)
@@ -69,7 +69,7 @@ async def test_a_migration_whose_file_changed_is_refused(database_url: str) -> N
 async def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None:
     broken = (
         *known(),
-        Migration(len(known()) + 1, "9999_broken.sql", "CREATE TABLE half (id int); SELECT 1/0"),
+        Migration(known()[-1].version + 1, "9999_broken.sql", "CREATE TABLE half (id int); SELECT 1/0"),
     )
     async with open_database(database_url) as database:
         with pytest.raises(Exception, match="migrating"):
@@ -78,8 +78,9 @@ async def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -
         await migrate(database)
 
 
-def test_the_files_are_numbered_without_gaps() -> None:
-    assert [migration.version for migration in known()] == list(range(1, len(known()) + 1))
+def test_no_two_files_have_one_number() -> None:
+    versions = [migration.version for migration in known()]
+    assert versions == sorted(set(versions))
 
 
 async def test_every_table_says_what_it_is_for_and_whose_it_is(database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""The schema: forward-only SQL files beside this one, `0001_initial.sql` and so on, applied in order, each once.
+"""The schema: forward-only SQL files beside this one, `0001_initial.sql` and so on, applied in the order of their numbers, each once.
 
 All that is pending is applied in one transaction under an advisory lock, so two processes may start at once and a failed
 migration leaves nothing behind. A file that was released never changes: its checksum is kept and compared at every start.
@@ -55,8 +55,8 @@ def known() -> tuple[Migration, ...]:
         if match:
             found.append(Migration(int(match[1]), file.name, file.read_text("utf-8").replace("\r\n", "\n")))
     found.sort(key=lambda migration: migration.version)
-    if [migration.version for migration in found] != list(range(1, len(found) + 1)):
-        raise Internal(f"migrations are not numbered 1, 2, 3 ...: {[migration.name for migration in found]}")
+    if len({migration.version for migration in found}) != len(found):
+        raise Internal(f"two migrations have one number: {[migration.name for migration in found]}")
     return tuple(found)
 
 
@@ -96,7 +96,7 @@ async def _pending(connection: Connection, migrations: Sequence[Migration]) -> S
     if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.migrations") is not None:
         rows = await connection.fetch(_APPLIED)
         applied = {row["version"]: row for row in rows}
-    latest = len(migrations)
+    latest = max(migration.version for migration in migrations)
     if applied and max(applied) > latest:
         raise Conflict(
             f"the database is at schema version {max(applied)}, this Freehold knows versions up to {latest}: "
