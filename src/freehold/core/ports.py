@@ -217,8 +217,8 @@ class CountsTokens(Protocol):
         """Raises as `call` does, and NotFound where this address doesn't count after all."""
         ...
 
-    async def count_passed(self, body: bytes, *, headers: Mapping[str, str]) -> int:
-        """The same for a body in the provider's own wire, with the client's headers."""
+    async def count_passed(self, body: bytes, *, model: str, headers: Mapping[str, str]) -> int:
+        """The same for a body in the provider's own wire. `model` and `headers` are as in `forward`."""
         ...
 
 

@@ -40,7 +40,7 @@ async def counted(target: Target, envelope: Envelope, *, wire: Wire, headers: Ma
         try:
             if provider.wire == wire.name and not holds_packed(envelope.body):
                 body = envelope.passed_as(target.name, metered=False)
-                number = await provider.count_passed(body, headers=headers)
+                number = await provider.count_passed(body, model=target.name, headers=headers)
             else:
                 number = await provider.count(request)
             estimated = False

@@ -54,7 +54,7 @@ class Anthropic:
     async def count(self, request: ModelRequest) -> int:
         return await self._count(WIRE.encode_request(request, provider=self.name), _PLAIN)
 
-    async def count_passed(self, body: bytes, *, headers: Mapping[str, str]) -> int:
+    async def count_passed(self, body: bytes, *, model: str, headers: Mapping[str, str]) -> int:
         return await self._count(body, _spoken(headers))
 
     async def _count(self, body: bytes, headers: HeaderBlock) -> int:
