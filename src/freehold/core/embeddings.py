@@ -1,16 +1,34 @@
 """What is asked of a model that turns texts into vectors, and what it answers, in words of no vendor."""
 
+from typing import Literal, TypeAlias
+
 from msgspec import Struct
 
 from freehold.core.messages import Extra, Usage
 
+EmbeddingTask: TypeAlias = Literal[
+    "search_query",
+    "search_document",
+    "similarity",
+    "classification",
+    "clustering",
+    "question_answering",
+    "fact_verification",
+    "code_query",
+]
+"""What the vectors are for, as vendors that ask have it: some models make another vector of a question than of what answers it."""
+
 
 class EmbeddingRequest(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One vector for each input. An input is a text, or tokens of the model's own. `model` is what the caller wrote."""
+    """One vector for each input. An input is a text, or tokens of the model's own. `model` is what the caller wrote.
+
+    `task` is of all inputs. A wire that has no word for a task refuses it: another vector would come than was asked for.
+    """
 
     model: str
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None
+    task: EmbeddingTask | None = None
     user: str | None = None
     extra: Extra = {}
 

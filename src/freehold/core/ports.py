@@ -222,6 +222,18 @@ class CountsTokens(Protocol):
         ...
 
 
+@runtime_checkable
+class Embeds(Protocol):
+    """A provider that turns texts into vectors for clients of any wire of embeddings.
+
+    One whose `wire` is the client's own gets the bytes through `forward` instead.
+    """
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
+        """`request.model` is the provider's own name. Raises as `call` does, and Unsupported with the path of what cannot be said."""
+        ...
+
+
 # ------------------------------------------------------------------------------------------------ tools
 
 

@@ -36,7 +36,7 @@ RESOLVED_MAX: Final = 10_000
 SUGGESTED_MAX: Final = 3
 SUGGEST_AMONG_MAX: Final = 1500
 DISCOVERY_S: Final = 1.0
-_COMPATIBLE: Final = ("openai_embeddings",)
+_COMPATIBLE: Final = ("openai_embeddings", "google_embed")
 """Of a vendor's further wires, those that servers at other addresses speak who follow it: hardly any has OpenAI's Responses."""
 
 LookUpRules: TypeAlias = Callable[[str], Awaitable[Rules]]
@@ -383,6 +383,7 @@ class ModelTable:
         return Target(
             upstream.speaking(wire), name, f"model/{row.name}/{name}", listed, free=row.local,
             facts=facts, suspicion=None if facts is None else Suspicion(facts, upstream.speaking(wire).wire),
+            embeds=upstream.embeds,
         )  # fmt: skip
 
     def _has(self, upstream: Upstream, model: str) -> bool:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from freehold.catalog.catalog import ProviderRow
 from freehold.catalog.models import ModelFacts
 from freehold.catalog.prices import ListedModel
-from freehold.core.ports import Provider
+from freehold.core.ports import Embeds, Provider
 from freehold.core.pricing import FREE, ModelPrice
 from freehold.gateway.capabilities import Suspicion
 
@@ -46,11 +46,18 @@ class Upstream(Struct, frozen=True):
         """In `wire` if it can, else as usual."""
         return self.others.get(wire, self.provider)
 
+    @property
+    def embeds(self) -> Embeds | None:
+        """The first of its ways that turns texts into vectors."""
+        ways = (self.provider, *self.others.values())
+        return next((way for way in ways if isinstance(way, Embeds)), None)
+
 
 class Target(Struct, frozen=True):
     """`name` is the provider's own name of the model; `resource` is what a policy names.
 
     `facts` is what is known of what it can do, and `suspicion` what to look for because of them in bodies that pass.
+    `embeds` is who makes embeddings there, where `provider` doesn't speak the wire of a client that wants some.
     """
 
     provider: Provider
@@ -60,6 +67,7 @@ class Target(Struct, frozen=True):
     free: bool
     facts: ModelFacts | None = None
     suspicion: Suspicion | None = None
+    embeds: Embeds | None = None
 
     def price(self, at: datetime) -> ModelPrice | None:
         if self.free:

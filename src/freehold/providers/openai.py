@@ -1,6 +1,7 @@
-"""Providers: OpenAI, and every address that speaks its chat completions (`catalog/providers.toml` has the rows).
+"""Providers: OpenAI, and every address that speaks one of its wires (`catalog/providers.toml` has the rows).
 
-A row may name further wires of OpenAI's (Responses, embeddings): the same address speaks each at a path of its own.
+A row is opened for one wire, chat completions if it names none: the same address speaks each at a path of its own. Which model is
+asked by which is data, too (`[[way]]` in the catalog, `wire` of a declared provider).
 Sources: https://platform.openai.com/docs/api-reference; what the others do differently is in their rows' `docs`.
 Not here: Azure's addresses (azure.py).
 """
@@ -11,6 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from freehold.catalog.catalog import ProviderRow
+from freehold.core.embeddings import EmbeddingRequest, EmbeddingResponse
 from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider, Wire
@@ -19,6 +21,7 @@ from freehold.providers._model_list import ModelList
 from freehold.providers._openai_body import Fitting
 from freehold.providers._upstream import TIMEOUTS, Call, Forward, Upstream, fixed_headers
 from freehold.wires import openai_chat, openai_responses
+from freehold.wires.openai_embeddings import EMBEDDINGS
 
 _NO_HEADERS: Final = header_block(())
 
@@ -31,11 +34,10 @@ class _Spoken(Struct, frozen=True):
 
 
 _CHAT: Final = "openai_chat"
-_EMBEDDINGS: Final = "openai_embeddings"
 _SPOKEN: Final = {
     _CHAT: _Spoken("/chat/completions"),
     "openai_responses": _Spoken("/responses", openai_responses.WIRE),
-    _EMBEDDINGS: _Spoken("/embeddings"),
+    EMBEDDINGS.name: _Spoken("/embeddings"),
 }
 
 
@@ -52,8 +54,6 @@ class OpenAI:
             self._fitting = Fitting(stream_options=row.stream_options, tokens_max_field=row.tokens_max_field)
 
     def call(self, request: ModelRequest) -> Call:
-        if self.wire == _EMBEDDINGS:
-            raise Unsupported("a model call is no embedding: this is the wire of embeddings alone")
         body = self._upstream.wire.encode_request(request, provider=self.name)
         if self._fitting is not None:
             body = self._fitting.fitted(body, metered=request.stream)
@@ -69,6 +69,18 @@ class OpenAI:
         return await self._models.get()
 
 
+class OpenAIEmbeddings(OpenAI):
+    """The way to its embeddings alone: whoever else is asked there speaks the other wires."""
+
+    def call(self, request: ModelRequest) -> Call:
+        raise Unsupported("a model call is no embedding: this is the wire of embeddings alone")
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
+        body = EMBEDDINGS.encode_request(request)
+        async with self.forward(body, model=request.model, stream=False, headers={}) as answer:
+            return EMBEDDINGS.decode_response(await answer.read())
+
+
 def create(
     row: ProviderRow,
     key: str | None,
@@ -79,7 +91,7 @@ def create(
 ) -> Provider:
     spoken = _SPOKEN.get(row.wire or _CHAT)
     if spoken is None:
-        raise BadRequest(f"expected one of {', '.join(_SPOKEN)}; got {row.wire!r}", field="wires")
+        raise BadRequest(f"expected one of {', '.join(_SPOKEN)}; got {row.wire!r}", field="wire")
     credential = (b"authorization", f"Bearer {key}") if key else None
     target = Target(row.base_url, headers=fixed_headers(credential, headers))
     upstream = Upstream(
@@ -91,4 +103,5 @@ def create(
         credential=" or ".join(row.api_key) or "api_key",
         timeouts=timeouts,
     )
-    return OpenAI(upstream, row, ModelList(row.name, pool, target, row.models_path))
+    adapter = OpenAIEmbeddings if row.wire == EMBEDDINGS.name else OpenAI
+    return adapter(upstream, row, ModelList(row.name, pool, target, row.models_path))

@@ -14,12 +14,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from freehold.core.embeddings import EmbeddingRequest, EmbeddingResponse
-from freehold.core.errors import BadRequest, FreeholdError, Unavailable
+from freehold.core.errors import BadRequest, FreeholdError, Unavailable, Unsupported
 from freehold.core.messages import Usage
 from freehold.core.ports import EmbeddingWire, ErrorBody
 from freehold.core.validation import decode
 from freehold.wires import _openai_errors
-from freehold.wires._fields import OBJECT, UNREADABLE, check_foreign, extra_of, own
+from freehold.wires._fields import OBJECT, UNREADABLE, Advisory, check_foreign, extra_of, own
 from freehold.wires._media import base64_of, from_base64
 
 NAME: Final = "openai_embeddings"
@@ -30,6 +30,10 @@ FLOAT_BYTES: Final = 4
 _FORMAT: Final = "encoding_format"
 _BASE64: Final = b'"base64"'
 _NUMBERS: Final = (b'"float"', b"null")
+
+ADVISORY: Final[Advisory] = {
+    f"request.{_FORMAT}": "how the client reads the numbers, not how they are made",
+}
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -91,6 +95,9 @@ class OpenAIEmbeddings:
 
     def encode_request(self, request: EmbeddingRequest) -> bytes:
         check_foreign(request.extra, NAME, "request", "")
+        if request.task is not None:
+            said = f"{NAME} cannot say what the vectors are for ({request.task}): leave it out, or ask a model that is told"
+            raise Unsupported(said, field="task")
         body: dict[str, Any] = {"model": request.model, "input": request.inputs}
         if request.dimensions is not None:
             body["dimensions"] = request.dimensions
