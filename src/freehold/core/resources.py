@@ -138,7 +138,11 @@ class Provider(
     tag="provider",
     tag_field="kind",
 ):
-    """Where models live. `type` names the adapter (openai, anthropic ...); `base_url` as that vendor's SDK takes it."""
+    """Where models live. `type` names the adapter (openai, anthropic ...); `base_url` as that vendor's SDK takes it.
+
+    `wire` is the one by which all its models are asked, where the address speaks several (`openai_chat`, `openai_responses`);
+    without it, the catalog says which model is asked by which.
+    """
 
     name: str
     type: str
@@ -146,6 +150,7 @@ class Provider(
     api_key: str | None = None
     models: tuple[str, ...] = ()
     headers: dict[str, str] = {}
+    wire: str | None = None
 
 
 Resource: TypeAlias = Agent | Tool | Rules | Provider

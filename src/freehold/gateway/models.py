@@ -9,6 +9,7 @@ wire. Not here: routes among several models, and the list for people (listing.py
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import islice
 from typing import Final, TypeAlias
@@ -19,7 +20,7 @@ from freehold.catalog.catalog import ProviderRow
 from freehold.catalog.models import FactBook
 from freehold.catalog.models import facts as known_models
 from freehold.catalog.prices import PriceBook
-from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unavailable
+from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unavailable, Unsupported
 from freehold.core.ports import Provider, Resources
 from freehold.core.resources import SECRET, Rules
 from freehold.core.resources import Provider as DeclaredProvider
@@ -235,8 +236,13 @@ class ModelTable:
         )
 
     def _others(self, row: ProviderRow, key: str | None, headers: Mapping[str, str]) -> dict[str, Provider]:
+        """What it speaks besides. An address that does not, though its vendor does elsewhere (an older one of Azure's), has none."""
         adapter = self._adapters[row.type]
-        return {wire: adapter(structs.replace(row, wire=wire), key, headers) for wire in row.wires}
+        others: dict[str, Provider] = {}
+        for wire in row.wires:
+            with suppress(Unsupported):
+                others[wire] = adapter(structs.replace(row, wire=wire), key, headers)
+        return others
 
     def _open_declared(self, declared: DeclaredProvider) -> Upstream:
         """`type` is an adapter, or a row of the catalog, whose address and ways it then has."""
@@ -254,7 +260,9 @@ class ModelTable:
             name=declared.name,
             base_url=base_url,
         )
-        only_speaks = declared.base_url is not None and declared.type in self._adapters
+        only_speaks = (
+            declared.base_url is not None and declared.type in self._adapters and not row.own_address
+        )
         if only_speaks:
             row = structs.replace(row, wires=tuple(wire for wire in row.wires if wire in _COMPATIBLE))
         if declared.base_url is None:
@@ -270,7 +278,10 @@ class ModelTable:
             name: self._resolve_secret(value) if SECRET.fullmatch(value) else value
             for name, value in declared.headers.items()
         }
+        row = _asked_by(row, declared.wire)
         provider = self._adapters[row.type](row, key, headers)
+        if declared.wire is not None and provider.wire != declared.wire:
+            raise BadRequest(f"type {declared.type!r} speaks {provider.wire} alone", field="wire")
         has_listed = declared.base_url is None and not declared.models
         return Upstream(
             row, provider, declared=True, offered=declared.models, has_listed=has_listed,
@@ -380,9 +391,10 @@ class ModelTable:
         row = upstream.row
         listed = self.prices.find(row.prices, name) if row.prices else None
         facts = self.facts.find(upstream.known_by, name) if upstream.known_by else None
+        provider = upstream.speaking(wire, name)
         return Target(
-            upstream.speaking(wire), name, f"model/{row.name}/{name}", listed, free=row.local,
-            facts=facts, suspicion=None if facts is None else Suspicion(facts, upstream.speaking(wire).wire),
+            provider, name, f"model/{row.name}/{name}", listed, free=row.local,
+            facts=facts, suspicion=None if facts is None else Suspicion(facts, provider.wire),
             embeds=upstream.embeds,
         )  # fmt: skip
 
@@ -439,6 +451,14 @@ def _near(name: str, among: "Iterator[str] | Mapping[str, Rules]") -> Sequence[s
 
 def _asked(near: Sequence[str], prefix: str = "") -> str:
     return f"; did you mean {' or '.join(prefix + name for name in near)}?" if near else ""
+
+
+def _asked_by(row: ProviderRow, wire: str | None) -> ProviderRow:
+    """The row for an address that is asked by one `wire` alone, where one is declared."""
+    if wire is None:
+        return row
+    further = tuple(one for one in row.wires if one in _COMPATIBLE and one != wire)
+    return structs.replace(row, wire=wire, wires=further, ways=())
 
 
 def _found_how(upstream: Upstream) -> str:

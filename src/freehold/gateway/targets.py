@@ -42,9 +42,15 @@ class Upstream(Struct, frozen=True):
         """The price list under which its models' facts are found; None where none hold."""
         return None if self.only_speaks else self.row.prices
 
-    def speaking(self, wire: str) -> Provider:
-        """In `wire` if it can, else as usual."""
-        return self.others.get(wire, self.provider)
+    def speaking(self, wire: str, model: str) -> Provider:
+        """In the client's `wire` if it can, and has the model there; else as the catalog says the model is asked, else as usual."""
+        way = self.row.way_of(model)
+        if way is None:
+            return self.others.get(wire, self.provider)
+        asked = self.others.get(way.wire, self.provider)
+        if way.only:
+            return asked
+        return self.provider if wire == self.provider.wire else self.others.get(wire, asked)
 
     @property
     def embeds(self) -> Embeds | None:
