@@ -578,6 +578,13 @@ class ConversationItem(Struct, frozen=True):
     body: bytes
 
 
+class Hint(Protocol):
+    """Says that it is time to look; `asyncio.Event` is one."""
+
+    def clear(self) -> None: ...
+    async def wait(self) -> object: ...
+
+
 class Responses(Protocol):
     """A `KeptResponse` that was claimed is the right to write it: its `epoch` fences, and who is too late gets Conflict."""
 
@@ -634,8 +641,8 @@ class Responses(Protocol):
         """Runs with events numbered above `after`, in order; not all, if they are many."""
         ...
 
-    async def changed(self, response_id: str, timeout_s: float) -> None:
-        """Returns when something may have happened to it, or after `timeout_s`."""
+    def watched(self, response_id: str) -> AbstractAsyncContextManager[Hint]:
+        """Set whenever something may have happened to it, here or in another process: clear it before looking."""
         ...
 
     async def wait_for_work(self, timeout_s: float) -> None:

@@ -1,12 +1,17 @@
-"""What only time decides: idempotency keys are forgotten two days after their use. Each process tries; the rows decide."""
+"""What only time decides: idempotency keys are forgotten two days after their use, kept responses when theirs is over.
+
+Each process tries; the rows decide.
+"""
 
 import asyncio
 import logging
 import random
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Final
 
 from freehold.core.errors import FreeholdError
+from freehold.store import _responses_statements
 from freehold.store._tasks import background
 from freehold.store.database import Database
 
@@ -35,16 +40,30 @@ async def forget_keys(database: Database) -> int:
     return count
 
 
-def housekeeping(database: Database) -> AbstractAsyncContextManager["asyncio.Task[None]"]:
-    return background(_run(database), "housekeeping")
+async def forget_responses(database: Database, *, days: float) -> int:
+    """How many were forgotten: those that are older, and that no later one refers to."""
+    count = 0
+    kept = timedelta(days=days)
+    while deleted := len(
+        await database.fetch("forgetting old responses", _responses_statements.FORGET, kept, DELETED_MAX)
+    ):
+        count += deleted
+    return count
 
 
-async def _run(database: Database) -> None:
+def housekeeping(
+    database: Database, *, responses_days: float
+) -> AbstractAsyncContextManager["asyncio.Task[None]"]:
+    return background(_run(database, responses_days), "housekeeping")
+
+
+async def _run(database: Database, responses_days: float) -> None:
     while True:
         await asyncio.sleep(EVERY_S * random.uniform(0.5, 1.0))
         try:
-            count = await forget_keys(database)
+            keys_count = await forget_keys(database)
+            responses_count = await forget_responses(database, days=responses_days)
         except FreeholdError as error:
             log.warning("store.housekeeping.failed", extra={"detail": error.detail})
         else:
-            log.debug("store.housekeeping.done", extra={"keys_forgotten": count})
+            log.debug("store.housekeeping.done", extra={"keys": keys_count, "responses": responses_count})

@@ -11,13 +11,16 @@ from msgspec import Struct
 from freehold.core.ports import Objects
 from freehold.store._housekeeping import housekeeping
 from freehold.store._listen import Listener
+from freehold.store.conversations import PostgresConversations
 from freehold.store.database import Database, open_database
 from freehold.store.key_values import PostgresKeyValues
 from freehold.store.keys import PostgresKeys
 from freehold.store.log import PostgresSessionLog, open_log
+from freehold.store.message_batches import PostgresMessageBatches
 from freehold.store.migrations import migrate
 from freehold.store.records import PostgresCallRecords, open_records
 from freehold.store.resources import PostgresResources
+from freehold.store.responses import RETENTION_DAYS, PostgresResponses, open_responses
 
 
 class Store(Struct, frozen=True):
@@ -28,11 +31,17 @@ class Store(Struct, frozen=True):
     keys: PostgresKeys
     key_values: PostgresKeyValues
     objects: Objects
+    responses: PostgresResponses
+    conversations: PostgresConversations
 
 
 @asynccontextmanager
-async def open_store(url: str, *, objects: Objects, process_id: str) -> AsyncIterator[Store]:
+async def open_store(
+    url: str, *, objects: Objects, process_id: str, responses_days: float = RETENTION_DAYS
+) -> AsyncIterator[Store]:
     """Migrates the schema first. `process_id` shows in pg_stat_activity. All times are the database's own.
+
+    `responses_days`: how long answers of the Responses API are kept.
 
     Raises Unavailable when the database is away, Conflict when its schema is newer than this code. Leaving writes what waits.
     """
@@ -43,6 +52,18 @@ async def open_store(url: str, *, objects: Objects, process_id: str) -> AsyncIte
         log = await stack.enter_async_context(open_log(database, listener))
         records = await stack.enter_async_context(open_records(database))
         resources, keys = PostgresResources(database, listener), PostgresKeys(database, listener)
+        responses = await stack.enter_async_context(open_responses(database, listener))
+        batches = PostgresMessageBatches(database, listener)
         await stack.enter_async_context(listener.running())
-        await stack.enter_async_context(housekeeping(database))
-        yield Store(database, log, resources, records, keys, PostgresKeyValues(database), objects)
+        await stack.enter_async_context(housekeeping(database, responses_days=responses_days))
+        yield Store(
+            database,
+            log,
+            resources,
+            records,
+            keys,
+            PostgresKeyValues(database),
+            objects,
+            responses,
+            PostgresConversations(database),
+        )
