@@ -198,8 +198,7 @@ async def main() -> None:
     def passed(body: bytes) -> Callable[[], Awaitable[object]]:
         async def once() -> None:
             who, envelope = keys.authenticate(plain), Envelope(body)
-            await gateway.passes(who, wire="openai_chat", model=envelope.model, body=body)
-            async with gateway.forward(who, envelope, wire="openai_chat") as passing:
+            async with gateway.forward(who, envelope, wire=WIRE) as passing:
                 if envelope.stream:
                     async for _ in passing.chunks():
                         pass
@@ -209,10 +208,8 @@ async def main() -> None:
         return once
 
     async def translated() -> None:
-        who, envelope = keys.authenticate(plain), Envelope(asked)
-        await gateway.passes(who, wire=ANTHROPIC.name, model=envelope.model, body=asked)
-        decoded, folding = ANTHROPIC.decode_request(asked), Folding()
-        async with gateway.call(who, decoded, wire=ANTHROPIC.name) as answered:
+        who, folding = keys.authenticate(plain), Folding()
+        async with gateway.forward(who, Envelope(asked), wire=ANTHROPIC) as answered:
             async for event in answered:
                 folding.add(event)
         ANTHROPIC.encode_response(folding.response())

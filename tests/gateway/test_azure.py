@@ -88,7 +88,7 @@ class Azure:
 
     async def forward(self, *, stream: bool = False, **more: Any) -> tuple[bytes, Asked]:
         body = openai_request("azure/chat-prod", stream=stream, **more)
-        async with self.house.gateway.forward(ANN, Envelope(body), wire="openai_chat") as passing:
+        async with self.house.gateway.forward(ANN, Envelope(body), wire=WIRES["openai_chat"]) as passing:
             got = b"".join([chunk async for chunk in passing.chunks()]) if stream else await passing.read()
         return got, self.vendor.asked[-1]
 
@@ -135,7 +135,7 @@ async def test_a_call_goes_to_its_deployment(azure: Azure, base: str, path: str)
 async def test_a_deployments_name_stays_one_segment(azure: Azure) -> None:
     azure.declare()
     body = openai_request("azure/a/../b c")
-    async with azure.house.gateway.forward(ANN, Envelope(body), wire="openai_chat"):
+    async with azure.house.gateway.forward(ANN, Envelope(body), wire=WIRES["openai_chat"]):
         pass
     assert azure.vendor.asked[0].path.startswith("/openai/deployments/a%2F..%2Fb%20c/chat/completions?")
 
@@ -151,7 +151,7 @@ async def test_a_clients_headers_stay_here(azure: Azure) -> None:
     azure.declare()
     envelope = Envelope(openai_request("azure/chat-prod"))
     headers = {"authorization": "Bearer fh_x", "api-key": "fh_x", "cookie": "c"}
-    async with azure.house.gateway.forward(ANN, envelope, wire="openai_chat", headers=headers):
+    async with azure.house.gateway.forward(ANN, envelope, wire=WIRES["openai_chat"], headers=headers):
         pass
     assert azure.vendor.asked[0].headers["api-key"] == "0123abcd"
     assert "cookie" not in azure.vendor.asked[0].headers

@@ -45,7 +45,7 @@ class Asking:
 
     async def forward(self, model: str, body: dict[str, Any], principal: Principal = ANN) -> None:
         envelope = Envelope(msgspec.json.encode({"model": model, **body}))
-        async with self.house.gateway.forward(principal, envelope, wire="openai_chat") as passing:
+        async with self.house.gateway.forward(principal, envelope, wire=WIRES["openai_chat"]) as passing:
             await passing.read()
 
     async def call(self, model: str, body: dict[str, Any], *, with_body: bool = True) -> None:
@@ -180,7 +180,7 @@ async def test_messages_of_anthropic_are_looked_at_too() -> None:
             }
             envelope = Envelope(json.dumps(body).encode())
             with pytest.raises(Unsupported, match="64000 tokens at most") as refused:
-                async with house.gateway.forward(ANN, envelope, wire="anthropic_messages"):
+                async with house.gateway.forward(ANN, envelope, wire=WIRES["anthropic_messages"]):
                     pass
             assert refused.value.field == "max_tokens"
             assert "anthropic/claude-" in refused.value.message

@@ -57,7 +57,7 @@ def opened(
 ) -> AbstractAsyncContextManager[Any]:
     body = REQUESTS[wire](MODELS[wire], stream=streamed)
     if mode == "forward":
-        return house.gateway.forward(principal, Envelope(body), wire=wire)
+        return house.gateway.forward(principal, Envelope(body), wire=WIRES[wire])
     return house.gateway.call(principal, WIRES[wire].decode_request(body), wire=wire)
 
 
@@ -284,7 +284,9 @@ async def test_who_may_not_is_refused_before_the_provider_hears_of_it(mode: str)
 async def test_an_unknown_model_leaves_a_record_too() -> None:
     async with open_house(environment=KEYS) as house:
         with pytest.raises(NotFound):
-            async with house.gateway.forward(ANN, Envelope(openai_request("openia/gpt")), wire="openai_chat"):
+            async with house.gateway.forward(
+                ANN, Envelope(openai_request("openia/gpt")), wire=WIRES["openai_chat"]
+            ):
                 pass
         record = house.spool.only
     assert (record.outcome, record.model_requested, record.provider) == ("not_found", "openia/gpt", "")
@@ -298,7 +300,7 @@ async def test_an_answer_without_usage_is_estimated_and_a_model_without_price_sa
         open_house(rows=rows_at(vendor), environment=KEYS) as house,
     ):
         body = openai_request("openai/model-of-tomorrow")
-        async with house.gateway.forward(ANN, Envelope(body), wire="openai_chat"):
+        async with house.gateway.forward(ANN, Envelope(body), wire=WIRES["openai_chat"]):
             pass
         record = house.spool.only
     assert record.usage.estimated

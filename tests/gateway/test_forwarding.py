@@ -27,7 +27,7 @@ from tests.gateway._vendors import (
     sse,
     stream,
 )
-from tests.gateway.conftest import ANN, open_house
+from tests.gateway.conftest import ANN, WIRES, open_house
 from tests.gateway.test_pairs import KEYS, rows_at
 
 WITHOUT_USAGE = b"".join(OPENAI_STREAM).replace(sse(OPENAI_USAGE_CHUNK), b"")
@@ -37,7 +37,7 @@ async def test_a_whole_answer_passes_byte_for_byte() -> None:
     odd = OPENAI_TEXT.replace(b'"created":1', b'"created" : 1, "new_field":[1.0, {"x":null}]')
     async with Vendor(reply(odd)) as vendor, open_house(rows=rows_at(vendor), environment=KEYS) as house:
         envelope = Envelope(openai_request("openai/gpt-4o"))
-        async with house.gateway.forward(ANN, envelope, wire="openai_chat") as passing:
+        async with house.gateway.forward(ANN, envelope, wire=WIRES["openai_chat"]) as passing:
             assert passing.status == 200
             assert passing.content_type == "application/json"
             assert await passing.read() == odd
@@ -49,7 +49,7 @@ async def test_a_stream_passes_byte_for_byte_when_its_client_asked_for_usage() -
         Vendor(stream(*OPENAI_STREAM)) as vendor,
         open_house(rows=rows_at(vendor), environment=KEYS) as house,
     ):
-        async with house.gateway.forward(ANN, Envelope(body), wire="openai_chat") as passing:
+        async with house.gateway.forward(ANN, Envelope(body), wire=WIRES["openai_chat"]) as passing:
             assert b"".join([chunk async for chunk in passing.chunks()]) == b"".join(OPENAI_STREAM)
         assert vendor.asked[0].json["stream_options"] == {"include_usage": True}
 
@@ -61,7 +61,7 @@ async def test_a_stream_is_metered_although_its_client_asked_for_no_usage_and_se
         Vendor(stream(*OPENAI_STREAM)) as vendor,
         open_house(rows=rows_at(vendor), environment=KEYS) as house,
     ):
-        async with house.gateway.forward(ANN, Envelope(body), wire="openai_chat") as passing:
+        async with house.gateway.forward(ANN, Envelope(body), wire=WIRES["openai_chat"]) as passing:
             assert b"".join([chunk async for chunk in passing.chunks()]) == WITHOUT_USAGE
         assert vendor.asked[0].json["stream_options"] == {**(options or {}), "include_usage": True}
         assert house.spool.only.usage == Usage(input_tokens=120, output_tokens=7, cache_read_tokens=100)
@@ -82,7 +82,9 @@ async def test_fields_that_nobody_knows_and_their_bytes_reach_the_provider() -> 
             "x-secret": "mine",
             "host": "evil",
         }
-        async with house.gateway.forward(ANN, Envelope(body), wire="anthropic_messages", headers=headers):
+        async with house.gateway.forward(
+            ANN, Envelope(body), wire=WIRES["anthropic_messages"], headers=headers
+        ):
             pass
         (asked,) = vendor.asked
     assert (
@@ -105,7 +107,7 @@ async def test_a_client_that_only_names_a_beta_still_speaks_a_version() -> None:
     ):
         envelope = Envelope(anthropic_request("anthropic/claude-sonnet-4-5"))
         headers = {"anthropic-beta": "context-1m"}
-        async with house.gateway.forward(ANN, envelope, wire="anthropic_messages", headers=headers):
+        async with house.gateway.forward(ANN, envelope, wire=WIRES["anthropic_messages"], headers=headers):
             pass
         (asked,) = vendor.asked
     assert (asked.headers["anthropic-beta"], asked.headers["anthropic-version"]) == (
@@ -123,7 +125,7 @@ async def test_a_clients_header_cannot_break_out_of_its_line() -> None:
             async with house.gateway.forward(
                 ANN,
                 Envelope(anthropic_request("anthropic/claude-sonnet-4-5")),
-                wire="anthropic_messages",
+                wire=WIRES["anthropic_messages"],
                 headers={"anthropic-beta": "x\r\nx-api-key: mine"},
             ):
                 pass
@@ -139,7 +141,7 @@ async def test_a_field_that_stands_twice_means_the_same_to_the_provider_as_to_us
         Vendor(reply(OPENAI_TEXT)) as vendor,
         open_house(rows=rows_at(vendor), environment=KEYS) as house,
     ):
-        async with house.gateway.forward(ANN, Envelope(body), wire="openai_chat"):
+        async with house.gateway.forward(ANN, Envelope(body), wire=WIRES["openai_chat"]):
             pass
         assert vendor.asked[0].body == b'{"model":"gpt-4o","messages":[{"a" :1}],"stream":false}'
         assert house.spool.only.model == "gpt-4o"
@@ -150,7 +152,7 @@ async def test_an_address_that_calls_the_limit_otherwise_is_asked_in_its_own_wor
         row = structs.replace(rows_at(vendor)["openai"], tokens_max_field="max_tokens", stream_options=False)
         async with open_house(rows={"openai": row}, environment=KEYS) as house:
             body = openai_request("openai/gpt-4o", stream=True, max_completion_tokens=5)
-            async with house.gateway.forward(ANN, Envelope(body), wire="openai_chat") as passing:
+            async with house.gateway.forward(ANN, Envelope(body), wire=WIRES["openai_chat"]) as passing:
                 assert [chunk async for chunk in passing.chunks()]
     asked = vendor.asked[0].json
     assert asked["max_tokens"] == 5
@@ -165,7 +167,7 @@ async def test_a_server_that_does_not_stream_still_answers_a_client_that_does() 
         envelope = Envelope(
             openai_request("openai/gpt-4o", stream=True, stream_options={"include_usage": True})
         )
-        async with house.gateway.forward(ANN, envelope, wire="openai_chat") as passing:
+        async with house.gateway.forward(ANN, envelope, wire=WIRES["openai_chat"]) as passing:
             said = b"".join([chunk async for chunk in passing.chunks()])
         assert passing.content_type.startswith("text/event-stream")
         assert b"Hello there" in said
@@ -181,7 +183,7 @@ async def test_a_body_over_the_limit_is_refused_with_the_limit(monkeypatch: pyte
     ):
         with pytest.raises(TooLarge, match="BODY_BYTES_MAX"):
             async with house.gateway.forward(
-                ANN, Envelope(openai_request("openai/gpt-4o")), wire="openai_chat"
+                ANN, Envelope(openai_request("openai/gpt-4o")), wire=WIRES["openai_chat"]
             ):
                 pass
 
@@ -252,7 +254,7 @@ async def test_anthropics_stream_passes_byte_for_byte_and_is_metered() -> None:
         open_house(rows=rows_at(vendor), environment=KEYS) as house,
     ):
         envelope = Envelope(anthropic_request("anthropic/claude-sonnet-4-5", stream=True))
-        async with house.gateway.forward(ANN, envelope, wire="anthropic_messages") as passing:
+        async with house.gateway.forward(ANN, envelope, wire=WIRES["anthropic_messages"]) as passing:
             assert b"".join([chunk async for chunk in passing.chunks()]) == b"".join(ANTHROPIC_STREAM)
         assert house.spool.only.usage == Usage(input_tokens=120, output_tokens=7, cache_read_tokens=100)
         assert msgspec.json.decode(vendor.asked[0].body).keys() == {
@@ -272,8 +274,8 @@ async def test_models_to_fall_back_to_must_be_allowed_too() -> None:
         open_house(rows=rows_at(vendor), environment=KEYS) as house,
     ):
         plain = Envelope(openai_request("openai/gpt-4o", models=["gpt-4o"]))
-        async with house.gateway.forward(limited, plain, wire="openai_chat") as passing:
+        async with house.gateway.forward(limited, plain, wire=WIRES["openai_chat"]) as passing:
             assert await passing.read() == OPENAI_TEXT
         sly = Envelope(openai_request("openai/gpt-4o", models=["gpt-4o", "o1-pro"]))
         with pytest.raises(Forbidden, match="o1-pro"):
-            await house.gateway.forward(limited, sly, wire="openai_chat").__aenter__()
+            await house.gateway.forward(limited, sly, wire=WIRES["openai_chat"]).__aenter__()

@@ -10,6 +10,7 @@ from freehold.catalog import catalog
 from freehold.core.messages import Message, ModelRequest, Text, ToolCall, Usage
 from freehold.core.resources import Provider, Rule, Rules
 from freehold.core.stream import fold
+from freehold.gateway.forwarding import Passing
 from freehold.gateway.passing import Envelope
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
@@ -56,15 +57,13 @@ KEYS = {"OPENAI_API_KEY": "sk-openai", "ANTHROPIC_API_KEY": "sk-ant"}
 
 async def ask(house: House, client: str, body: bytes) -> bytes:
     """As the server does it: pass bytes where that can be, else decode, call and encode."""
-    wire, envelope = WIRES[client], Envelope(body)
-    if await house.gateway.passes(ANN, wire=client, model=envelope.model, body=envelope.body):
-        async with house.gateway.forward(ANN, envelope, wire=client) as passing:
-            return b"".join([chunk async for chunk in passing.chunks()])
-    request = wire.decode_request(body)
-    async with house.gateway.call(ANN, request, wire=client) as answer:
-        if not request.stream:
+    wire = WIRES[client]
+    async with house.gateway.forward(ANN, Envelope(body), wire=wire) as answer:
+        if isinstance(answer, Passing):
+            return b"".join([chunk async for chunk in answer.chunks()])
+        if not answer.request.stream:
             return wire.encode_response(fold([event async for event in answer]))
-        encoder = wire.stream_encoder(request)
+        encoder = wire.stream_encoder(answer.request)
         return b"".join([encoder.encode(event) async for event in answer]) + encoder.end()
 
 

@@ -1,9 +1,7 @@
-"""Gateway: one call in values, from its first event to its record. Not here: who may call what (pipeline.py)."""
+"""Gateway: a request in values, and its answer as events. Not here: who may call what (pipeline.py), a call's course (attempts.py)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Literal
 
 from msgspec import structs
 
@@ -12,23 +10,33 @@ from freehold.core.errors import BrokenOff
 from freehold.core.messages import ModelRequest, Usage
 from freehold.core.records import CallRecord
 from freehold.core.stream import ArgumentsAdded, Finished, StreamEvent, TextAdded, UsageReported
-from freehold.gateway.metering import Meter, Resolve, estimated, may_be_billed, outcome
+from freehold.gateway.capabilities import Lack, lack_of, text_bytes
+from freehold.gateway.metering import Meter
 from freehold.gateway.targets import Target
 
 
 class Answer:
-    """One answer as it comes. `record` is there once its context was left."""
+    """One answer as it comes. `request` is what it answers; `record` is there once its context was left."""
 
-    __slots__ = ("_events", "_first", "_meter", "_said", "error", "finished", "is_language_model", "model", "provider",
-                 "usage")  # fmt: skip
+    __slots__ = ("_events", "_first", "_meter", "_open", "_said", "error", "finished", "is_language_model", "model",
+                 "provider", "request", "usage")  # fmt: skip
 
-    def __init__(self, target: Target, events: AsyncIterator[StreamEvent], meter: Meter) -> None:
+    def __init__(
+        self,
+        target: Target,
+        request: ModelRequest,
+        opened: AbstractAsyncContextManager[AsyncIterator[StreamEvent]],
+        events: AsyncIterator[StreamEvent],
+        meter: Meter,
+    ) -> None:
         self.provider = target.provider.name
         self.model = target.name
         self.is_language_model = target.provider.is_language_model
+        self.request = request
         self.usage: Usage | None = None
         self.finished = False
         self.error: BaseException | None = None
+        self._open = opened
         self._events = events
         self._meter = meter
         self._first: StreamEvent | None = None
@@ -49,6 +57,9 @@ class Answer:
         except StopAsyncIteration:
             raise BrokenOff(f"{self.provider} answered without a single event") from None
         self._meter.first_event()
+
+    async def close(self) -> None:
+        await self._open.__aexit__(None, None, None)
 
     def __aiter__(self) -> "Answer":
         return self
@@ -77,55 +88,40 @@ class Answer:
         return event
 
 
-class Calling:
-    """`Gateway.call`: entered once, left once. Leaving early hangs up on the provider."""
+async def answered(target: Target, request: ModelRequest, meter: Meter) -> Answer:
+    """Asks `target`. Raises before the first event, and has hung up then."""
+    opening = target.provider.call(structs.replace(request, model=target.name))
+    events = await opening.__aenter__()
+    answer = Answer(target, request, opening, events, meter)
+    try:
+        await answer.start()
+    except BaseException:
+        await answer.close()
+        raise
+    return answer
 
-    __slots__ = ("_answer", "_meter", "_open", "_request", "_resolve")
 
-    def __init__(self, resolve: Resolve, request: ModelRequest, meter: Meter) -> None:
-        self._resolve = resolve
+class Values:
+    """A request in values; `body` is what it came as, if it did."""
+
+    __slots__ = ("_request", "body")
+
+    def __init__(self, request: ModelRequest, body: bytes) -> None:
         self._request = request
-        self._meter = meter
-        self._open: AbstractAsyncContextManager[AsyncIterator[StreamEvent]] | None = None
-        self._answer: Answer | None = None
+        self.body = body
 
-    async def __aenter__(self) -> Answer:
-        try:
-            target = await self._resolve(self._meter)
-            opening = target.provider.call(structs.replace(self._request, model=target.name))
-            events = await opening.__aenter__()
-            self._open = opening
-            self._answer = answer = Answer(target, events, self._meter)
-            await answer.start()
-        except BaseException as error:
-            await self._close(error)
-            raise
-        return answer
+    def further_models(self) -> Sequence[str]:
+        return ()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Literal[False]:
-        await self._close(error)
-        return False
+    def lack_of(self, target: Target) -> tuple[Lack, ModelRequest] | None:
+        request = self._request
+        if target.facts is None:
+            return None
+        lack = lack_of(target.facts, request, size_bytes=len(self.body) or text_bytes(request))
+        return None if lack is None else (lack, request)
 
-    async def _close(self, error: BaseException | None) -> None:
-        try:
-            if self._open is not None:
-                await self._open.__aexit__(None, None, None)
-        finally:
-            ended = outcome(self._answer, error)
-            self._meter.finish(ended, self._usage(ended))
+    async def ask(self, target: Target, meter: Meter) -> Answer:
+        return await answered(target, self._request, meter)
 
-    def _usage(self, ended: str) -> Usage:
-        answer = self._answer
-        if answer is None or not self._meter.began:
-            if self._meter.target is not None and may_be_billed(ended):
-                return estimated(None, input_tokens=tokens.of_request(self._request), output_tokens=0)
-            return Usage()
-        if answer.finished and answer.usage is not None:
-            return answer.usage
-        return estimated(
-            answer.usage,
-            input_tokens=tokens.of_request(self._request) if answer.usage is None else 0,
-            output_tokens=answer.output_tokens_estimated,
-        )
+    def input_tokens(self) -> int:
+        return tokens.of_request(self._request)

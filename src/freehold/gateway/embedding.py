@@ -1,51 +1,81 @@
-"""Gateway: texts to vectors, as bytes: the client's wire and the provider's are the same here, or it is refused.
+"""Gateway: texts to vectors. As bytes where the client's wire is the provider's too, else in words of no vendor.
 
-Not here: who may call what (pipeline.py).
+Not here: who may call what (pipeline.py), a call's course (attempts.py).
 """
 
-from msgspec import Struct
+from collections.abc import Sequence
+
+from msgspec import Struct, structs
 
 from freehold.core import tokens
-from freehold.core.embeddings import EmbeddingRequest
-from freehold.core.errors import Unsupported
-from freehold.core.messages import Usage
-from freehold.core.ports import EmbeddingWire
-from freehold.gateway.metering import OK, Meter, Resolve, estimated, may_be_billed, outcome
+from freehold.core.errors import Unavailable, Unsupported
+from freehold.core.messages import ModelRequest, Usage
+from freehold.core.ports import EmbeddingWire, Embeds
+from freehold.gateway.capabilities import Lack
+from freehold.gateway.metering import Meter
 from freehold.gateway.passing import Envelope
+from freehold.gateway.targets import Target
 
 
 class Embedded(Struct, frozen=True):
-    """`body` is the provider's whole answer; `model` is its own name."""
+    """`body` is the provider's whole answer; `model` is its own name. It is over before anybody sees it."""
 
     body: bytes
     provider: str
     model: str
+    usage: Usage | None
+    error: None = None
+    finished: bool = True
+    output_tokens_estimated: int = 0
+
+    async def close(self) -> None:
+        pass
 
 
-async def embedded(resolve: Resolve, envelope: Envelope, meter: Meter, wire: EmbeddingWire) -> Embedded:
-    """Raises BadRequest before anybody is asked, and Unsupported for a provider that doesn't speak `wire`. However a request
-    that is right ends, one record is left.
-    """
-    request = wire.decode_request(envelope.body)
-    try:
-        target = await resolve(meter)
-        provider = target.provider
-        if provider.wire != wire.name:
-            said = f"{provider.name} makes no embeddings here: it does not speak {wire.name}"
-            raise Unsupported(said, field="model")
-        body = envelope.passed_as(target.name, metered=False)
-        async with provider.forward(body, model=target.name, stream=False, headers={}) as raw:
+class Texts:
+    """Raises BadRequest for a body that is none of `wire`."""
+
+    __slots__ = ("_envelope", "_request", "_wire")
+
+    def __init__(self, envelope: Envelope, wire: EmbeddingWire) -> None:
+        self._envelope = envelope
+        self._wire = wire
+        self._request = wire.decode_request(envelope.body)
+
+    @property
+    def body(self) -> bytes:
+        return self._envelope.body
+
+    def further_models(self) -> Sequence[str]:
+        return ()
+
+    def lack_of(self, target: Target) -> tuple[Lack, ModelRequest] | None:
+        if target.provider.wire != self._wire.name and target.embeds is None:
+            raise Unsupported(f"{target.provider.name} makes no embeddings here", field="model")
+        return None
+
+    async def ask(self, target: Target, meter: Meter) -> Embedded:
+        if target.provider.wire == self._wire.name or target.embeds is None:
+            body, usage = await self._passed(target)
+        else:
+            body, usage = await self._translated(target, target.embeds)
+        meter.first_event()
+        return Embedded(body, target.provider.name, target.name, usage)
+
+    async def _passed(self, target: Target) -> tuple[bytes, Usage | None]:
+        body = self._envelope.passed_as(target.name, metered=False)
+        async with target.provider.forward(body, model=target.name, stream=False, headers={}) as raw:
             answer = await raw.read()
-    except BaseException as error:
-        ended = outcome(None, error)
-        billed = meter.target is not None and may_be_billed(ended)
-        meter.finish(ended, _estimated(request) if billed else Usage())
-        raise
-    meter.first_event()
-    meter.finish(OK, wire.usage_of(answer) or _estimated(request))
-    return Embedded(answer, provider.name, target.name)
+        return answer, self._wire.usage_of(answer)
 
+    async def _translated(self, target: Target, embeds: Embeds) -> tuple[bytes, Usage | None]:
+        request, name = self._request, target.provider.name
+        made = await embeds.embed(structs.replace(request, model=target.name))
+        if len(made.vectors) != len(request.inputs):
+            said = f"{name} answered {len(request.inputs)} inputs with {len(made.vectors)} vectors"
+            raise Unavailable(said)
+        usage = made.usage if made.usage.input_tokens else None
+        return self._wire.encode_response(made, request=request), usage
 
-def _estimated(request: EmbeddingRequest) -> Usage:
-    sizes = (tokens.estimate(one) if isinstance(one, str) else len(one) for one in request.inputs)
-    return estimated(None, input_tokens=sum(sizes), output_tokens=0)
+    def input_tokens(self) -> int:
+        return sum(tokens.estimate(one) if isinstance(one, str) else len(one) for one in self._request.inputs)

@@ -1,21 +1,26 @@
-"""Gateway: one call as bytes, where client and provider share a wire, from its first chunk to its record.
+"""Gateway: a request as its client's bytes. Where who answers speaks the client's wire, bytes come back; else it is translated.
 
-What is read and what is changed on the way is passing.py's business. Not here: who may call what (pipeline.py).
+What is read and what is changed on the way is passing.py's business. Not here: who may call what (pipeline.py), a call's course
+(attempts.py).
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Final, Literal
+from typing import Final
+
+from msgspec import structs
 
 from freehold.core import tokens
-from freehold.core.errors import BadRequest, BrokenOff, FreeholdError, TooLarge
-from freehold.core.messages import Usage
+from freehold.core.errors import BrokenOff, FreeholdError, TooLarge
+from freehold.core.messages import ModelRequest, Usage
 from freehold.core.ports import RawAnswer, UsageTap, Wire
 from freehold.core.records import CallRecord
-from freehold.gateway.metering import Meter, Resolve, estimated, may_be_billed, outcome
+from freehold.gateway.calling import Answer, answered
+from freehold.gateway.capabilities import Lack, lack_of
+from freehold.gateway.metering import Meter
 from freehold.gateway.passing import OPENAI_CHAT, Envelope, UsageHidden
 from freehold.gateway.targets import Target
+from freehold.wires import holds_packed
 
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 EVENT_MARKS: Final = {"text/event-stream": b"\n\n", "application/vnd.amazon.eventstream": b":event-type"}
@@ -25,10 +30,12 @@ EVENT_MARKS: Final = {"text/event-stream": b"\n\n", "application/vnd.amazon.even
 class Passing:
     """An answer's bytes. `read` gives a whole answer, `chunks` a stream; `record` is there once its context was left."""
 
-    __slots__ = ("_first", "_hidden", "_mark", "_meter", "_output_tokens", "_raw", "_tap", "_usage", "_whole", "content_type", "error",
-                 "is_language_model", "model", "provider", "status")  # fmt: skip
+    __slots__ = ("_first", "_hidden", "_mark", "_meter", "_open", "_output_tokens", "_raw", "_tap", "_usage", "_whole",
+                 "content_type", "error", "is_language_model", "model", "provider", "status")  # fmt: skip
 
-    def __init__(self, target: Target, raw: RawAnswer, meter: Meter) -> None:
+    def __init__(
+        self, target: Target, opened: AbstractAsyncContextManager[RawAnswer], raw: RawAnswer, meter: Meter
+    ) -> None:
         self.provider = target.provider.name
         self.model = target.name
         self.is_language_model = target.provider.is_language_model
@@ -37,6 +44,7 @@ class Passing:
         self.error: BaseException | None = None
         self._whole = False
         self._meter = meter
+        self._open = opened
         self._raw: AsyncIterator[bytes] | None = None
         self._first = b""
         self._tap: UsageTap | None = None
@@ -81,6 +89,9 @@ class Passing:
         except StopAsyncIteration:
             raise BrokenOff(f"{self.provider} answered without a single event") from None
         self._meter.first_event()
+
+    async def close(self) -> None:
+        await self._open.__aexit__(None, None, None)
 
     async def read(self) -> bytes:
         """Once, of an answer that was not asked for as a stream."""
@@ -127,88 +138,84 @@ class Passing:
         return b"" if self._hidden is None else self._hidden.end()
 
 
-class Forwarding:
-    """`Gateway.forward`: entered once, left once. Leaving early hangs up on the provider."""
+class Bytes:
+    """A request of `wire`, decoded only where it must be: for another wire, or where a model may lack what it asks.
 
-    __slots__ = ("_answer", "_envelope", "_headers", "_meter", "_open", "_resolve", "_wire")
+    `headers` are the client's, names lower-cased.
+    """
 
-    def __init__(
-        self,
-        resolve: Resolve,
-        wire: Wire,
-        envelope: Envelope,
-        headers: Mapping[str, str],
-        meter: Meter,
-    ) -> None:
-        self._resolve = resolve
-        self._wire = wire
+    __slots__ = ("_envelope", "_headers", "_request", "_sealed", "_wire")
+
+    def __init__(self, envelope: Envelope, wire: Wire, headers: Mapping[str, str]) -> None:
         self._envelope = envelope
+        self._wire = wire
         self._headers = headers
-        self._meter = meter
-        self._open: AbstractAsyncContextManager[RawAnswer] | None = None
-        self._answer: Passing | None = None
+        self._request: ModelRequest | None = None
+        self._sealed = holds_packed(envelope.body)
+        """Another vendor's seal, in our packing, never passes: the wire takes it out, or opens it for whom it is from."""
 
-    async def __aenter__(self) -> Passing:
-        envelope, meter = self._envelope, self._meter
+    @property
+    def body(self) -> bytes:
+        return self._envelope.body
+
+    def further_models(self) -> Sequence[str]:
+        return self._envelope.further_models()
+
+    def lack_of(self, target: Target) -> tuple[Lack, ModelRequest] | None:
+        body = self._envelope.body
+        if len(body) > BODY_BYTES_MAX:
+            raise TooLarge(f"the body has {len(body)} bytes, over BODY_BYTES_MAX = {BODY_BYTES_MAX}")
+        if not self._passes_to(target):
+            request = self._decoded()
+        elif target.suspicion is None or not target.suspicion.falls_on(body, self._envelope.fields):
+            return None
+        else:
+            try:
+                request = self._decoded()
+            except FreeholdError:
+                return None  # What we cannot read, its vendor may: bytes that pass are the vendor's to judge.
+        if target.facts is None:
+            return None
+        lack = lack_of(target.facts, request, size_bytes=len(body))
+        return None if lack is None else (lack, request)
+
+    async def ask(self, target: Target, meter: Meter) -> Passing | Answer:
+        if not self._passes_to(target):
+            return await answered(target, self._decoded(), meter)
+        envelope, wire = self._envelope, self._wire
+        hidden = envelope.stream and wire.name == OPENAI_CHAT and not envelope.asks_for_usage()
+        body = envelope.passed_as(target.name, metered=hidden)
+        opening = target.provider.forward(
+            body, model=target.name, stream=envelope.stream, headers=self._headers
+        )
+        raw = await opening.__aenter__()
+        answer = Passing(target, opening, raw, meter)
         try:
-            if len(envelope.body) > BODY_BYTES_MAX:
-                raise TooLarge(
-                    f"the body has {len(envelope.body)} bytes, over BODY_BYTES_MAX = {BODY_BYTES_MAX}"
-                )
-            target = await self._resolve(meter)
-            if target.provider.wire != meter.wire:
-                raise BadRequest(
-                    f"{target.provider.name} does not speak {meter.wire}: it cannot be passed to"
-                )
-            hidden = envelope.stream and meter.wire == OPENAI_CHAT and not envelope.asks_for_usage()
-            body = envelope.passed_as(target.name, metered=hidden)
-            opening = target.provider.forward(
-                body, model=target.name, stream=envelope.stream, headers=self._headers
-            )
-            raw = await opening.__aenter__()
-            self._open = opening
-            self._answer = answer = Passing(target, raw, meter)
             if envelope.stream:
-                await answer.start_stream(raw, self._wire, hidden=hidden)
+                await answer.start_stream(raw, wire, hidden=hidden)
             else:
-                await answer.start_whole(raw, self._wire)
-        except BaseException as error:
-            await self._close(error)
+                await answer.start_whole(raw, wire)
+        except BaseException:
+            await answer.close()
             raise
         return answer
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Literal[False]:
-        await self._close(error)
-        return False
-
-    async def _close(self, error: BaseException | None) -> None:
+    def input_tokens(self) -> int:
+        """Of what a model reads; of the bytes where only the vendor can read the body."""
         try:
-            if self._open is not None:
-                await self._open.__aexit__(None, None, None)
-        finally:
-            ended = outcome(self._answer, error)
-            self._meter.finish(ended, self._usage(ended))
-
-    def _usage(self, ended: str) -> Usage:
-        answer = self._answer
-        if answer is None or not self._meter.began:
-            if self._meter.target is not None and may_be_billed(ended):
-                return estimated(None, input_tokens=self._input_tokens(), output_tokens=0)
-            return Usage()
-        if answer.finished and answer.usage is not None:
-            return answer.usage
-        return estimated(
-            answer.usage,
-            input_tokens=self._input_tokens() if answer.usage is None else 0,
-            output_tokens=answer.output_tokens_estimated,
-        )
-
-    def _input_tokens(self) -> int:
-        """Estimated of what a model reads; of the bytes where only the vendor can read the body."""
-        body = self._envelope.body
-        try:
-            return tokens.of_request(self._wire.decode_request(body))
+            return tokens.of_request(self._decoded())
         except FreeholdError:
-            return tokens.estimate(body)
+            return tokens.estimate(self._envelope.body)
+
+    def _passes_to(self, target: Target) -> bool:
+        return target.provider.wire == self._wire.name and not self._sealed
+
+    def _decoded(self) -> ModelRequest:
+        request = self._request
+        if request is None:
+            envelope = self._envelope
+            request = self._wire.decode_request(envelope.body)
+            if envelope.addressed:
+                request = structs.replace(request, model=envelope.model, stream=envelope.stream)
+            self._request = request
+        return request

@@ -5,9 +5,8 @@ count) it is estimated (core/tokens.py), and says so. Not here: limits and budge
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from msgspec import structs
 
@@ -54,10 +53,6 @@ class Meter:
         if self._first_s is None:
             self._first_s = self._clock.monotonic_s()
 
-    @property
-    def began(self) -> bool:
-        return self._first_s is not None
-
     def finish(self, outcome: str, usage: Usage) -> CallRecord:
         target, now_s = self.target, self._clock.monotonic_s()
         price = target.price(self._at) if target else None
@@ -87,11 +82,7 @@ class Meter:
         return record
 
 
-Resolve: TypeAlias = Callable[[Meter], Awaitable[Target]]
-"""Finds who answers, notes it on the meter, and raises Forbidden where the caller may not ask."""
-
-
-class Answered(Protocol):
+class Ended(Protocol):
     """How far an answer came. `error` is what broke it off, on the provider's side."""
 
     @property
@@ -100,7 +91,7 @@ class Answered(Protocol):
     def finished(self) -> bool: ...
 
 
-def outcome(answer: Answered | None, error: BaseException | None) -> str:
+def outcome(answer: Ended | None, error: BaseException | None) -> str:
     """`error` is what its reader left with: an answer that was finished by then is `ok`, whatever the reader did afterwards."""
     if answer is not None and answer.error is not None:
         return _outcome_of(answer.error)

@@ -108,6 +108,13 @@ class ModelTable:
 
     # Asking.
 
+    def known(self, tenant: str, model: str, *, wire: str, rules: str | None = None) -> Target | None:
+        """What `resolve` said of it last; None where that must be asked (anew)."""
+        known = self._tenants.get(tenant)
+        if known is None or known.generation != self._resources.generation():
+            return None
+        return known.resolved.get((wire, model, rules))
+
     async def resolve(
         self, tenant: str, model: str, *, wire: str = "session", rules: str | None = None
     ) -> Target:
@@ -115,9 +122,7 @@ class ModelTable:
 
         `rules` are what `auto` falls back to. Raises NotFound, saying what is near and what is missing.
         """
-        known = self._tenants.get(tenant)
-        if known is None or known.generation != self._resources.generation():
-            known = await self._tenant(tenant)
+        known = await self._tenant(tenant)
         target = known.resolved.get((wire, model, rules))
         if target is None:
             target = self._resolve(known, model, wire, rules)
@@ -132,6 +137,11 @@ class ModelTable:
     async def usable(self, tenant: str) -> Sequence[Upstream]:
         """In order of preference: declared ones, then the catalog's, then local servers."""
         return list(self._upstreams(await self._tenant(tenant)).values())
+
+    def usable_now(self, tenant: str) -> Sequence[Upstream]:
+        """The same as far as it was known when this tenant's models were last asked for."""
+        known = self._tenants.get(tenant)
+        return list((self._usable if known is None else self._upstreams(known)).values())
 
     def takes_bare_names(self, wire: str) -> str | None:
         """The provider that a client of `wire` reaches with names without a provider; None where there is no such one."""

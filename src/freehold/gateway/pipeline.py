@@ -1,31 +1,30 @@
-"""Gateway: the one door to models. Resolve the name, authorize, check that the model can do it, ask, meter, record; whoever
-calls a model comes through here.
+"""Gateway: the one door to models. Whoever calls a model comes through here, and leaves one record.
 
-`call` speaks in values and serves any pair of wires; `forward` passes bytes where client and provider share a wire. Both
-return after the first event (or the whole answer) is there, so what fails before it is an exception and not half an
-answer. Nothing on the way waits for the database, and nothing logs. Not here: authentication (governance/keys.py), retries
-(the caller's: a retry is a call of its own, with a record of its own).
+However it is asked (`call`: values; `forward`: bytes; `embed`: texts), a call begins in `_plan` and ends in `_settle`, and
+nowhere else; what lies between is attempts.py's. All three return after the first event (or the whole answer) is there, so
+what fails before it is an exception and not half an answer. Nothing on the way waits for the database, and nothing logs. Not
+here: authentication (governance/keys.py), retries (the caller's: a retry is a call of its own, with a record of its own).
 """
 
 from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from freehold.core.errors import BadRequest, FreeholdError, NotFound
-from freehold.core.messages import ModelRequest
+from freehold.core.errors import FreeholdError
+from freehold.core.messages import ModelRequest, Usage
 from freehold.core.policy import Principal, allowed, authorize
 from freehold.core.ports import CallRecords, Clock, EmbeddingWire, Wire
 from freehold.gateway.alternatives import able
-from freehold.gateway.calling import Calling
-from freehold.gateway.capabilities import field_in, lack_of, refusal, text_bytes
+from freehold.gateway.attempts import Answered, Asked, Call, Plan
+from freehold.gateway.calling import Answer, Values
+from freehold.gateway.capabilities import Lack, field_in, refusal
 from freehold.gateway.counting import Count, counted
-from freehold.gateway.embedding import Embedded, embedded
-from freehold.gateway.forwarding import Forwarding
-from freehold.gateway.metering import Meter
+from freehold.gateway.embedding import Embedded, Texts
+from freehold.gateway.forwarding import Bytes, Passing
+from freehold.gateway.metering import Meter, estimated, may_be_billed, outcome
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
 from freehold.gateway.targets import Target
-from freehold.wires import holds_packed
 
 ACTION: Final = "model:Call"
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -52,7 +51,7 @@ class Gateway:
         agent: str | None = None,
         rules: str | None = None,
         body: bytes = b"",
-    ) -> Calling:
+    ) -> Call[Answer]:
         """`wire` is the client's dialect; `rules` are what `auto` falls back to; `body` is what the request came as, if it did.
 
         Entering raises NotFound, Forbidden, Unsupported and whatever the provider refused the call with; iterating raises
@@ -60,33 +59,30 @@ class Gateway:
         """
         meter = Meter(self._clock, self._records, principal, wire=wire, requested=request.model)
         meter.session_id, meter.agent, meter.streamed, meter.rules = session_id, agent, request.stream, rules
-        return Calling(partial(self._resolve_able, request, body), request, meter)
-
-    async def passes(self, principal: Principal, *, wire: str, model: str, body: bytes) -> bool:
-        """Whether to `forward` this model's bytes for a client of `wire`; else decode the request and `call`.
-
-        True too where nobody has the model: `forward` then says so, and leaves the record. A body with another vendor's seal,
-        in our packing, never passes: the wire takes it out, or opens it for whom it is from.
-        """
-        try:
-            target = await self.models.resolve(principal.tenant, model, wire=wire)
-        except (NotFound, BadRequest):
-            return True
-        return target.provider.wire == wire and not holds_packed(body)
+        return Call(Values(request, body), meter, self._plan, self._settle)
 
     def forward(
         self,
         principal: Principal,
         envelope: Envelope,
         *,
-        wire: str,
+        wire: Wire,
         headers: Mapping[str, str] = _NO_HEADERS,
-    ) -> Forwarding:
-        """`headers` are the client's, names lower-cased. Raises on entering as `call` does."""
-        meter = Meter(self._clock, self._records, principal, wire=wire, requested=envelope.model)
+    ) -> Call[Passing | Answer]:
+        """Gives bytes of `wire`, which is the client's, where who answers speaks it, else events.
+
+        `headers` are the client's, names lower-cased. Raises as `call` does, and BadRequest for what `wire` cannot read.
+        """
+        meter = Meter(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
         meter.streamed = envelope.stream
-        resolve = partial(self._resolve_with, envelope)
-        return Forwarding(resolve, self._wires[wire], envelope, headers, meter)
+        return Call(Bytes(envelope, wire, headers), meter, self._plan, self._settle)
+
+    async def embed(self, principal: Principal, envelope: Envelope, *, wire: EmbeddingWire) -> Embedded:
+        """Raises as `call` does on entering, and BadRequest before anybody is asked."""
+        texts = Texts(envelope, wire)
+        meter = Meter(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
+        async with Call(texts, meter, self._plan, self._settle) as embedded:
+            return embedded
 
     async def count(
         self,
@@ -101,56 +97,59 @@ class Gateway:
         authorize(principal, ACTION, target.resource)
         return await counted(target, envelope, wire=self._wires[wire], headers=headers)
 
-    async def embed(self, principal: Principal, envelope: Envelope, *, wire: EmbeddingWire) -> Embedded:
-        """Texts to vectors. Raises as `call` does on entering."""
-        meter = Meter(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
-        return await embedded(self._resolve, envelope, meter, wire)
+    async def _plan(self, meter: Meter, asked: Asked[Answered]) -> Plan:
+        """Where every call begins. Waits only after a declaration has changed, for the database."""
+        tenant, model = meter.principal.tenant, meter.requested
+        target = self.models.known(tenant, model, wire=meter.wire, rules=meter.rules)
+        if target is None:
+            target = await self.models.resolve(tenant, model, wire=meter.wire, rules=meter.rules)
+        return self._planned(meter, asked, target)
 
-    async def _resolve_with(self, envelope: Envelope, meter: Meter) -> Target:
-        """Bytes that pass may name more models than one; each must be allowed."""
-        target = await self._resolve(meter)
-        for model in envelope.further_models():
-            authorize(meter.principal, ACTION, f"model/{target.provider.name}/{model}")
-        if target.suspicion is not None and target.suspicion.falls_on(envelope.body, envelope.fields):
-            try:
-                request = self._wires[meter.wire].decode_request(envelope.body)
-            except FreeholdError:
-                return (
-                    target  # What we cannot read, its vendor may: bytes that pass are the vendor's to judge.
-                )
-            await self._check_able(meter, target, request, envelope.body)
-        return target
-
-    async def _resolve_able(self, request: ModelRequest, body: bytes, meter: Meter) -> Target:
-        target = await self._resolve(meter)
-        if target.facts is not None:
-            await self._check_able(meter, target, request, body)
-        return target
-
-    async def _check_able(self, meter: Meter, target: Target, request: ModelRequest, body: bytes) -> None:
-        """Raises Unsupported or ContextTooLong for what the model is known not to do, naming models that do."""
-        facts = target.facts
-        if facts is None:
-            return
-        lack = lack_of(facts, request, size_bytes=len(body) or text_bytes(request))
-        if lack is None:
-            return
-        principal = meter.principal
-        instead = able(
-            await self.models.usable(principal.tenant),
-            self.models.facts,
-            partial(allowed, principal, ACTION),
-            lack,
-            request,
-        )
-        model = f"{target.provider.name}/{target.name}"
-        raise refusal(model, lack, facts, field=field_in(body, lack) if body else lack.field, instead=instead)
-
-    async def _resolve(self, meter: Meter) -> Target:
-        principal = meter.principal
-        target = await self.models.resolve(
-            principal.tenant, meter.requested, wire=meter.wire, rules=meter.rules
-        )
+    def _planned(self, meter: Meter, asked: Asked[Answered], target: Target) -> Plan:
+        """Who may ask, what can be done, who is asked. Never waits, so that two calls cannot both take what is left of a limit."""
         meter.target = target
-        authorize(principal, ACTION, target.resource)
-        return target
+        authorize(meter.principal, ACTION, target.resource)
+        for model in asked.further_models():
+            authorize(meter.principal, ACTION, f"model/{target.provider.name}/{model}")
+        if (lacking := asked.lack_of(target)) is not None:
+            raise self._refusal(meter.principal, target, asked.body, *lacking)
+        return Plan((target,))
+
+    def _settle(
+        self,
+        meter: Meter,
+        asked: Asked[Answered],
+        answer: Answered | None,
+        error: BaseException | None,
+    ) -> None:
+        """Where every call ends, however it ends."""
+        ended = outcome(answer, error)
+        meter.finish(ended, _billed(meter, asked, answer, ended))
+
+    def _refusal(
+        self, principal: Principal, target: Target, body: bytes, lack: Lack, request: ModelRequest
+    ) -> FreeholdError:
+        """Names models that could do it, of those that the caller may call."""
+        facts = target.facts
+        assert facts is not None  # noqa: S101 - only facts say what is lacking
+        may_call = partial(allowed, principal, ACTION)
+        upstreams = self.models.usable_now(principal.tenant)
+        instead = able(upstreams, self.models.facts, may_call, lack, request)
+        field = field_in(body, lack) if body else lack.field
+        return refusal(f"{target.provider.name}/{target.name}", lack, facts, field=field, instead=instead)
+
+
+def _billed(meter: Meter, asked: Asked[Answered], answer: Answered | None, ended: str) -> Usage:
+    """The vendor's count of a whole answer; an estimate of what the vendor may bill all the same; else nothing."""
+    if answer is None:
+        if meter.target is None or not may_be_billed(ended):
+            return Usage()
+        return estimated(None, input_tokens=asked.input_tokens(), output_tokens=0)
+    usage = answer.usage
+    if usage is not None and answer.finished:
+        return usage
+    return estimated(
+        usage,
+        input_tokens=asked.input_tokens() if usage is None else 0,
+        output_tokens=answer.output_tokens_estimated,
+    )

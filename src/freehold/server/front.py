@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError
@@ -16,6 +16,8 @@ from freehold.core.messages import ModelRequest
 from freehold.core.policy import Principal
 from freehold.core.ports import StreamEncoder, Wire
 from freehold.core.stream import Folding
+from freehold.gateway.calling import Answer
+from freehold.gateway.forwarding import Passing
 from freehold.gateway.kept import refuse_kept
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
@@ -104,56 +106,41 @@ class _Call:
     async def answer(self, principal: Principal, envelope: Envelope) -> None:
         """The last piece goes out when the gateway is done: whoever has the whole answer finds its record."""
         refuse_kept(self._wire.name, envelope.body)
-        if await self._front.gateway.passes(
-            principal, wire=self._wire.name, model=envelope.model, body=envelope.body
-        ):
-            await self._forward(principal, envelope)
-        else:
-            request = self._wire.decode_request(envelope.body)
-            if envelope.addressed:
-                request = structs.replace(request, model=envelope.model, stream=envelope.stream)
-            await self._translate(principal, request, envelope.body)
-
-    async def _forward(self, principal: Principal, envelope: Envelope) -> None:
-        exchange = self._exchange
+        exchange, stream = self._exchange, envelope.stream
         async with self._front.gateway.forward(
-            principal, envelope, wire=self._wire.name, headers=exchange.headers
-        ) as passing:
-            served = f"{passing.provider}/{passing.model}"
-            if envelope.stream:
-                exchange.begin(200, self._lines(served, stream=True))
-                send = exchange.send if self._form is None else self._formed
-                async for chunk in passing.chunks():
-                    await send(chunk)
-            else:
-                body = await passing.read()
-        if envelope.stream:
-            await self._end(b"")
-        else:
-            await exchange.respond(200, self._lines(served, stream=False), body)
-
-    async def _translate(self, principal: Principal, request: ModelRequest, asked: bytes) -> None:
-        exchange = self._exchange
-        created = self._front.door.clock.now_ms() // 1000
-        async with self._front.gateway.call(principal, request, wire=self._wire.name, body=asked) as answer:
-            served = f"{answer.provider}/{answer.model}"
-            if request.stream:
-                self._encoder = encoder = self._wire.stream_encoder(request, created=created)
-                exchange.begin(200, self._lines(served, stream=True))
-                send = exchange.send if self._form is None else self._formed
-                async for event in answer:
-                    if data := encoder.encode(event):
-                        await send(data)
-                last = encoder.end()
-            else:
-                folding = Folding()
-                async for event in answer:
-                    folding.add(event)
-        if request.stream:
+            principal, envelope, wire=self._wire, headers=exchange.headers
+        ) as answer:
+            lines = self._lines(f"{answer.provider}/{answer.model}", stream=stream)
+            if stream:
+                exchange.begin(200, lines)
+            last = await (self._passed(answer, stream) if isinstance(answer, Passing) else self._told(answer))
+        if stream:
             await self._end(last)
         else:
-            body = self._wire.encode_response(folding.response(), created=created, request=request)
-            await exchange.respond(200, self._lines(served, stream=False), body)
+            await exchange.respond(200, lines, last)
+
+    async def _passed(self, answer: Passing, stream: bool) -> bytes:  # noqa: FBT001
+        if not stream:
+            return await answer.read()
+        send = self._exchange.send if self._form is None else self._formed
+        async for chunk in answer.chunks():
+            await send(chunk)
+        return b""
+
+    async def _told(self, answer: Answer) -> bytes:
+        """In the client's wire, by which it was not answered."""
+        request, created = answer.request, self._front.door.clock.now_ms() // 1000
+        if not request.stream:
+            folding = Folding()
+            async for event in answer:
+                folding.add(event)
+            return self._wire.encode_response(folding.response(), created=created, request=request)
+        self._encoder = encoder = self._wire.stream_encoder(request, created=created)
+        send = self._exchange.send if self._form is None else self._formed
+        async for event in answer:
+            if data := encoder.encode(event):
+                await send(data)
+        return encoder.end()
 
     async def _formed(self, data: bytes) -> None:
         if self._form is not None and (told := self._form.feed(data)):

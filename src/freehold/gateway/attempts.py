@@ -1,0 +1,123 @@
+"""Gateway: the course of one call, whatever is asked and however it is answered: a plan, attempts, a settlement.
+
+The plan says who is asked, in order, and is made without waiting (pipeline.py). An attempt asks one target and is over once the
+answer's first event is there; only before it may another target be asked. The settlement comes once, however the call ends,
+also where no plan was made. What is asked has three shapes: values (calling.py), bytes (forwarding.py), texts (embedding.py).
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from msgspec import Struct
+
+from freehold.core.errors import FreeholdError, Internal
+from freehold.core.messages import ModelRequest, Usage
+from freehold.gateway.capabilities import Lack
+from freehold.gateway.metering import Meter
+from freehold.gateway.targets import Target
+
+
+class Plan(Struct, frozen=True):
+    """What was decided before anybody is asked: at least one target, the first one first."""
+
+    targets: tuple[Target, ...]
+
+
+class Answered(Protocol):
+    """An answer, from its first event on, and how far it came. `error` is what broke it off, on the provider's side."""
+
+    @property
+    def error(self) -> BaseException | None: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def usage(self) -> Usage | None:
+        """What the provider counted, so far."""
+        ...
+
+    @property
+    def output_tokens_estimated(self) -> int: ...
+
+    async def close(self) -> None:
+        """Hangs up on the provider, unless the answer is over."""
+        ...
+
+
+A = TypeVar("A", bound=Answered)
+A_co = TypeVar("A_co", bound=Answered, covariant=True)
+
+
+class Asked(Protocol[A_co]):
+    """What a caller wants, in one of its shapes. Can be asked of several targets in turn."""
+
+    @property
+    def body(self) -> bytes:
+        """What it came as; empty where it came as values."""
+        ...
+
+    def further_models(self) -> Sequence[str]:
+        """Of the same provider, that may answer instead."""
+        ...
+
+    def lack_of(self, target: Target) -> tuple[Lack, ModelRequest] | None:
+        """What is asked and this model is known not to do. Raises what makes the request wrong for the target anyway."""
+        ...
+
+    async def ask(self, target: Target, meter: Meter) -> A_co:
+        """One attempt. Raises before the first event, and has hung up then."""
+        ...
+
+    def input_tokens(self) -> int:
+        """Estimated."""
+        ...
+
+
+Planned: TypeAlias = Callable[[Meter, Asked[A]], Awaitable[Plan]]
+Settle: TypeAlias = Callable[[Meter, Asked[A], "A | None", BaseException | None], None]
+"""Comes once. The error is what the answer's reader left with, or what kept the answer from beginning."""
+
+
+class Call(Generic[A]):
+    """Entered once, left once. Entering waits for the first event; leaving early hangs up on the provider."""
+
+    __slots__ = ("_answer", "_asked", "_meter", "_plan", "_settle")
+
+    def __init__(self, asked: Asked[A], meter: Meter, plan: Planned[A], settle: Settle[A]) -> None:
+        self._asked = asked
+        self._meter = meter
+        self._plan = plan
+        self._settle = settle
+        self._answer: A | None = None
+
+    async def __aenter__(self) -> A:
+        try:
+            plan = await self._plan(self._meter, self._asked)
+            self._answer = answer = await self._attempt(plan)
+        except BaseException as error:
+            self._settle(self._meter, self._asked, None, error)
+            raise
+        return answer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        answer = self._answer
+        try:
+            if answer is not None:
+                await answer.close()
+        finally:
+            self._settle(self._meter, self._asked, answer, error)
+        return False
+
+    async def _attempt(self, plan: Plan) -> A:
+        """The first target that answers. What one refused for a reason that is its own, the next may take."""
+        meter = self._meter
+        for index, target in enumerate(plan.targets, 1):
+            meter.target = target
+            try:
+                return await self._asked.ask(target, meter)
+            except FreeholdError as error:
+                if index == len(plan.targets) or not error.retryable:
+                    raise
+        raise Internal("a plan without a target")
