@@ -26,6 +26,8 @@ TABLES = (
     "call_records",
     "api_keys",
     "key_values",
+    "message_batches",
+    "message_batch_requests",
 )
 
 

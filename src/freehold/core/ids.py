@@ -8,7 +8,9 @@ from typing import Final, Literal, Protocol
 
 from freehold.core.errors import BadRequest
 
-Prefix = Literal["sess", "evt", "key", "call", "req", "msg", "resp", "tool", "fx", "worker", "blob"]
+Prefix = Literal[
+    "sess", "evt", "key", "call", "req", "msg", "resp", "tool", "fx", "worker", "blob", "msgbatch"
+]
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHABET)

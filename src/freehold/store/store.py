@@ -33,6 +33,7 @@ class Store(Struct, frozen=True):
     objects: Objects
     responses: PostgresResponses
     conversations: PostgresConversations
+    message_batches: PostgresMessageBatches
 
 
 @asynccontextmanager
@@ -66,4 +67,5 @@ async def open_store(
             objects,
             responses,
             PostgresConversations(database),
+            batches,
         )
