@@ -97,7 +97,12 @@ async def open_house(config: Config, *, throwaway: bool = False) -> AsyncIterato
         urls = await _application_databases(keeper, config, folder)
         objects = _objects(config, folder, secrets_of := Secrets(config.environment))
         store = await stack.enter_async_context(
-            open_store(keeper.url, objects=objects, process_id=f"freehold {os.getpid()}")
+            open_store(
+                keeper.url,
+                objects=objects,
+                process_id=f"freehold {os.getpid()}",
+                spool_folder=folder / "spool",
+            )
         )
         if isinstance(keeper, _Embedded):
             await (

@@ -24,6 +24,7 @@ TABLES = (
     "resources",
     "resource_versions",
     "call_records",
+    "call_days",
     "api_keys",
     "key_values",
     "message_batches",
@@ -32,7 +33,9 @@ TABLES = (
 
 
 class Opens(Protocol):
-    def __call__(self, process_id: str, *, url: str | None = None) -> AbstractAsyncContextManager[Store]: ...
+    def __call__(
+        self, process_id: str, *, url: str | None = None, spool_folder: Path | None = None
+    ) -> AbstractAsyncContextManager[Store]: ...
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +61,14 @@ async def store_url(migrated_url: str) -> AsyncIterator[str]:
 def opened(store_url: str, tmp_path: Path) -> Opens:
     """Opens one more process's store on the test's database."""
 
-    def open_one(process_id: str, *, url: str | None = None) -> AbstractAsyncContextManager[Store]:
+    def open_one(
+        process_id: str, *, url: str | None = None, spool_folder: Path | None = None
+    ) -> AbstractAsyncContextManager[Store]:
         return open_store(
-            url or store_url, objects=open_objects(str(tmp_path / "objects")), process_id=process_id
+            url or store_url,
+            objects=open_objects(str(tmp_path / "objects")),
+            process_id=process_id,
+            spool_folder=spool_folder or tmp_path / "spool",
         )
 
     return open_one

@@ -11,6 +11,7 @@ from freehold.core.errors import BadRequest
 from freehold.core.messages import Usage
 from freehold.core.records import CallRecord
 from freehold.store import records as records_module
+from freehold.store import spool
 from freehold.store.store import Store
 
 
@@ -41,6 +42,17 @@ async def test_a_record_is_read_back_as_it_was(store: Store) -> None:
         streamed=True,
         session_id="sess_1",
         agent="retail",
+        key_id="key_1",
+        organisation="acme",
+        team="search",
+        user="ann",
+        labels={"project": "x", "ümlaut": "y"},
+        route="cheap",
+        reason="the cheapest that fits",
+        attempts=3,
+        region="eu",
+        cached="exact",
+        price_source="book:contract",
     )
     store.records.add(full)
     store.records.add(record(2))
@@ -105,22 +117,77 @@ async def test_flushes_at_once_write_each_record_once(store: Store) -> None:
 
 async def test_one_record_that_cannot_be_kept_does_not_hold_up_the_others(store: Store) -> None:
     for number in range(20):
-        store.records.add(record(number, model="\x00" if number == 7 else "m"))
+        store.records.add(record(number, cost_pico=2**64 if number == 7 else 1))
     await store.records.flush()
     assert len(await store.records.list("default")) == 19
     assert (store.records.waiting_count, store.records.dropped_count) == (0, 1)
+    assert "dropped" in (store.records.trouble or "")
 
 
-async def test_what_waits_is_bounded_and_drops_are_counted(
+@pytest.mark.parametrize("text", ["\0 in the middle", "half a pair \ud800", "long " * 50_000])
+async def test_a_text_that_neither_disk_nor_database_can_hold_is_mended(store: Store, text: str) -> None:
+    store.records.add(record(1, model_requested=text, labels={"a": "\0"}))
+    await store.records.flush()
+    (kept,) = await store.records.list("default")
+    assert kept.model_requested[:4] == text[:4].replace("\0", "\ufffd")
+    assert store.records.dropped_count == 0
+
+
+async def test_what_memory_does_not_hold_waits_on_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "HELD_MAX", 10)
+    for number in range(25):
+        store.records.add(record(number))
+    assert (store.records.waiting_count, store.records.dropped_count) == (25, 0)
+    await store.records.flush()
+    assert store.records.waiting_count == 0
+    assert len(await store.records.list("default")) == 25
+
+
+async def test_what_the_disk_does_not_take_waits_in_memory_and_says_so(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
-    monkeypatch.setattr(records_module, "WAITING_MAX", 10)
+    monkeypatch.setattr(spool, "SPOOL_BYTES_MAX", 100)
+    monkeypatch.setattr(records_module, "UNSPOOLED_MAX", 10)
+    monkeypatch.setattr(records_module, "HELD_MAX", 5)
     for number in range(25):
         store.records.add(record(number))
     assert (store.records.waiting_count, store.records.dropped_count) == (10, 15)
+    assert "memory alone" in (store.records.trouble or "")
+    assert [one.message for one in caplog.records if "spool" in one.message] == ["store.spool.not_written"]
     assert "store.records.dropped" in caplog.text
     await store.records.flush()
     assert len(await store.records.list("default")) == 10
+    monkeypatch.undo()
+    store.records.add(record(99))
+    assert "store.spool.writing_again" in caplog.text
+
+
+async def test_days_are_the_sums_of_records_whatever_comes_twice(store: Store) -> None:
+    given = [
+        record(
+            number,
+            at=datetime(2026, 1, 1 + number % 3, 23, 59, 59, 999_999, tzinfo=UTC),
+            cost_pico=number * 10**15,
+            usage=Usage(number, 2, 1, estimated=number % 5 == 0),
+            team=[None, "search", 'a "quoted, name'][number % 3],
+        )
+        for number in range(60)
+    ]
+    for batch in (given[:40], given[20:], given):
+        for one in batch:
+            store.records.add(one)
+        await store.records.flush()
+    sums = "count(*), sum(cost_pico), sum(input_tokens), sum(output_tokens), sum(cache_read_tokens)"
+    for_records = await store.database.fetch(
+        "t",
+        f"SELECT (at AT TIME ZONE 'UTC')::date, coalesce(team, ''), estimated, {sums} FROM call_records GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+    )
+    sums = sums.replace("count(*)", "sum(calls)")
+    for_days = await store.database.fetch(
+        "t", f"SELECT day, team, estimated, {sums} FROM call_days GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+    )
+    assert [tuple(row) for row in for_days] == [tuple(row) for row in for_records]
+    assert len(for_days) > 3
 
 
 async def test_closing_writes_what_waits(opened, store: Store) -> None:

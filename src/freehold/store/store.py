@@ -5,6 +5,7 @@ Not here: which database and which object store (config.py), and the embedded se
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -38,9 +39,17 @@ class Store(Struct, frozen=True):
 
 @asynccontextmanager
 async def open_store(
-    url: str, *, objects: Objects, process_id: str, responses_days: float = RETENTION_DAYS
+    url: str,
+    *,
+    objects: Objects,
+    process_id: str,
+    spool_folder: Path | None = None,
+    responses_days: float = RETENTION_DAYS,
 ) -> AsyncIterator[Store]:
     """Migrates the schema first. `process_id` shows in pg_stat_activity. All times are the database's own.
+
+    `spool_folder` keeps records of calls until the database has them; processes may share one. Without, a process that is killed
+    takes with it what it had not written.
 
     `responses_days`: how long answers of the Responses API are kept.
 
@@ -51,7 +60,7 @@ async def open_store(
         await migrate(database)
         listener = Listener(database)
         log = await stack.enter_async_context(open_log(database, listener))
-        records = await stack.enter_async_context(open_records(database))
+        records = await stack.enter_async_context(open_records(database, spool_folder))
         resources, keys = PostgresResources(database, listener), PostgresKeys(database, listener)
         responses = await stack.enter_async_context(open_responses(database, listener))
         batches = PostgresMessageBatches(database, listener)

@@ -1,0 +1,121 @@
+"""The statement that writes records of calls: a whole batch, and what it adds to the sums by day, all or nothing.
+
+Only records that are new are added up, so a batch that comes twice counts once. Bills are read from the sums (costs.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from freehold.core.messages import Usage
+from freehold.core.records import CallRecord
+from freehold.store._statements import USAGE_COLUMNS
+from freehold.store.database import Row
+
+_COLUMNS: Final = {
+    "id": "text",
+    "at": "timestamptz",
+    "tenant": "text",
+    "principal": "text",
+    "wire": "text",
+    "model_requested": "text",
+    "provider": "text",
+    "model": "text",
+    "outcome": "text",
+    "cost_pico": "bigint",
+    "currency": "text",
+    "priced": "boolean",
+    "duration_ms": "double precision",
+    "first_event_ms": "double precision",
+    "streamed": "boolean",
+    "session_id": "text",
+    "agent": "text",
+    "key_id": "text",
+    "organisation": "text",
+    "team": "text",
+    "user": "text",
+    "labels": "jsonb",
+    "route": "text",
+    "reason": "text",
+    "attempts": "integer",
+    "region": "text",
+    "cached": "text",
+    "price_source": "text",
+}
+_USAGE: Final = {**dict.fromkeys(USAGE_COLUMNS, "bigint"), "estimated": "boolean"}
+_MAY_BE_NULL: Final = {
+    "first_event_ms", "session_id", "agent", "key_id", "organisation", "team", "user", "route", "reason", "region",
+    "cached",
+}  # fmt: skip
+_NAMED: Final = {"user": "user_name"}
+"""`user` is a word of SQL's own."""
+
+_TYPES: Final = {_NAMED.get(name, name): kind for name, kind in {**_COLUMNS, **_USAGE}.items()}
+_NULLABLE: Final = {_NAMED.get(name, name) for name in _MAY_BE_NULL}
+_ARRAYS: Final = {name: f"${place}::{kind}[]" for place, (name, kind) in enumerate(_TYPES.items(), 1)}
+_GIVEN: Final = [
+    name if name in _NULLABLE else f"coalesce({name}, ({array})[1])" for name, array in _ARRAYS.items()
+]
+
+DIMENSIONS: Final = (
+    "organisation", "team", "user_name", "principal", "agent", "route", "provider", "model", "region", "outcome",
+    "cached", "price_source", "currency", "priced", "estimated",
+)  # fmt: skip
+AMOUNTS: Final = ("cost_pico", *USAGE_COLUMNS)
+_CUT: Final = ", ".join(f"coalesce({name}, '')" if name in _NULLABLE else name for name in DIMENSIONS)
+_SUMS: Final = ", ".join(f"sum({name}) AS {name}" for name in AMOUNTS)
+_ADDED: Final = ", ".join(f"{name} = d.{name} + excluded.{name}" for name in ("calls", *AMOUNTS))
+
+INSERT: Final = f"""
+WITH kept AS (
+    INSERT INTO call_records ({", ".join(_TYPES)})
+    SELECT {", ".join(_GIVEN)}
+    FROM unnest({", ".join(_ARRAYS.values())}) AS given ({", ".join(_TYPES)})
+    ON CONFLICT (id) DO NOTHING
+    RETURNING *
+), summed ({", ".join(("tenant", "day", *DIMENSIONS, "calls", *AMOUNTS))}) AS (
+    SELECT tenant, (at AT TIME ZONE 'UTC')::date, {_CUT}, count(*), {_SUMS}
+    FROM kept GROUP BY tenant, (at AT TIME ZONE 'UTC')::date, {_CUT}
+), keyed AS (
+    SELECT *, sha256(convert_to(ROW({", ".join(DIMENSIONS)})::text, 'UTF8')) AS key FROM summed
+)
+INSERT INTO call_days AS d (tenant, day, key, {", ".join(DIMENSIONS)}, calls, {", ".join(AMOUNTS)})
+SELECT tenant, day, key, {", ".join(DIMENSIONS)}, calls, {", ".join(AMOUNTS)} FROM keyed ORDER BY tenant, day, key
+ON CONFLICT (tenant, day, key) DO UPDATE SET {_ADDED}
+"""  # noqa: S608 - built from our own constants alone
+"""`unnest` fills the shorter arrays with NULL; see `_shortened`. Days are locked in one order everywhere."""
+
+LIST: Final = f"""
+SELECT {", ".join(_TYPES)} FROM call_records
+WHERE tenant = $1 AND ($2::text IS NULL OR session_id = $2)
+ORDER BY id DESC LIMIT $3
+"""  # noqa: S608 - built from our own constants alone
+
+
+def arrays(batch: Sequence[CallRecord]) -> list[list[object]]:
+    """The arguments of INSERT."""
+    columns = {name: [getattr(record, name) for record in batch] for name in _COLUMNS}
+    columns["labels"] = [_json(record.labels) for record in batch]
+    own = [_shortened(name, values) for name, values in columns.items()]
+    return own + [_shortened(name, [getattr(record.usage, name) for record in batch]) for name in _USAGE]
+
+
+def _json(labels: Mapping[str, str]) -> str:
+    return msgspec.json.encode(labels).decode() if labels else "{}"
+
+
+def _shortened(name: str, values: list[object]) -> list[object]:
+    """What all records of a batch share, as most do most columns, is sent once: encoding it is most of a record's cost."""
+    first = values[0]
+    if values.count(first) < len(values):
+        return values
+    if name in _MAY_BE_NULL:
+        return [] if first is None else values
+    return [first]
+
+
+def record_of(row: Row) -> CallRecord:
+    own = {name: row[_NAMED.get(name, name)] for name in _COLUMNS if name != "labels"}
+    labels = msgspec.json.decode(row["labels"], type=dict[str, str])
+    return CallRecord(**own, labels=labels, usage=Usage(**{name: row[name] for name in _USAGE}))
