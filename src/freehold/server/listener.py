@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from freehold.server.app import Server
 from freehold.server.certificates import Certificate
 from freehold.server.exchange import Exchange
+from freehold.server.listener_h2 import ALPN, PREFACE, Http2
 
 STREAMS_END_S: Final = 2.0
 """At a stop, answers that are under way have this long to be finished."""
@@ -42,6 +43,9 @@ class Protocol(HttpToolsProtocol):
     Model calls are answered past ASGI, as an `Exchange`.
     """
 
+    _opening: bytes | None = b""
+    """What came of a first word that may still become HTTP/2's preface; None once it is known."""
+
     _in_head = False
     _in_request = False
     _came_bytes = 0
@@ -65,6 +69,11 @@ class Protocol(HttpToolsProtocol):
             self._exchange.hang_up()
 
     def data_received(self, data: bytes) -> None:
+        if self._opening is not None:
+            data, self._opening = self._opening + data, None
+            if PREFACE.startswith(data[: len(PREFACE)]):
+                self._speak_http2(data)
+                return
         super().data_received(data)
         if not self._in_request or self.transport.is_closing():
             return
@@ -75,6 +84,15 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response(f"A request's head may have {HEAD_BYTES_MAX} bytes at most.")
         elif self._came_bytes > REQUEST_BYTES_MAX:
             self._hang_up()
+
+    def _speak_http2(self, data: bytes) -> None:
+        """The connection is handed over, once the whole preface is there."""
+        if len(data) < len(PREFACE):
+            self._opening = data
+            return
+        self._in_time()
+        self.connections.discard(self)
+        Http2(self, self._server, tasks_max=CONNECTIONS_MAX).take_over(data)
 
     def on_message_begin(self) -> None:
         self._in_head = self._in_request = True
@@ -190,6 +208,10 @@ async def serve(
     wanted = asyncio.create_task(stop.wait(), name="http:stop")
     try:
         await asyncio.wait({*serving, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        for server, _ in servers:
+            for connection in list(server.server_state.connections):
+                if isinstance(connection, Http2):
+                    connection.shutdown()  # Says at once that no more requests are taken.
         await app.leave(STREAMS_END_S)
     finally:
         wanted.cancel()
@@ -199,7 +221,7 @@ async def serve(
 
 
 def _settings(app: Server, certificate: Certificate | None) -> uvicorn.Config:
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         http=Protocol,
         loop="none",
@@ -216,6 +238,10 @@ def _settings(app: Server, certificate: Certificate | None) -> uvicorn.Config:
         ssl_certfile=None if certificate is None else certificate.chain,
         ssl_keyfile=None if certificate is None else certificate.key,
     )
+    config.load()
+    if config.ssl is not None:
+        config.ssl.set_alpn_protocols([ALPN, "http/1.1"])
+    return config
 
 
 class _Server(uvicorn.Server):
