@@ -1,0 +1,225 @@
+"""CPU of a gateway per model call and per streamed event, from outside, beside others in the same run: see README.md above.
+
+    bench/gateway/run [--seconds 4] [--rounds 3] [--only NAME,...] [--json]
+
+A compiled load (load.go) and a compiled stub of a vendor (stub.go) share the last core; each peer (peers.py) has the first, and
+they take turns, so that what else the machine does falls on all of them. CPU is what a peer's process used between two moments,
+over the answers in between. Linux only (/proc), Go 1.18 or newer; loopback only, bounded in time.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peers import CHAT, MESSAGES, PEERS, Absent, Around, Peer, Running
+
+HERE = Path(__file__).resolve().parent
+TICKS = os.sysconf("SC_CLK_TCK")
+WARM_S = 0.7
+Figures = dict[str, float]
+
+
+class Case(NamedTuple):
+    """`figure` is what is compared; `wanted` is the most that Freehold should take."""
+
+    name: str
+    path: str
+    body: dict[str, Any]
+    connections: int
+    figure: str
+    wanted: str = ""
+
+
+def cases() -> list[Case]:
+    short: Any = [{"role": "user", "content": "What is on its way to the warehouse? " * 24}]
+    long: Any = [
+        {
+            "role": "assistant" if index % 2 else "user",
+            "content": f"{index}: " + "some words that matter " * 21,
+        }
+        for index in range(61)
+    ]
+    chat, long_chat = (
+        {"model": "openai/bench", "messages": short},
+        {"model": "openai/bench", "messages": long},
+    )
+    messages, long_messages = chat | {"max_tokens": 500}, long_chat | {"max_tokens": 500}
+    cpu, event = "cpu_us", "cpu_us_per_event"
+    return [
+        Case("same wire, 1 KB", CHAT, chat, 16, cpu, "1.2 x Go"),
+        Case("same wire, 30 KB, 61 messages", CHAT, long_chat, 16, cpu, "0.5 x Go"),
+        Case("translated, 1 KB", MESSAGES, messages, 16, cpu, "2 x same wire"),
+        Case("translated, 30 KB, 61 messages", MESSAGES, long_messages, 16, cpu, "2 x same wire"),
+        Case("stream, an event, same wire", CHAT, chat | {"stream": True}, 64, event, "2 x nginx"),
+        Case("stream, an event, translated", MESSAGES, messages | {"stream": True}, 64, event, "1.5 x Go's same wire"),
+        Case("one connection, p50 ms", CHAT, chat, 1, "p50_ms", "stub + 0.5"),
+        Case("one connection, p99 ms", CHAT, chat, 1, "p99_ms", "stub + 2"),
+    ]  # fmt: skip
+
+
+def built(folder: Path) -> None:
+    go = shutil.which("go")
+    if go is None:
+        sys.exit(
+            "Go is not installed: the load, the stub and the gateway to compare with are Go (apt install golang)"
+        )
+    for name in ("stub", "load", "bare"):
+        command = [go, "build", "-o", str(folder / name), str(HERE / f"{name}.go")]
+        subprocess.run(command, check=True, cwd=HERE, env=os.environ | {"GO111MODULE": "off"})
+
+
+def request(running: Running, case: Case) -> bytes:
+    data = json.dumps(case.body, separators=(",", ":")).encode()
+    lines = [
+        f"POST {case.path} HTTP/1.1",
+        "host: bench",
+        f"authorization: Bearer {running.key}",
+        "content-type: application/json",
+        "accept: application/json",
+        "user-agent: bench/1",
+        f"content-length: {len(data)}",
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
+
+
+def measured(programs: Path, running: Running, case: Case, seconds: float) -> Figures:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(request(running, case))
+        file.flush()
+        expected = "[DONE]" if case.body.get("stream") and case.path == CHAT else "usage"
+        address = f"127.0.0.1:{running.port}"
+        command = [
+            str(programs / "load"),
+            address,
+            file.name,
+            str(case.connections),
+            str(WARM_S),
+            str(seconds),
+            expected,
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+            assert load.stdout is not None
+            load.stdout.readline()
+            before, below_before = cpu_s(running.pids), below_s(running.parent)
+            load.stdout.readline()
+            used, below = cpu_s(running.pids) - before, below_s(running.parent) - below_before
+            told: Figures = json.loads(load.stdout.readline())
+    answers, events = max(1, told["answers"]), max(1, told["events"])
+    return told | {
+        "cpu_us": 1e6 * used / answers,
+        "cpu_us_per_event": 1e6 * used / events,
+        "database_cpu_us": 1e6 * below / answers,
+        "per_s": told["answers"] / seconds,
+    }  # fmt: skip
+
+
+def cpu_s(pids: tuple[int, ...]) -> float:
+    """Of all threads, by the scheduler's nanoseconds: clock ticks are 10 ms."""
+    threads = [thread for pid in pids for thread in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int((one / "schedstat").read_text().split()[0]) for one in threads) / 1e9
+
+
+def below_s(parent: int | None) -> float:
+    """Of every process below `parent`."""
+    if parent is None:
+        return 0.0
+    stats: dict[int, tuple[int, float]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            stats[int(entry.name)] = (int(fields[1]), (int(fields[11]) + int(fields[12])) / TICKS)
+    below = {parent}
+    for _ in range(4):
+        below |= {pid for pid, (up, _) in stats.items() if up in below}
+    return sum(stats[pid][1] for pid in below - {parent} if pid in stats)
+
+
+def run(seconds: float, rounds: int, only: list[str]) -> dict[str, dict[str, Figures]]:
+    """Case to peer to the medians of its rounds."""
+    found: dict[str, dict[str, list[Figures]]] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freehold-bench-")))
+        built(folder)
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        serving = subprocess.Popen([str(folder / "stub")], stdout=subprocess.PIPE, text=True)
+        stack.callback(serving.wait)
+        stack.callback(serving.terminate)
+        assert serving.stdout is not None
+        around = Around(int(serving.stdout.readline()), folder, folder)
+        running = started(around, stack, only)
+        for _ in range(rounds):
+            for case in cases():
+                for peer, one in running:
+                    if case.path in peer.paths and (one.pids or case.figure.endswith("_ms")):
+                        figures = measured(folder, one, case, seconds)
+                        found.setdefault(case.name, {}).setdefault(peer.name, []).append(figures)
+    return {case: {peer: _medians(all_) for peer, all_ in peers.items()} for case, peers in found.items()}
+
+
+def started(around: Around, stack: ExitStack, only: list[str]) -> list[tuple[Peer, Running]]:
+    running = []
+    for peer in PEERS:
+        if only and peer.name not in only:
+            continue
+        try:
+            running.append((peer, stack.enter_context(peer.start(around))))
+        except Absent as why:
+            print(f"{peer.name} is not measured: {why}", file=sys.stderr)
+    return running
+
+
+def _medians(rounds: list[Figures]) -> Figures:
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+
+
+def show(found: dict[str, dict[str, Figures]]) -> None:
+    names = [peer.name for peer in PEERS if any(peer.name in peers for peers in found.values())]
+    ours, others = "Freehold", [name for name in names if name in {"nginx", "Go"}]
+    ratios = [f"x {name}" for name in others]
+    print(f"{'CPU us, or as it says':32}" + "".join(f"{name:>10}" for name in (*names, *ratios)) + "  wanted")
+    for case in cases():
+        peers = found.get(case.name)
+        if peers is None:
+            continue
+        values = {name: peers[name][case.figure] for name in names if name in peers}
+        shown = "".join(f"{values[name]:10.2f}" if name in values else " " * 10 for name in names)
+        for name in others:
+            ratio = values[ours] / values[name] if ours in values and values.get(name) else None
+            shown += " " * 10 if ratio is None else f"{ratio:10.2f}"
+        print(f"{case.name:32}{shown}  {case.wanted}")
+    failed = {
+        f"{case}, {peer}": int(one["failed"]) for case, all_ in found.items() for peer, one in all_.items()
+    }
+    if any(failed.values()):
+        print("failed:", {name: count for name, count in failed.items() if count})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=4.0, help="per case, peer and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="names of peers, by commas")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    found = run(options.seconds, options.rounds, [name for name in options.only.split(",") if name])
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        show(found)
+
+
+if __name__ == "__main__":
+    main()
