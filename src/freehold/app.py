@@ -55,6 +55,7 @@ from freehold.store.data_folder import data_folder, locked
 from freehold.store.databases import Databases, DatabaseUrls
 from freehold.store.embedded import EmbeddedServer, embedded
 from freehold.store.store import Store, open_store
+from freehold.wires import google_embed
 from freehold.wires.openai_embeddings import EMBEDDINGS
 
 PEPPER_BYTES: Final = 32
@@ -240,7 +241,11 @@ async def _furnish(
     await stack.enter_async_context(health.running())
     vendor_doors = (
         BedrockDoor(front=front, signer=key_table.signer),
-        GoogleDoor(wire=wires[GOOGLE_DIALECT], front=front),
+        GoogleDoor(
+            wire=wires[GOOGLE_DIALECT],
+            embedding={"embedContent": google_embed.ALONE, "batchEmbedContents": google_embed.EMBEDDINGS},
+            front=front,
+        ),
         EmbeddingsDoor(wire=EMBEDDINGS, gateway=gateway, door=door),
     )
     app = server.build(front, vendor_doors, door, operations, health.look)

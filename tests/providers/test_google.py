@@ -23,7 +23,7 @@ from freehold.core.messages import Message, ModelRequest, Text, Usage
 from freehold.core.ports import Provider
 from freehold.core.stream import fold
 from freehold.providers._http import HttpPool
-from freehold.providers.google import create, path_of
+from freehold.providers.google import METHOD, create, path_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "google_generate"
 MODEL = "gemini-3.8-flash"
@@ -134,23 +134,25 @@ async def test_a_body_passes_as_it_is(pool: HttpPool) -> None:
 
 
 def test_no_name_of_a_model_leads_out_of_its_place() -> None:
-    assert path_of("models/gemini-3", stream=False) == "/v1beta/models/gemini-3:generateContent"
-    assert path_of("tunedModels/mine", stream=False) == "/v1beta/tunedModels/mine:generateContent"
-    assert path_of("../files?x#y", stream=False) == "/v1beta/models/..%2Ffiles%3Fx%23y:generateContent"
+    assert path_of("models/gemini-3", METHOD) == "/v1beta/models/gemini-3:generateContent"
+    assert path_of("tunedModels/mine", METHOD) == "/v1beta/tunedModels/mine:generateContent"
+    assert path_of("../files?x#y", METHOD) == "/v1beta/models/..%2Ffiles%3Fx%23y:generateContent"
 
 
-async def test_models_that_write_are_listed(pool: HttpPool) -> None:
+async def test_models_that_write_or_make_embeddings_are_listed(pool: HttpPool) -> None:
     models = [
         {"name": "models/gemini-3.8-flash", "displayName": "Gemini", "inputTokenLimit": 1048576, "outputTokenLimit": 65536,
          "supportedGenerationMethods": ["generateContent", "countTokens"], "thinking": True},
         {"name": "models/embedding-1", "supportedGenerationMethods": ["embedContent"]},
+        {"name": "models/imagen", "supportedGenerationMethods": ["predict"]},
     ]  # fmt: skip
     body = msgspec.json.encode({"models": models})
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
     async with ScriptedServer(head + body) as server:
-        (info,) = await opened(server.url, pool).models()
+        (info, embedding) = await opened(server.url, pool).models()
         (call,) = server.calls
     assert call.head.startswith(b"GET /v1beta/models?pageSize=1000 ")
+    assert embedding.name == "embedding-1"
     assert (info.name, info.display_name, info.context_tokens, info.output_tokens_max, info.reasoning) == (
         "gemini-3.8-flash",
         "Gemini",

@@ -328,7 +328,7 @@ async def test_who_has_no_key_gets_an_error_of_googles_kind(place: Place) -> Non
 @pytest.mark.parametrize(
     ("path", "body", "status", "said"),
     [
-        ("/v1beta/models/openai/gpt-4o:embedContent", {"contents": []}, 404, "streamGenerateContent"),
+        ("/v1beta/models/openai/gpt-4o:predictLongRunning", {"contents": []}, 404, "streamGenerateContent"),
         ("/v1beta/files", {}, 404, "streamGenerateContent"),
         ("/v1beta/models/rules/x:generateContent", {"contents": []}, 404, "rules"),
         (
@@ -407,19 +407,37 @@ async def test_models_are_listed_by_the_names_that_the_door_takes(place: Place) 
     await client.aclose()
 
 
-def test_addresses() -> None:
-    assert address_of(b"/v1beta/models/openai/gpt-4o:generateContent").model == "openai/gpt-4o"
-    assert (
-        address_of(b"/v1/models/openai%2Fft%3Agpt%3Ax:streamGenerateContent?alt=sse").model
-        == "openai/ft:gpt:x"
-    )
-    for nothing in (
+METHODS = ("generateContent", "streamGenerateContent")
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        (b"/v1beta/models/openai/gpt-4o:generateContent", "openai/gpt-4o"),
+        (b"/v1/models/openai%2Fft%3Agpt%3Ax:streamGenerateContent", "openai/ft:gpt:x"),
+        (b"/v1beta1/projects/p/locations/l/publishers/google/models/gemini-x:generateContent", "gemini-x"),
+        (b"/v1/publishers/openai/models/gpt-4o:generateContent", "openai/gpt-4o"),
+    ],
+)
+def test_an_address_names_a_model(path: bytes, model: str) -> None:
+    assert address_of(path, METHODS).model == model
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
         b"/v1beta/models/:generateContent",
         b"/v1beta/models/x",
         b"/v1beta/",
         b"/v1beta/models/x:count",
-    ):
-        with pytest.raises(NotFound):
-            address_of(nothing)
+        b"/v1beta1/projects/p/models/x:generateContent",
+    ],
+)
+def test_an_address_that_names_none_is_not_found(path: bytes) -> None:
+    with pytest.raises(NotFound):
+        address_of(path, METHODS)
+
+
+def test_an_address_is_utf_8() -> None:
     with pytest.raises(BadRequest):
-        address_of(b"/v1beta/models/%ff:generateContent")
+        address_of(b"/v1beta/models/%ff:generateContent", METHODS)

@@ -74,8 +74,10 @@ class Texts:
         if len(made.vectors) != len(request.inputs):
             said = f"{name} answered {len(request.inputs)} inputs with {len(made.vectors)} vectors"
             raise Unavailable(said)
-        usage = made.usage if made.usage.input_tokens else None
-        return self._wire.encode_response(made, request=request), usage
+        if made.usage.input_tokens:
+            return self._wire.encode_response(made, request=request), made.usage
+        guessed = structs.replace(made, usage=Usage(input_tokens=self.input_tokens(), estimated=True))
+        return self._wire.encode_response(guessed, request=request), None
 
     def input_tokens(self) -> int:
         return sum(tokens.estimate(one) if isinstance(one, str) else len(one) for one in self._request.inputs)

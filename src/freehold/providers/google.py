@@ -1,7 +1,7 @@
 """Providers: Google's generateContent at AI Studio. `base_url` is without a version, as their SDK takes it.
 
-The model stands in the path, and whether to stream. Sources: https://ai.google.dev/api, https://ai.google.dev/api/models.
-Not here: Vertex AI (other addresses, and tokens instead of a key), embeddings, files, caches.
+The model stands in the path, and whether to stream. Sources: https://ai.google.dev/api, https://ai.google.dev/api/models,
+https://ai.google.dev/api/tokens. Not here: Vertex AI (vertex.py), embeddings (_google_embeddings.py), files, caches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,17 @@ from typing import Final
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from freehold.catalog.catalog import ProviderRow
+from freehold.core.errors import Unavailable
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider
+from freehold.providers._google_embeddings import ALONE, BATCH, GoogleEmbeddings
 from freehold.providers._http import HttpPool, Target, Timeouts, header_block
 from freehold.providers._model_list import MODELS_MAX, ModelList
 from freehold.providers._upstream import TIMEOUTS, Call, Forward, Upstream, fixed_headers
+from freehold.wires.google_embed import EMBEDDINGS, full_name
 from freehold.wires.google_generate import WIRE
 
 VERSION: Final = "/v1beta"
@@ -24,6 +27,9 @@ KINDS: Final = ("models/", "tunedModels/")
 """What a model's name may begin with; without any, it is one of the vendor's own."""
 
 METHOD: Final = "generateContent"
+STREAM: Final = "streamGenerateContent?alt=sse"
+COUNT: Final = "countTokens"
+_USED: Final = frozenset({METHOD, ALONE, BATCH})
 _NO_HEADERS: Final = header_block(())
 
 
@@ -38,24 +44,50 @@ class Google:
 
     def call(self, request: ModelRequest) -> Call:
         body = WIRE.encode_request(request, provider=self.name)
-        path = path_of(request.model, stream=request.stream)
+        path = path_of(request.model, STREAM if request.stream else METHOD)
         return Call(self._upstream, body, _NO_HEADERS, stream=request.stream, path=path)
 
     def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> Forward:
         """None of the client's headers go along: they tell of its SDK and its project, and the key is ours."""
-        path = path_of(model, stream=stream)
+        path = path_of(model, STREAM if stream else METHOD)
         return Forward(self._upstream, body, _NO_HEADERS, stream=stream, path=path)
+
+    async def count(self, request: ModelRequest) -> int:
+        return await self._count(WIRE.encode_request(request, provider=self.name), request.model)
+
+    async def count_passed(self, body: bytes, *, model: str, headers: Mapping[str, str]) -> int:
+        return await self._count(body, model)
+
+    async def _count(self, body: bytes, model: str) -> int:
+        """The whole request counts, with its instructions and tools, which only this form has."""
+        counted = {**msgspec.json.decode(body, type=dict[str, Raw]), "model": full_name(model)}
+        upstream = self._upstream
+        asked = msgspec.json.encode({"generateContentRequest": counted})
+        async with await upstream.send(asked, _NO_HEADERS, path_of(model, COUNT)) as reply:
+            return total_of(await upstream.read(reply), self.name)
 
     async def models(self) -> Sequence[ModelInfo]:
         return await self._models.get()
 
 
-def path_of(model: str, *, stream: bool) -> str:
+def path_of(model: str, method: str) -> str:
     """Names come from callers: nothing in one can lead out of its place in the path."""
     kind = next((kind for kind in KINDS if model.startswith(kind)), "")
     name = quote(model.removeprefix(kind), safe="")
-    method = "streamGenerateContent?alt=sse" if stream else METHOD
     return f"{VERSION}/{kind or KINDS[0]}{name}:{method}"
+
+
+class _Total(Struct, rename="camel"):
+    total_tokens: int
+
+
+def total_of(answer: bytes, provider: str) -> int:
+    try:
+        return msgspec.json.decode(answer, type=_Total).total_tokens
+    except msgspec.DecodeError as error:
+        raise Unavailable(
+            f"{provider} answered with something that is no count of tokens", detail=str(error)
+        ) from error
 
 
 class _Model(Struct, rename="camel"):
@@ -75,7 +107,7 @@ _LIST: Final = msgspec.json.Decoder(_List)
 
 
 def listed(provider: str, body: bytes) -> Sequence[ModelInfo]:
-    """Those that write. Raises msgspec.DecodeError."""
+    """Those that write, and those that make embeddings. Raises msgspec.DecodeError."""
     return [
         ModelInfo(
             provider=provider,
@@ -86,7 +118,7 @@ def listed(provider: str, body: bytes) -> Sequence[ModelInfo]:
             reasoning=model.thinking,
         )
         for model in _LIST.decode(body).models[:MODELS_MAX]
-        if METHOD in model.supported_generation_methods
+        if not _USED.isdisjoint(model.supported_generation_methods)
     ]
 
 
@@ -109,4 +141,7 @@ def create(
         timeouts=timeouts,
     )
     path = f"{VERSION}{row.models_path}?pageSize=1000" if row.models_path else ""
-    return Google(row.name, upstream, ModelList(row.name, pool, target, path, read=listed))
+    models = ModelList(row.name, pool, target, path, read=listed)
+    if row.wire == EMBEDDINGS.name:
+        return GoogleEmbeddings(upstream, models, path_of)
+    return Google(row.name, upstream, models)

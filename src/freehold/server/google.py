@@ -1,12 +1,15 @@
-"""Server: the door of Google's generateContent, for the vendor's SDKs, answered by any model.
+"""Server: the door of Google's API, for the vendor's SDKs, answered by any model.
 
 Model and method stand in the path: `/v1beta/models/{model}:generateContent`, and so under `/v1/`. The model may be any name that the
-gateway knows, with its slash. Counts of tokens and lists of models are answered here, without asking a model. The key comes as `x-goog-api-key` (or Bearer), never in the address, which gets into logs. Not here: what
-the bodies mean (wires/google_generate), how a call goes its way (front.py).
+gateway knows, with its slash. Paths of Vertex AI do, too (`/v1beta1/projects/.../publishers/{publisher}/models/{model}:...`): their
+project and place are the caller's own affair, and Google's own models go by their bare names. Counts of tokens, embeddings and lists
+of models are answered here. The key comes as `x-goog-api-key` (or Bearer), never in the address, which gets into logs. Not here: what
+the bodies mean (wires/google_generate, wires/google_embed), how a call goes its way (front.py).
 """
 
-from collections.abc import Mapping
-from typing import Any, Final
+import re
+from collections.abc import Collection, Mapping
+from typing import Final
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import msgspec
@@ -15,24 +18,31 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
 from freehold.core.policy import Principal
-from freehold.core.ports import ModelInfo, Wire
+from freehold.core.ports import EmbeddingWire, Wire
 from freehold.core.validation import decode
 from freehold.gateway import listing
 from freehold.gateway.passing import Envelope
+from freehold.server import google_models
 from freehold.server.edge import at_the_edge
-from freehold.server.exchange import Exchange, header_lines
+from freehold.server.exchange import Exchange, header_lines, printable
 from freehold.server.front import Front
 from freehold.server.operations import stopping, told_in
 from freehold.wires.google_generate import ArrayForm
 
-PREFIXES: Final = (b"/v1beta/models/", b"/v1/models/")
-METHODS: Final = {"generateContent": False, "streamGenerateContent": True}
+METHOD: Final = "generateContent"
+STREAM: Final = "streamGenerateContent"
 COUNT: Final = "countTokens"
 MODELS: Final = b"/v1beta/models"
+TUNED: Final = b"/v1beta/tunedModels"
 ESTIMATED: Final = ("x-freehold-estimated", "true")
-_ENDINGS: Final = tuple(f":{method}".encode() for method in (*METHODS, COUNT))
-_OWN: Final = b"/v1beta/"
+_PLAIN: Final = re.compile(rb"/v1(?:beta)?/models/")
+_VERTEX: Final = re.compile(
+    rb"/v1(?:beta1?)?/(?:projects/[^/]+/locations/[^/]+/)?publishers/(?P<publisher>[^/]+)/models/"
+)
+_OWN: Final = (b"/v1beta/", b"/v1beta1/", b"/v1/projects/", b"/v1/publishers/")
 """All of it is the vendor's; under `/v1/` there are others' addresses too."""
+
+_GOOGLE: Final = "google"
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -43,37 +53,45 @@ Told = tuple[bytes, list[tuple[str, str]]]
 
 class Address(Struct, frozen=True):
     model: str
-    stream: bool
+    method: str
 
 
 class GoogleDoor(Struct, frozen=True, kw_only=True):
+    """`embedding` are the methods that make embeddings, each with its form of the wire."""
+
     wire: Wire
+    embedding: Mapping[str, EmbeddingWire]
     front: Front
 
     def takes(self, raw_path: bytes) -> bool:
         if raw_path.startswith(_OWN):
             return True
-        return raw_path.startswith(PREFIXES) and unquote_to_bytes(raw_path).endswith(_ENDINGS)
+        return _PLAIN.match(raw_path) is not None and _method_of(raw_path) in self._methods
 
     async def serve(self, exchange: Exchange) -> None:
-        if exchange.method == b"GET" or unquote_to_bytes(exchange.path).endswith(f":{COUNT}".encode()):
-            await self._aside(exchange)
+        method = _method_of(exchange.path)
+        if exchange.method == b"GET" or method == COUNT or method in self.embedding:
+            await self._aside(exchange, self.embedding.get(method, self.wire))
         else:
             await self._call(exchange)
 
+    @property
+    def _methods(self) -> tuple[str, ...]:
+        return (METHOD, STREAM, COUNT, *self.embedding)
+
     async def _call(self, exchange: Exchange) -> None:
         async def ask() -> tuple[Principal, Envelope]:
-            address = address_of(exchange.target)
+            address = address_of(exchange.path, self._methods)
             door = self.front.door
             principal = door.authenticate(exchange.headers)
             body = await exchange.read(door.body_bytes_max)
-            return principal, Envelope(body, model=address.model, stream=address.stream)
+            return principal, Envelope(body, model=address.model, stream=address.method == STREAM)
 
         form = None if asks_for_events(exchange.target) else ArrayForm()
         await self.front.answer(self.wire, ask, exchange, form=form)
 
-    async def _aside(self, exchange: Exchange) -> None:
-        """Answers that no model gives, within the same bounds and in the same dialect."""
+    async def _aside(self, exchange: Exchange, dialect: Wire | EmbeddingWire) -> None:
+        """What is no model call in words, within the same bounds."""
         request_id = ids.new("req", self.front.door.clock)
 
         async def work() -> None:
@@ -82,7 +100,7 @@ class GoogleDoor(Struct, frozen=True, kw_only=True):
             await exchange.respond(200, lines, body)
 
         async def refuse(error: FreeholdError) -> None:
-            told = told_in(self.wire, error, request_id)
+            told = told_in(dialect, error, request_id)
             await exchange.respond(told.status, header_lines(told.headers.items()), told.body)
 
         await at_the_edge(work(), refuse, exchange=exchange, door=self.front.door, request_id=request_id)
@@ -92,10 +110,15 @@ class GoogleDoor(Struct, frozen=True, kw_only=True):
         if door.leaving.is_set():
             raise stopping()
         principal = door.authenticate(exchange.headers)
-        if exchange.method == b"POST":
-            model = address_of(exchange.target, {COUNT: False}).model
-            return await self._counted(principal, model, await exchange.read(door.body_bytes_max))
-        return await self._listed(principal, exchange.path), []
+        if exchange.method == b"GET":
+            return await self._listed(principal, exchange), []
+        address = address_of(exchange.path, self._methods)
+        body = await exchange.read(door.body_bytes_max)
+        if address.method == COUNT:
+            return await self._counted(principal, address.model, body)
+        envelope = Envelope(body, model=address.model)
+        made = await self.front.gateway.embed(principal, envelope, wire=self.embedding[address.method])
+        return made.body, [("x-freehold-model", printable(f"{made.provider}/{made.model}"))]
 
     async def _counted(self, principal: Principal, model: str, body: bytes) -> Told:
         """The request itself is in the body, or under `generateContentRequest` there."""
@@ -104,18 +127,20 @@ class GoogleDoor(Struct, frozen=True, kw_only=True):
         counted = await self.front.gateway.count(principal, envelope, wire=self.wire.name)
         return _encode({"totalTokens": counted.input_tokens}), [ESTIMATED] if counted.estimated else []
 
-    async def _listed(self, principal: Principal, path: bytes) -> bytes:
+    async def _listed(self, principal: Principal, exchange: Exchange) -> bytes:
         """All models, or the one that the path names."""
+        path = exchange.path
+        if path == TUNED:
+            return _encode({"tunedModels": []})
         if path != MODELS and not path.startswith(MODELS + b"/"):
-            raise _unknown(path)
+            raise _unknown(path, self._methods)
+        query = _query(exchange.target)
+        page = google_models.page_of(query.get("pageSize"), query.get("pageToken"))
         models = await listing.visible(self.front.gateway.models, principal, clock=self.front.door.clock)
         if path == MODELS:
-            return _encode({"models": [_model_json(one) for one in models]})
+            return _encode(google_models.listed(models, page))
         wanted = unquote_to_bytes(path.removeprefix(MODELS + b"/")).decode("utf-8", "replace")
-        for one in models:
-            if wanted == f"{one.provider}/{one.name}":
-                return _encode(_model_json(one))
-        raise NotFound(f"no model {wanted[:200]!r} is listed", field="name")
+        return _encode(google_models.found(models, wanted))
 
 
 class _Counted(Struct):
@@ -125,41 +150,37 @@ class _Counted(Struct):
 _COUNTED: Final = msgspec.json.Decoder(_Counted)
 
 
-def _model_json(info: ModelInfo) -> dict[str, Any]:
-    name = f"{info.provider}/{info.name}"
-    told = {
-        "name": f"models/{name}",
-        "displayName": info.display_name or name,
-        "supportedGenerationMethods": [*METHODS, COUNT],
-        "inputTokenLimit": info.context_tokens,
-        "outputTokenLimit": info.output_tokens_max,
-        "thinking": info.reasoning,
-    }
-    return {field: value for field, value in told.items() if value is not None}
-
-
-def address_of(target: bytes, methods: Mapping[str, bool] = METHODS) -> Address:
+def address_of(path: bytes, methods: Collection[str]) -> Address:
     """Raises NotFound for what is not served, BadRequest for a name that is no UTF-8."""
-    path, _, _ = target.partition(b"?")
-    prefix = next((one for one in PREFIXES if path.startswith(one)), None)
-    if prefix is None:
-        raise _unknown(path)
+    at = _PLAIN.match(path) or _VERTEX.match(path)
+    if at is None:
+        raise _unknown(path, methods)
     try:
-        rest = unquote_to_bytes(path.removeprefix(prefix)).decode()
+        publisher = unquote_to_bytes(at.groupdict().get("publisher") or _GOOGLE.encode()).decode()
+        rest = unquote_to_bytes(path[at.end() :]).decode()
     except UnicodeDecodeError as error:
         raise BadRequest("expected UTF-8, percent-encoded", field="model") from error
     model, _, method = rest.rpartition(":")
     if not model or method not in methods:
-        raise _unknown(path)
-    return Address(model, methods[method])
+        raise _unknown(path, methods)
+    return Address(model if publisher == _GOOGLE else f"{publisher}/{model}", method)
 
 
 def asks_for_events(target: bytes) -> bool:
+    return _query(target).get("alt") == "sse"
+
+
+def _query(target: bytes) -> dict[str, str]:
     _, _, query = target.partition(b"?")
-    return parse_qs(query.decode("latin-1")).get("alt") == ["sse"]
+    return {name: values[-1] for name, values in parse_qs(query.decode("latin-1")).items()}
 
 
-def _unknown(path: bytes) -> NotFound:
-    served = ", ".join(f"/v1beta/models/{{model}}:{method}" for method in (*METHODS, COUNT))
+def _method_of(path: bytes) -> str:
+    """May be percent-encoded, its colon too."""
+    return unquote_to_bytes(path).rpartition(b":")[2].decode("latin-1")
+
+
+def _unknown(path: bytes, methods: Collection[str]) -> NotFound:
+    served = ", ".join(f"/v1beta/models/{{model}}:{method}" for method in methods)
     shown = path[:200].decode("ascii", "replace")
     return NotFound(f"{shown} is not served; of Google's API there are: {served}")

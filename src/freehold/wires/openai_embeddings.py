@@ -5,8 +5,6 @@ Source: https://platform.openai.com/docs/api-reference/embeddings. Fields that o
 asks for by itself. Not here: what embeddings are used for.
 """
 
-import sys
-from array import array
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -21,12 +19,12 @@ from freehold.core.validation import decode
 from freehold.wires import _openai_errors
 from freehold.wires._fields import OBJECT, UNREADABLE, Advisory, check_foreign, extra_of, own
 from freehold.wires._media import base64_of, from_base64
+from freehold.wires._vectors import FLOAT_BYTES, numbers, packed
 
 NAME: Final = "openai_embeddings"
 INPUTS_MAX: Final = 2_048
 """As the vendor has it."""
 
-FLOAT_BYTES: Final = 4
 _FORMAT: Final = "encoding_format"
 _BASE64: Final = b'"base64"'
 _NUMBERS: Final = (b'"float"', b"null")
@@ -117,12 +115,12 @@ class OpenAIEmbeddings:
         return EmbeddingResponse(model=answer.model, vectors=vectors, usage=_usage(answer.usage))
 
     def encode_response(self, response: EmbeddingResponse, *, request: EmbeddingRequest) -> bytes:
-        packed = bytes(own(request.extra, NAME).get(_FORMAT, b"")) == _BASE64
+        in_base64 = bytes(own(request.extra, NAME).get(_FORMAT, b"")) == _BASE64
         data = [
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": base64_of(vector) if packed else _numbers(vector),
+                "embedding": base64_of(vector) if in_base64 else numbers(vector),
             }
             for index, vector in enumerate(response.vectors)
         ]
@@ -134,6 +132,8 @@ class OpenAIEmbeddings:
         return _openai_errors.decode_error(status, headers, body)
 
     def encode_error(self, error: FreeholdError, request_id: str) -> ErrorBody:
+        if error.field is not None and error.field.startswith("inputs"):
+            error.field = "input" + error.field.removeprefix("inputs")
         return _openai_errors.encode_error(error, request_id)
 
     def usage_of(self, body: bytes) -> Usage | None:
@@ -167,14 +167,14 @@ def _inputs(given: Raw) -> tuple[str | tuple[int, ...], ...]:
     items = decode(bytes(given), _ITEMS, root="input")
     if not 0 < len(items) <= INPUTS_MAX:
         raise BadRequest(f"expected 1 to INPUTS_MAX = {INPUTS_MAX} inputs, got {len(items)}", field="input")
-    numbers = [item for item in items if isinstance(item, int)]
-    if not numbers:
+    one = [item for item in items if isinstance(item, int)]
+    if not one:
         return tuple(
             item if isinstance(item, str) else tuple(item) for item in items if not isinstance(item, int)
         )
-    if len(numbers) < len(items):
+    if len(one) < len(items):
         raise BadRequest("expected texts, or tokens; got both in one list", field="input")
-    return (tuple(numbers),)
+    return (tuple(one),)
 
 
 def _bytes(embedding: str | list[float], path: str) -> bytes:
@@ -183,19 +183,7 @@ def _bytes(embedding: str | list[float], path: str) -> bytes:
         if not vector or len(vector) % FLOAT_BYTES:
             raise BadRequest(f"expected floats of {FLOAT_BYTES} bytes, got {len(vector)} bytes", field=path)
         return vector
-    return _little(array("f", embedding)).tobytes()
-
-
-def _numbers(vector: bytes) -> list[float]:
-    floats = array("f")
-    floats.frombytes(vector)
-    return _little(floats).tolist()
-
-
-def _little(floats: "array[float]") -> "array[float]":
-    if sys.byteorder == "big":
-        floats.byteswap()
-    return floats
+    return packed(embedding)
 
 
 EMBEDDINGS: EmbeddingWire = OpenAIEmbeddings()

@@ -1,9 +1,12 @@
-"""The models that can be called: in OpenAI's shape, or in Anthropic's for who sends `anthropic-version`; and the providers."""
+"""The models that can be called: in OpenAI's shape, in Anthropic's for who sends `anthropic-version`, or in Google's for who sends
+`x-goog-api-key`; and the providers.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from freehold.core.errors import NotFound
@@ -12,12 +15,14 @@ from freehold.core.ports import ModelInfo
 from freehold.core.pricing import PICO
 from freehold.gateway.models import ModelTable
 from freehold.gateway.pipeline import ACTION
+from freehold.server import google_models
 from freehold.server.operations import Call, Operation
 
 LISTED_AT: Final = "1970-01-01T00:00:00Z"
 """Nobody says when a model was made known to us; clients want a date."""
 
 TOKENS_PRICED: Final = 1_000_000
+_GOOGLES: Final = "x-goog-api-key"
 _KNOWN: Final = (
     "display_name", "context_tokens", "output_tokens_max", "images", "documents", "audio", "tools", "reasoning",
     "json_schema",
@@ -41,11 +46,13 @@ class ProviderList(Struct, frozen=True):
 
 
 class ModelQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """For Anthropic's SDK; everything comes in one page."""
+    """For Anthropic's SDK, whose everything comes in one page, and for Google's."""
 
     limit: int = 1000
     after_id: str | None = None
     before_id: str | None = None
+    page_size: str | None = msgspec.field(default=None, name="pageSize")
+    page_token: str | None = msgspec.field(default=None, name="pageToken")
 
 
 class ResolveQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +76,10 @@ class ModelApi:
 
     async def get(self, call: Call) -> dict[str, Any]:
         wanted = call.path["model"]
-        for one in await self._visible(call.principal):
+        listed = await self._visible(call.principal)
+        if _GOOGLES in call.headers:
+            return google_models.found(listed, wanted)
+        for one in listed:
             if wanted == _id(one):
                 return _anthropic(one) if "anthropic-version" in call.headers else _openai(one)
         raise NotFound(f"no model {wanted!r} is listed here; GET /v1/models lists what is", field="model")
@@ -93,6 +103,9 @@ class ModelApi:
     async def list(self, call: Call) -> dict[str, Any]:
         """Where an upstream takes every name of the client's wire, its models are listed without a provider too."""
         listed = await self._visible(call.principal)
+        if _GOOGLES in call.headers:
+            query: ModelQuery = call.query
+            return google_models.listed(listed, google_models.page_of(query.page_size, query.page_token))
         if "anthropic-version" in call.headers:
             data = [
                 *self._bare(listed, "anthropic_messages", _anthropic),
@@ -161,7 +174,7 @@ def operations(models: ModelTable, visible: Visible) -> list[Operation]:
     api = ModelApi(models, visible)
     return [
         Operation(method="GET", path="/v1/models", id="listModels", tag="models", query=ModelQuery, handler=api.list,
-                  summary="Models that can be called, in OpenAI's or (with anthropic-version) Anthropic's shape."),
+                  summary="Models that can be called, in the shape of OpenAI, Anthropic (anthropic-version) or Google (x-goog-api-key)."),
         Operation(method="GET", path="/v1/models/{model:path}", id="getModel", tag="models", summary="One of them.",
                   handler=api.get),
         Operation(method="GET", path="/v1/resolved-model", id="resolveModel", tag="models", query=ResolveQuery,

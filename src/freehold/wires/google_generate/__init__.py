@@ -12,8 +12,9 @@ from typing import ClassVar, Final
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import ErrorBody, StreamDecoder, StreamEncoder, UsageTap, Wire
+from freehold.wires import _google_errors
 from freehold.wires._fields import Advisory
-from freehold.wires.google_generate import _errors, _request_decode, _request_encode, _response
+from freehold.wires.google_generate import _request_decode, _request_encode, _response
 from freehold.wires.google_generate._array import ArrayForm as ArrayForm
 from freehold.wires.google_generate._request_encode import UNSAID as UNSAID
 from freehold.wires.google_generate._stream_decode import GoogleStreamDecoder
@@ -65,10 +66,10 @@ class GoogleGenerate:
         return GoogleStreamEncoder()
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> FreeholdError:
-        return _errors.decode_error(status, headers, body)
+        return _google_errors.decode_error(status, headers, body)
 
     def encode_error(self, error: FreeholdError, request_id: str) -> ErrorBody:
-        return _errors.encode_error(error, request_id)
+        return _google_errors.encode_error(error, request_id)
 
     def usage_of(self, body: bytes) -> Usage | None:
         return usage_of(body)

@@ -25,7 +25,7 @@ from freehold.core.messages import (
 from freehold.core.validation import decode
 from freehold.wires._arguments import text_of
 from freehold.wires._fields import OBJECT, UNREADABLE, extra_of, is_null, own
-from freehold.wires.google_generate._errors import error_inside
+from freehold.wires._google_errors import error_inside
 from freehold.wires.google_generate._parts_decode import blob, file
 from freehold.wires.google_generate._parts_encode import client_parts
 from freehold.wires.google_generate._seals import SEALED, THOUGHT

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from freehold.core.errors import BadRequest
 from freehold.core.validation import decode
-from freehold.wires.google_generate._tidy import camel
+from freehold.wires._google_names import camel
 
 DEPTH_MAX: Final = 100
 _ANY: Final = msgspec.json.Decoder()

@@ -24,8 +24,8 @@ from freehold.core.stream import (
 )
 from freehold.core.validation import decode
 from freehold.wires._fields import OBJECT, UNREADABLE, extra_of
+from freehold.wires._google_errors import error_inside
 from freehold.wires._sse import SseReader
-from freehold.wires.google_generate._errors import error_inside
 from freehold.wires.google_generate._response import (
     CANDIDATE_SHAPE,
     CHUNK,

@@ -22,7 +22,7 @@ from freehold.core.stream import (
     UsageReported,
 )
 from freehold.wires._fields import own, spliced
-from freehold.wires.google_generate._errors import error_object
+from freehold.wires._google_errors import error_object
 from freehold.wires.google_generate._parts_encode import client_part
 from freehold.wires.google_generate._response import closing, piece_json
 from freehold.wires.google_generate._seals import for_client

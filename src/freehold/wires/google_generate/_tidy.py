@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from freehold.core.errors import BadRequest
 from freehold.core.validation import decode
 from freehold.wires._fields import ARRAY, OBJECT, is_null
+from freehold.wires._google_names import camel
 from freehold.wires.google_generate._shapes import INNER, LISTS, RequestShape, says_something
 
 Unknown: TypeAlias = dict[str, dict[str, Raw]]
@@ -27,13 +28,6 @@ def tidied(body: bytes) -> tuple[RequestShape, Unknown]:
     unknown: Unknown = {}
     cleaned = _object(decode(body, OBJECT), RequestShape, "", unknown)
     return decode(_encode(cleaned), _STRICT), unknown
-
-
-def camel(name: str) -> str:
-    if "_" not in name:
-        return name
-    head, *tail = name.split("_")
-    return head + "".join(word[:1].upper() + word[1:] for word in tail)
 
 
 def _object(fields: dict[str, Raw], shape: type[Struct], path: str, unknown: Unknown) -> dict[str, Any]:
