@@ -18,9 +18,9 @@ from freehold.core.session import (
     TurnFinished,
     TurnStarted,
     UserSpoke,
-    replay,
     row_change,
 )
+from freehold.core.session_state import replay
 
 NONE = Usage()
 AT = datetime(2026, 1, 1, tzinfo=UTC)

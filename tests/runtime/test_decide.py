@@ -17,16 +17,15 @@ from freehold.core.session import (
     Recorded,
     SessionEvent,
     SessionStarted,
-    SessionState,
     ToolFinished,
     ToolOutcomeUnknown,
     ToolStarted,
     TurnFinished,
     TurnStarted,
     UserSpoke,
-    replay,
     row_change,
 )
+from freehold.core.session_state import SessionState, replay
 from freehold.runtime.calls import PlannedFunction, with_unique_ids
 from freehold.runtime.decide import (
     ATTEMPTS_MAX,
@@ -36,8 +35,8 @@ from freehold.runtime.decide import (
     Rest,
     RunTools,
     StartTurn,
-    cost_max_pico,
     decide,
+    money_pico,
 )
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -133,7 +132,7 @@ def test_what_is_harmless_to_repeat_runs_again_with_the_same_key(name):
 def test_what_must_not_be_repeated_has_an_unknown_outcome(name):
     step = after(*BEGUN, answer(3, name), started(name))
     assert not step.claims
-    [unknown] = step.answers
+    [unknown] = step.facts
     assert isinstance(unknown, ToolOutcomeUnknown)
     assert "not tried again" in unknown.message
 
@@ -141,7 +140,7 @@ def test_what_must_not_be_repeated_has_an_unknown_outcome(name):
 def test_what_kills_its_worker_every_time_is_given_up():
     attempts = [started("look", attempt=number) for number in range(1, ATTEMPTS_MAX + 1)]
     step = after(*BEGUN, answer(3, "look"), *attempts)
-    [gave_up] = step.answers
+    [gave_up] = step.facts
     assert gave_up.failed
     assert f"{ATTEMPTS_MAX} attempts" in text_of(gave_up.content)
 
@@ -208,7 +207,9 @@ def test_a_failed_model_ends_the_turn_by_its_cause(code, outcome):
 )
 @pytest.mark.parametrize("before", ["model", "tools"])
 def test_limits_hold_before_each_model_call_and_before_tools(limits, limit, before):
-    plan = structs.replace(PLAN, limits=limits, cost_max_pico=cost_max_pico(limits))
+    plan = structs.replace(
+        PLAN, limits=limits, cost_max_pico=money_pico(limits.cost_max_usd, field="cost_max_usd")
+    )
     spent = structs.replace(answer(3, "look"), usage=Usage(input_tokens=11), cost_pico=10**9)
     log = (*BEGUN, spent, started("look"), finished()) if before == "model" else (*BEGUN, spent)
     if before == "tools" and limit == "steps_max":
@@ -229,7 +230,7 @@ def test_limits_do_not_take_back_a_finished_answer():
 @pytest.mark.parametrize("text", ["a lot", "-1", "NaN", "Infinity"])
 def test_a_cost_that_is_no_money_is_refused(text):
     with pytest.raises(BadRequest, match="cost_max_usd"):
-        cost_max_pico(Limits(cost_max_usd=text))
+        money_pico(text, field="cost_max_usd")
 
 
 # ------------------------------------------------------------------------------ whole lives of sessions
@@ -310,7 +311,7 @@ class Life:
         )
 
     def run_tools(self, step: RunTools) -> None:
-        self.append(*step.answers, *(one.started for one in step.claims))
+        self.append(*step.facts, *(one.started for one in step.claims))
         for one in step.claims:
             if self.crashes():
                 return

@@ -10,7 +10,8 @@ import pytest
 
 from freehold.core.messages import text_of
 from freehold.core.resources import Limits
-from freehold.core.session import Recorded, SessionState, replay
+from freehold.core.session import Recorded
+from freehold.core.session_state import SessionState, replay
 from freehold.runtime.calls import PlannedFunction
 from freehold.runtime.decide import CallModel, Plan, Rest, decide
 from tests.runtime.test_decide import assert_speakable

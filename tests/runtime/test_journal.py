@@ -19,8 +19,8 @@ from freehold.core.session import (
     TurnFinished,
     TurnStarted,
     UserSpoke,
-    replay,
 )
+from freehold.core.session_state import replay
 from freehold.runtime import journal as journal_module
 from freehold.runtime.journal import Journal, LeaseLost
 

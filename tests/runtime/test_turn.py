@@ -278,7 +278,7 @@ def _forever(request):
         ("steps_max", Limits(steps_max=5)),
         ("tokens_max", Limits(tokens_max=500)),
         ("cost_max_usd", Limits(cost_max_usd="0.00002")),
-        ("wall_time_s_max", Limits(wall_time_s_max=0.2, steps_max=100_000)),
+        ("wall_time_s_max", Limits(wall_time_s_max=0.2, steps_max=100_000, repeats_max=100_000)),
     ],
 )
 async def test_each_limit_ends_a_runaway_by_its_name(database_url, limit, limits):
@@ -291,7 +291,7 @@ async def test_each_limit_ends_a_runaway_by_its_name(database_url, limit, limits
 
 async def test_wall_time_stops_a_model_that_hangs(database_url):
     held = Held(said("never"))
-    agent = structs.replace(AGENT, limits=Limits(wall_time_s_max=0.2))
+    agent = structs.replace(AGENT, limits=Limits(wall_time_s_max=0.2, repeats_max=1_000_000))
     log, _ = await _run(database_url, in_turn(held), agent=agent)
     assert held.hung_up
     assert (_end(log).outcome, _end(log).limit) == ("limit_reached", "wall_time_s_max")

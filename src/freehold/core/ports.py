@@ -17,7 +17,14 @@ from freehold.core.policy import Policy, Principal
 from freehold.core.pricing import ModelPrice
 from freehold.core.records import CallRecord
 from freehold.core.resources import Effect, Kind, Resource, Tool
-from freehold.core.session import Recorded, SessionEvent, SessionStatus
+from freehold.core.session import (
+    AwaitsEvent,
+    AwaitsSession,
+    Recorded,
+    SessionEvent,
+    SessionStatus,
+    SessionWaits,
+)
 from freehold.core.stream import StreamEvent
 
 
@@ -238,10 +245,15 @@ class Embeds(Protocol):
 
 
 class ToolFunction(Struct, frozen=True):
-    """What a model sees of a tool. `spec.name` is unique within its tool; the runtime puts the tool's name before it."""
+    """What a model sees of a tool. `spec.name` is unique within its tool; the runtime puts the tool's name before it.
+
+    `settled_by`: who gives its result. `client` and `timer` functions are never `run`: the session waits for the client's
+    result, or until the time that the arguments name (`seconds` from now, or `until`, RFC 3339).
+    """
 
     spec: ToolSpec
     effect: Effect
+    settled_by: Literal["run", "client", "timer"] = "run"
 
 
 class ToolRun(Struct, frozen=True, kw_only=True):
@@ -256,11 +268,17 @@ class ToolRun(Struct, frozen=True, kw_only=True):
 
 
 class ToolOutcome(Struct, frozen=True, omit_defaults=True):
-    """`failed` is the tool's own "no" (a 404, an SQL error): an answer for the model. Faults of reaching it are exceptions."""
+    """`failed` is the tool's own "no" (a 404, an SQL error): an answer for the model. Faults of reaching it are exceptions.
 
-    content: tuple[Text | Media, ...]
+    With `awaits`, the tool has only begun: the session waits, for `awaits_s` seconds at most, until an outside event or another
+    session gives the result; `content` is then not looked at.
+    """
+
+    content: tuple[Text | Media, ...] = ()
     failed: bool = False
     cost_pico: int = 0
+    awaits: AwaitsEvent | AwaitsSession | None = None
+    awaits_s: float | None = None
 
 
 class OpenTool(Protocol):
@@ -307,7 +325,7 @@ class ToolKind(Protocol):
 
 
 class SessionRow(Struct, frozen=True, kw_only=True):
-    """A projection of the log, for lists and workers. `version` is the number of events."""
+    """A projection of the log, for lists and workers. `version` is the number of events; `waits` is for `waiting` and `paused`."""
 
     id: str
     tenant: str
@@ -323,6 +341,8 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     cost_pico: int = 0
     metadata: dict[str, str] = {}
     created_by: str = ""
+    waits: SessionWaits | None = None
+    parent_id: str | None = None
 
 
 class Lease(Struct, frozen=True):
@@ -388,7 +408,8 @@ class SessionLog(Protocol):
         ...
 
     async def claim(self, owner: str, *, limit: int, lease_s: float) -> Sequence[Lease]:
-        """Sessions that are `running` and that nobody holds (or whose lease ran out), longest waiting first; level-triggered."""
+        """Sessions that are `running`, or `waiting` until a time that has come, and that nobody holds (or whose lease ran out),
+        longest waiting first; level-triggered."""
         ...
 
     async def renew(self, owner: str, leases: Sequence[Lease], *, lease_s: float) -> frozenset[str]:

@@ -17,9 +17,12 @@ Effect: TypeAlias = Literal["pure", "idempotent", "compensatable", "irreversible
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Per turn. A turn that reaches one ends with `limit_reached`, naming it; the session stays and can go on.
+    """Per turn, and `session_...` over all turns. A turn that reaches one ends with `limit_reached`, naming it; the session stays
+    and, unless the limit was the session's, can go on.
 
-    `cost_max_usd` is a decimal number of US dollars, as text to stay exact (`"0.50"`); None is no limit of the turn's own.
+    `cost_max_usd` is a decimal number of US dollars, as text to stay exact (`"0.50"`); None is no limit of the turn's own. Time
+    spent waiting for people, clients or timers does not count. `repeats_max`: how often in a turn the same call with the same
+    arguments may give the same result before that is taken for a loop.
     """
 
     steps_max: int = 50
@@ -27,6 +30,35 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     wall_time_s_max: float = 900.0
     cost_max_usd: str | None = None
     tool_calls_parallel_max: int = 8
+    repeats_max: int = 12
+    session_steps_max: int | None = None
+    session_tokens_max: int | None = None
+    session_cost_max_usd: str | None = None
+    session_wall_time_s_max: float | None = None
+
+
+class Escalation(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Who is asked next, and for how long, where nobody decided in time."""
+
+    approvers: tuple[str, ...] = ()
+    deadline_s: float = 86_400.0
+
+
+class Approval(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """People are asked before a tool runs. `functions` and `effects` narrow what for: None is all.
+
+    `approvers` are ids of principals (keys, users); none: whoever may `session:Approve`. `quorum` of them must allow, one denial
+    denies. After `deadline_s` and all escalations, `on_expiry`: `tell` the model that nobody decided (which is no denial), `deny`
+    or `allow`.
+    """
+
+    functions: tuple[str, ...] | None = None
+    effects: tuple[Effect, ...] | None = None
+    approvers: tuple[str, ...] = ()
+    quorum: int = 1
+    deadline_s: float = 86_400.0
+    escalations: tuple[Escalation, ...] = ()
+    on_expiry: Literal["tell", "deny", "allow"] = "tell"
 
 
 class Agent(
@@ -64,7 +96,8 @@ class Tool(
 ):
     """A declared instance of a tool kind (`type`: sql, http, kv, objects, function ...), configured by `config`.
 
-    `effect` overrides the kind's own judgement for all its functions; `functions`, when given, offers only these.
+    `effect` overrides the kind's own judgement for all its functions; `functions`, when given, offers only these. `approval`:
+    people are asked first.
     """
 
     name: str
@@ -74,6 +107,7 @@ class Tool(
     effect: Effect | None = None
     functions: tuple[str, ...] | None = None
     timeout_s: float = 30.0
+    approval: Approval | None = None
 
 
 class RuleStep(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

@@ -1,40 +1,56 @@
-"""A session is its log. Here are the facts that a log can hold, and the state that they amount to.
+"""A session is its log. Here are the facts that a log can hold.
 
 Facts are in the past tense, hold only what is new (history is linear), and never change once written. `SessionState` is a
-fold: apply the same events in the same order and you have the same state, on any machine, at any time. What to do next is
-not decided here (runtime/decide.py), nor is anything stored (store/).
+fold (session_state.py). What to do next is not decided here (runtime/decide.py), nor is anything stored (store/).
 """
 
+import hashlib
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, TypeAlias, assert_never
+from typing import Final, Literal, TypeAlias, assert_never
 
+import msgspec
 from msgspec import Struct
 
 from freehold.core.messages import (
     AnswerPart,
     Media,
-    Message,
-    Part,
     StopReason,
     Text,
-    ToolCall,
-    ToolResult,
     Usage,
 )
 from freehold.core.resources import Effect
 
-SessionStatus: TypeAlias = Literal["idle", "running", "cancelled"]
-"""`running`: a worker has something to do. `idle`: waits for input. `cancelled`: ended for good by someone."""
+SessionStatus: TypeAlias = Literal["idle", "running", "waiting", "paused", "cancelled"]
+"""`running`: a worker has something to do. `idle`: waits for input. `waiting`: in the middle of a turn, for people, clients, other
+sessions or a time; it holds nothing but its row. `paused`: someone stopped it for now. `cancelled`: ended for good by someone."""
+
+
+class Parent(Struct, frozen=True):
+    """The session, and its tool call, that this one works for."""
+
+    session_id: str
+    call_id: str
 
 
 class SessionStarted(Struct, frozen=True, tag="session_started", omit_defaults=True, kw_only=True):
-    """First, once. `model` overrides the agent's own."""
+    """First, once. `model` overrides the agent's own. `depth` is 0 without a parent."""
 
     agent: str
     agent_version: int
     model: str | None = None
     title: str = ""
+    by: str = ""
+    parent: Parent | None = None
+    depth: int = 0
+
+
+class SessionForked(Struct, frozen=True, tag="session_forked", omit_defaults=True, kw_only=True):
+    """What stands before was shared with the session `origin`, up to its event `origin_seq`; from here on each goes its own way."""
+
+    origin: str
+    origin_seq: int
+    model: str | None = None
     by: str = ""
 
 
@@ -53,6 +69,17 @@ class CancelRequested(Struct, frozen=True, tag="cancel_requested", omit_defaults
     reason: str = ""
 
 
+class PauseRequested(Struct, frozen=True, tag="pause_requested", omit_defaults=True, kw_only=True):
+    """What runs is finished, nothing new begins. Input is taken and kept."""
+
+    by: str = ""
+    reason: str = ""
+
+
+class ResumeRequested(Struct, frozen=True, tag="resume_requested", omit_defaults=True, kw_only=True):
+    by: str = ""
+
+
 class TurnStarted(Struct, frozen=True, tag="turn_started", omit_defaults=True, kw_only=True):
     turn: int
 
@@ -62,7 +89,9 @@ class ModelAnswered(Struct, frozen=True, tag="model_answered", omit_defaults=Tru
 
     `model` is what was asked for, `served_by` who answered (`provider/name`). `call_id` is the call's record. `usage` and
     `cost_pico` include what failed attempts before it used. The ids of tool calls are unique within the session: the runtime
-    sees to that before it records. `is_language_model` is false where declared rules answered.
+    sees to that before it records. `is_language_model` is false where declared rules answered. `client_calls` are the calls that the
+    client runs itself, `ask_calls` those that people are asked about first. `request_digest` is the SHA-256, in hex, of the
+    canonical request that was answered: a replay shows by it that it asks the same.
     """
 
     seen_seq: int
@@ -77,6 +106,9 @@ class ModelAnswered(Struct, frozen=True, tag="model_answered", omit_defaults=Tru
     duration_ms: float = 0.0
     first_event_ms: float | None = None
     is_language_model: bool = True
+    client_calls: tuple[str, ...] = ()
+    ask_calls: tuple[str, ...] = ()
+    request_digest: str = ""
 
 
 class ModelFailed(Struct, frozen=True, tag="model_failed", omit_defaults=True, kw_only=True):
@@ -125,11 +157,99 @@ class ToolOutcomeUnknown(Struct, frozen=True, tag="tool_outcome_unknown", omit_d
     message: str
 
 
+class AwaitsApproval(Struct, frozen=True, tag="approval", omit_defaults=True, kw_only=True):
+    """People decide. `binding` is all that their word is good for (see approval_binding); `level` counts escalations.
+
+    `approvers` are ids of principals, none: whoever may approve in this tenant. `quorum` of them must allow; one denial denies.
+    """
+
+    arguments: str
+    binding: str
+    approvers: tuple[str, ...] = ()
+    quorum: int = 1
+    level: int = 0
+
+
+class AwaitsClient(Struct, frozen=True, tag="client"):
+    """The client runs the tool itself and gives the result."""
+
+
+class AwaitsTimer(Struct, frozen=True, tag="timer"):
+    """Nothing but time."""
+
+
+class AwaitsEvent(Struct, frozen=True, tag="event", omit_defaults=True, kw_only=True):
+    """Something outside will report under `token`, which says nothing of the session."""
+
+    token: str
+
+
+class AwaitsSession(Struct, frozen=True, tag="session", kw_only=True):
+    """A subagent's session works on it."""
+
+    session_id: str
+
+
+Awaits: TypeAlias = AwaitsApproval | AwaitsClient | AwaitsTimer | AwaitsEvent | AwaitsSession
+
+
+class CallAwaited(Struct, frozen=True, tag="call_awaited", omit_defaults=True, kw_only=True):
+    """A tool call is out of our hands, until someone settles it or `until` (UTC) has come. A later one replaces it."""
+
+    call_id: str
+    awaits: Awaits
+    until: datetime | None = None
+
+
+class ApprovalDecided(Struct, frozen=True, tag="approval_decided", omit_defaults=True, kw_only=True):
+    """One person's word on what `binding` says. With `arguments`, these instead of the model's: `binding` is then theirs, and
+    what others said of the former arguments counts no more."""
+
+    call_id: str
+    binding: str
+    allow: bool
+    by: str
+    reason: str = ""
+    arguments: str | None = None
+
+
+class ResultGiven(Struct, frozen=True, tag="result_given", omit_defaults=True, kw_only=True):
+    """The result of a call that was not ours to run: `source` gave it. Ignored where none is awaited."""
+
+    call_id: str
+    source: Literal["client", "event", "session"]
+    content: tuple[Text | Media, ...]
+    failed: bool = False
+    by: str = ""
+    cost_pico: int = 0
+
+
+class SessionWaits(Struct, frozen=True, tag="session_waits", omit_defaults=True, kw_only=True):
+    """Nothing can be done until someone writes to the log, or `until` (UTC) has come. `calls` are open and awaited."""
+
+    why: Literal["calls", "paused", "input"]
+    calls: tuple[CallAwaited, ...] = ()
+    until: datetime | None = None
+
+
+class Compacted(Struct, frozen=True, tag="compacted", omit_defaults=True, kw_only=True):
+    """From here on a model is shown `summary` (nothing, where it is empty) in place of all messages up to event `up_to_seq`. They
+    stay in the log. `tokens_before` and `tokens_after` are estimates of what is shown."""
+
+    up_to_seq: int
+    summary: str = ""
+    model: str = ""
+    usage: Usage = Usage()
+    cost_pico: int = 0
+    tokens_before: int = 0
+    tokens_after: int = 0
+
+
 TurnOutcome: TypeAlias = Literal["completed", "limit_reached", "failed", "cancelled", "refused"]
 
 
 class TurnFinished(Struct, frozen=True, tag="turn_finished", omit_defaults=True, kw_only=True):
-    """`limit` names the limit that was reached (`steps_max`, `tokens_max`, `cost_max_usd`, `wall_time_s_max`)."""
+    """`limit` names the limit that was reached: a field of core.resources.Limits."""
 
     outcome: TurnOutcome
     message: str = ""
@@ -139,16 +259,30 @@ class TurnFinished(Struct, frozen=True, tag="turn_finished", omit_defaults=True,
 
 SessionEvent: TypeAlias = (
     SessionStarted
+    | SessionForked
     | UserSpoke
     | CancelRequested
+    | PauseRequested
+    | ResumeRequested
     | TurnStarted
     | ModelAnswered
     | ModelFailed
     | ToolStarted
     | ToolFinished
     | ToolOutcomeUnknown
+    | CallAwaited
+    | ApprovalDecided
+    | ResultGiven
+    | SessionWaits
+    | Compacted
     | TurnFinished
 )
+
+
+Input: TypeAlias = (
+    UserSpoke | CancelRequested | PauseRequested | ResumeRequested | ApprovalDecided | ResultGiven
+)
+"""What comes from outside, at any time and from anybody; all else is written by the one worker that holds the lease."""
 
 
 class Recorded(Struct, frozen=True):
@@ -160,196 +294,62 @@ class Recorded(Struct, frozen=True):
 
 
 class RowChange(Struct, frozen=True):
-    """What some events mean for the session's row, which is only a projection of the log kept for lists and for workers."""
+    """What some events mean for the session's row, which is only a projection of the log kept for lists and for workers.
+
+    `status` is None where they leave it as it is. `waits` belongs to the statuses `waiting` and `paused`.
+    """
 
     status: SessionStatus | None
     usage: Usage
     cost_pico: int
+    waits: SessionWaits | None = None
 
 
 def row_change(events: Iterable[SessionEvent]) -> RowChange:
-    """`status` is None where the events leave it as it is. Cancelling a session for good is the last word (the store sees to it).
+    """Cancelling a session for good is the last word (the store sees to it).
 
     A turn that finishes while further input is queued is followed at once by TurnStarted in the same append, which makes
     the row `running` again; hence the order of events matters.
     """
     status: SessionStatus | None = None
     usage, cost = Usage(), 0
+    waits: SessionWaits | None = None
     for event in events:
         match event:
-            case UserSpoke() | TurnStarted() | CancelRequested():
-                status = "running"
+            case SessionWaits():
+                status, waits = _WAITS_AS[event.why], event
             case TurnFinished():
                 status = "cancelled" if event.outcome == "cancelled" and event.code == "session" else "idle"
-            case ModelAnswered() | ModelFailed():
+            case ModelAnswered() | ModelFailed() | Compacted():
                 usage, cost = usage.plus(event.usage), cost + event.cost_pico
-            case ToolFinished():
-                cost += event.cost_pico
-            case SessionStarted() | ToolStarted() | ToolOutcomeUnknown():
+            case ToolFinished() | ResultGiven():
+                status, cost = "running", cost + event.cost_pico
+            case SessionStarted() | SessionForked():
                 pass
+            case (
+                UserSpoke()
+                | TurnStarted()
+                | CancelRequested()
+                | PauseRequested()
+                | ResumeRequested()
+                | ApprovalDecided()
+                | CallAwaited()
+                | ToolStarted()
+                | ToolOutcomeUnknown()
+            ):
+                status = "running"
             case _ as unreachable:
                 assert_never(unreachable)
-    return RowChange(status, usage, cost)
+    return RowChange(status, usage, cost, waits if status in ("waiting", "paused") else None)
 
 
-class OpenCall(Struct):
-    """A tool call that the model made and that has no result yet. `started` is its latest attempt.
-
-    `place` is turn, step and number within the answer: no other call of the session has it, so its idempotency key is made of it.
-    """
-
-    call: ToolCall
-    place: tuple[int, int, int]
-    started: ToolStarted | None = None
+_WAITS_AS: Final[dict[str, SessionStatus]] = {"calls": "waiting", "paused": "paused", "input": "idle"}
 
 
-class SessionState:
-    """What the log says so far. Grows in place, one event at a time, in constant time: a turn owns its state alone.
-
-    `messages` is the conversation a model has seen or will see, in order; `queued` is input that no model call has taken up.
-    `call_ids` are the ids of all tool calls that were ever made here. Everything `turn_...` starts anew with each turn; a step
-    is a model's answer or a tool's run (its further attempts don't count).
-    """
-
-    def __init__(self) -> None:
-        self.seq = 0
-        self.started: SessionStarted | None = None
-        self.messages: list[Message] = []
-        self.queued: list[tuple[int, UserSpoke]] = []
-        self.open_calls: dict[str, OpenCall] = {}
-        self.results: dict[str, ToolResult] = {}
-        self.call_order: list[str] = []
-        self.call_ids: set[str] = set()
-        self.cancel: CancelRequested | None = None
-        self.cancel_seq = 0
-        self.closed = False
-        self.failed: ModelFailed | None = None
-        self.last_answer: ModelAnswered | None = None
-        self.turn = 0
-        self.turn_seq = 0
-        self.in_turn = False
-        self.turn_started_at: datetime | None = None
-        self.turn_steps = 0
-        self.turn_usage = Usage()
-        self.turn_cost_pico = 0
-        self.usage = Usage()
-        self.cost_pico = 0
-
-    def apply(self, recorded: Recorded) -> None:
-        """Events must come in order, without gaps, and make sense where they stand; raises ValueError otherwise (a bug of
-        whoever wrote or read the log, not a user's)."""
-        if recorded.seq != self.seq + 1:
-            raise ValueError(f"event {recorded.seq} cannot follow event {self.seq}")
-        self.seq = recorded.seq
-        match recorded.event:
-            case SessionStarted() as event:
-                self.started = event
-            case UserSpoke() as event:
-                self.queued.append((recorded.seq, event))
-            case CancelRequested() as event:
-                self._ask_to_cancel(event)
-            case TurnStarted() as event:
-                self._begin_turn(event, recorded.at)
-            case ModelAnswered() as event:
-                self._answer(event)
-            case ModelFailed() as event:
-                self._take_queued(event.seen_seq)
-                self.failed = event
-                self._count(event.usage, event.cost_pico)
-            case ToolStarted() as event:
-                self._open_call(event.call_id).started = event
-                self.turn_steps += event.attempt == 1
-            case ToolFinished() as event:
-                self.cost_pico += event.cost_pico
-                self.turn_cost_pico += event.cost_pico
-                self._result(ToolResult(event.call_id, event.content, event.failed))
-            case ToolOutcomeUnknown() as event:
-                self._result(ToolResult(event.call_id, (Text(event.message),), failed=True))
-            case TurnFinished() as event:
-                self._end_turn(event)
-            case _ as unreachable:
-                assert_never(unreachable)
-
-    def conversation(self) -> tuple[Message, ...]:
-        """What the next model call is shown: all of `messages`, then the queued input. Only whole: not while calls are open."""
-        return (*self.messages, *(Message("user", event.content) for _, event in self.queued))
-
-    def input_left(self, outcome: TurnOutcome) -> bool:
-        """Whether, if the turn ended so now, there would be input left for a turn of its own.
-
-        A turn uses up the input that was there when it began, whatever becomes of it, and what its model calls took up; a
-        cancelled one, all that was said before the cancel.
-        """
-        return any(seq > self._used_up_to(outcome) for seq, _ in self.queued)
-
-    def _used_up_to(self, outcome: TurnOutcome) -> int:
-        return max(self.turn_seq, self.cancel_seq) if outcome == "cancelled" else self.turn_seq
-
-    def _ask_to_cancel(self, event: CancelRequested) -> None:
-        """The wider of two requests holds: a session that someone ended is not saved by cancelling its turn."""
-        if self.cancel is None or self.cancel.scope == "turn":
-            self.cancel = event
-        self.cancel_seq = self.seq
-
-    def _begin_turn(self, event: TurnStarted, at: datetime) -> None:
-        self.turn, self.turn_seq, self.in_turn, self.turn_started_at = event.turn, self.seq, True, at
-        self.turn_steps, self.turn_usage, self.turn_cost_pico = 0, Usage(), 0
-        self.failed = self.last_answer = None
-
-    def _answer(self, event: ModelAnswered) -> None:
-        self._take_queued(event.seen_seq)
-        if event.content:
-            content: tuple[Part, ...] = event.content
-            self.messages.append(Message("assistant", content))
-        self.last_answer = event
-        self.turn_steps += 1
-        self._count(event.usage, event.cost_pico)
-        calls = [part for part in event.content if isinstance(part, ToolCall)]
-        for index, call in enumerate(calls):
-            if call.id in self.call_ids:
-                raise ValueError(f"event {self.seq} repeats the tool call id {call.id!r}")
-            self.call_ids.add(call.id)
-            self.open_calls[call.id] = OpenCall(call, (self.turn, self.turn_steps, index))
-            self.call_order.append(call.id)
-
-    def _count(self, usage: Usage, cost_pico: int) -> None:
-        self.usage, self.cost_pico = self.usage.plus(usage), self.cost_pico + cost_pico
-        self.turn_usage, self.turn_cost_pico = self.turn_usage.plus(usage), self.turn_cost_pico + cost_pico
-
-    def _take_queued(self, seen_seq: int) -> None:
-        taken = [event for seq, event in self.queued if seq <= seen_seq]
-        self.queued = [(seq, event) for seq, event in self.queued if seq > seen_seq]
-        self.messages.extend(Message("user", event.content) for event in taken)
-
-    def _open_call(self, call_id: str) -> OpenCall:
-        try:
-            return self.open_calls[call_id]
-        except KeyError:
-            raise ValueError(f"event {self.seq} names the tool call {call_id!r}, which is not open") from None
-
-    def _result(self, result: ToolResult) -> None:
-        """Results stand in the order of their calls, in one message, once the last of them is in."""
-        self._open_call(result.call_id)
-        del self.open_calls[result.call_id]
-        self.results[result.call_id] = result
-        if not self.open_calls:
-            self.messages.append(Message("tool", tuple(self.results[call_id] for call_id in self.call_order)))
-            self.results, self.call_order = {}, []
-
-    def _end_turn(self, event: TurnFinished) -> None:
-        """Calls that will never be answered get a result that says so, or no vendor would take the conversation again."""
-        for call_id in [call_id for call_id in self.call_order if call_id in self.open_calls]:
-            what = "not run" if self.open_calls[call_id].started is None else "interrupted"
-            self._result(
-                ToolResult(call_id, (Text(f"{what}: the turn ended ({event.outcome})"),), failed=True)
-            )
-        self._take_queued(self._used_up_to(event.outcome))
-        self.in_turn, self.cancel, self.cancel_seq = False, None, 0
-        self.closed = event.outcome == "cancelled" and event.code == "session"
-
-
-def replay(events: Iterable[Recorded]) -> SessionState:
-    state = SessionState()
-    for recorded in events:
-        state.apply(recorded)
-    return state
+def approval_binding(tool: str, version: int, function: str, arguments: str) -> str:
+    """What an approval is good for: this function of this version of the tool's declaration (its approval rule included) with
+    these arguments, however their JSON is laid out. Anything else needs a new one."""
+    canonical = msgspec.json.encode(
+        [tool, version, function, msgspec.json.decode(arguments or "{}")], order="sorted"
+    )
+    return hashlib.sha256(canonical).hexdigest()

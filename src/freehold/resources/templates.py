@@ -17,7 +17,7 @@ from freehold.core.resources import SECRET, Agent, Kind, Provider, Resource, Rul
 from freehold.core.validation import convert, near
 from freehold.resources.plan import Plan, plan
 from freehold.resources.template import Declared, read_template, refuse
-from freehold.runtime.decide import cost_max_pico
+from freehold.runtime.decide import money_pico
 
 CheckModel = Callable[[str, str, Sequence[Resource]], Awaitable[None]]
 """(tenant, model, resources declared beside it): raises FreeholdError where no such model can be called."""
@@ -202,7 +202,8 @@ def _agent_problems(agent: Agent, names: frozenset[tuple[Kind, str]]) -> Iterato
         if not value > 0:
             yield f"limits.{field}", f"expected more than 0, got {value}"
     try:
-        cost_max_pico(limits)
+        money_pico(limits.cost_max_usd, field="cost_max_usd")
+        money_pico(limits.session_cost_max_usd, field="session_cost_max_usd")
     except BadRequest as error:
         yield error.field, error.message
     if agent.temperature is not None and not 0 <= agent.temperature <= 2:

@@ -6,27 +6,34 @@ arguments that are no JSON or are cut off. Each has an answer here that tells th
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct, structs
 
 from freehold.core.errors import BadRequest
 from freehold.core.messages import AnswerPart, JsonObject, Text, ToolCall
-from freehold.core.resources import Effect
-from freehold.core.session import OpenCall, SessionState, ToolFinished, ToolStarted
+from freehold.core.resources import Approval, Effect
+from freehold.core.session import (
+    ToolFinished,
+    ToolStarted,
+)
+from freehold.core.session_state import OpenCall, SessionState
 
 NAMES_LISTED_MAX: Final = 64
 CALL_ID_CHARS_MAX: Final = 64
 
 
 class PlannedFunction(Struct, frozen=True):
-    """What a function that the model may call stands for. `timeout_s` bounds one attempt."""
+    """What a function that the model may call stands for. `timeout_s` bounds one attempt, `version` is the tool's declaration's."""
 
     tool: str
     function: str
     effect: Effect
     timeout_s: float
+    version: int = 0
+    settled_by: Literal["run", "client", "timer"] = "run"
+    approval: Approval | None = None
 
 
 class Claim(Struct, frozen=True):
@@ -68,26 +75,30 @@ def key_of(session_id: str, call: OpenCall) -> str:
     return f"{session_id}.{turn}.{step}.{index}"
 
 
-def claim(
-    session_id: str, call: OpenCall, functions: Mapping[str, PlannedFunction], *, cut: bool
-) -> Claim | ToolFinished:
-    """The first attempt of a call, or the answer that says why it can't be made. `cut`: the answer ended in this call."""
+def meant(
+    call: OpenCall, functions: Mapping[str, PlannedFunction], *, cut: bool
+) -> tuple[PlannedFunction, JsonObject] | ToolFinished:
+    """What the model's words stand for, or the answer that says why they stand for nothing. `cut`: the answer ended in this call."""
     planned = functions.get(call.call.name)
     if planned is None:
-        return _refused(call, "not_found", _unknown(call.call.name, functions))
+        return refused(call, "not_found", _unknown(call.call.name, functions))
     try:
-        arguments = parse_arguments(call.call.arguments, cut=cut)
+        return planned, parse_arguments(call.call.arguments, cut=cut)
     except BadRequest as error:
-        return _refused(call, error.code, error.message)
+        return refused(call, error.code, error.message)
+
+
+def claim(session_id: str, call: OpenCall, planned: PlannedFunction, arguments: str) -> Claim:
+    """The first attempt of a call. `arguments` are the model's, or those that whoever approved it put in their place."""
     started = ToolStarted(
         call_id=call.call.id,
         tool=planned.tool,
         function=planned.function,
-        arguments=call.call.arguments,
+        arguments=arguments,
         effect=planned.effect,
         key=key_of(session_id, call),
     )
-    return Claim(started, arguments)
+    return Claim(started, parse_arguments(arguments, cut=False))
 
 
 def claim_again(started: ToolStarted) -> Claim:
@@ -146,5 +157,5 @@ def _unknown(name: str, functions: Mapping[str, PlannedFunction]) -> str:
     return f"not run: there is no function {name[:80]!r}.{hint} Known: {listed}"
 
 
-def _refused(call: OpenCall, code: str, message: str) -> ToolFinished:
+def refused(call: OpenCall, code: str, message: str) -> ToolFinished:
     return ToolFinished(call_id=call.call.id, content=(Text(message),), failed=True, code=code)

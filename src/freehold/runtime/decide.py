@@ -1,6 +1,6 @@
 """Runtime: what a session does next, by its log alone. Pure: no I/O, no clock, no memory; turn.py carries it out.
 
-    decide(state, plan, now) -> StartTurn | CallModel | RunTools | FinishTurn | Rest
+    decide(state, plan, now) -> StartTurn | CallModel | RunTools | FinishTurn | Wait | Rest
 
 Called whenever nothing of the session runs, so a call that is open and started was cut off: by a crash, a cancel or a limit.
 Such a call runs again when that is harmless (pure, idempotent: same key), else its outcome is unknown and is said to be.
@@ -8,20 +8,21 @@ Such a call runs again when that is harmless (pure, idempotent: same key), else 
 
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from msgspec import Struct
 
 from freehold.core import pricing
 from freehold.core.errors import BadRequest, ContentRefused, ContextTooLong, LimitReached
-from freehold.core.messages import Text, ToolCall
+from freehold.core.messages import JsonObject, Text, ToolCall
 from freehold.core.resources import Effect, Limits
 from freehold.core.session import (
+    AwaitsApproval,
+    CallAwaited,
     ModelAnswered,
     ModelFailed,
-    OpenCall,
     SessionEvent,
-    SessionState,
+    SessionWaits,
     ToolFinished,
     ToolOutcomeUnknown,
     ToolStarted,
@@ -29,7 +30,26 @@ from freehold.core.session import (
     TurnOutcome,
     TurnStarted,
 )
-from freehold.runtime.calls import Claim, PlannedFunction, claim, claim_again
+from freehold.core.session_state import OpenCall, SessionState
+from freehold.runtime.calls import (
+    Claim,
+    PlannedFunction,
+    claim,
+    claim_again,
+    meant,
+    parse_arguments,
+    refused,
+)
+from freehold.runtime.waiting import (
+    Approved,
+    Pending,
+    approval_outcome,
+    approval_wanted,
+    asks_approval,
+    awaited_outcome,
+    client_wanted,
+    timer_wanted,
+)
 
 ATTEMPTS_MAX: Final = 5
 """Of one tool call whose worker died each time: past it, the call is more likely what kills them."""
@@ -44,6 +64,7 @@ class Plan(Struct, frozen=True):
     limits: Limits
     functions: dict[str, PlannedFunction]
     cost_max_pico: int | None = None
+    session_cost_max_pico: int | None = None
 
 
 class StartTurn(Struct, frozen=True):
@@ -55,10 +76,10 @@ class CallModel(Struct, frozen=True):
 
 
 class RunTools(Struct, frozen=True):
-    """Record `answers` and the `claims` in one append, then run the claims side by side."""
+    """Record `facts` and the `claims` in one append, then run the claims side by side."""
 
     claims: tuple[Claim, ...]
-    answers: tuple[ToolFinished | ToolOutcomeUnknown, ...]
+    facts: tuple[ToolFinished | ToolOutcomeUnknown | CallAwaited, ...]
 
 
 class FinishTurn(Struct, frozen=True):
@@ -67,11 +88,17 @@ class FinishTurn(Struct, frozen=True):
     events: tuple[SessionEvent, ...]
 
 
+class Wait(Struct, frozen=True):
+    """Record it, and only if nothing else came in between: then the session needs nobody until something happens."""
+
+    waits: SessionWaits
+
+
 class Rest(Struct, frozen=True):
-    """Nothing to do until somebody says something."""
+    """Nothing to do until somebody says something, and the log says so already."""
 
 
-Step: TypeAlias = StartTurn | CallModel | RunTools | FinishTurn | Rest
+Step: TypeAlias = StartTurn | CallModel | RunTools | FinishTurn | Wait | Rest
 
 
 class Reached(Struct, frozen=True):
@@ -84,8 +111,10 @@ def decide(state: SessionState, plan: Plan, now: datetime) -> Step:
         return Rest()
     if state.cancel is not None:
         return _cancelled(state)
+    if state.paused:
+        return _wait(state, SessionWaits(why="paused"))
     if not state.in_turn:
-        return StartTurn(state.turn + 1) if state.queued else Rest()
+        return StartTurn(state.turn + 1) if state.queued else _idle(state)
     if state.failed is not None:
         return _failed(state, state.failed, plan, now)
     answer = state.last_answer
@@ -95,7 +124,7 @@ def decide(state: SessionState, plan: Plan, now: datetime) -> Step:
         return _run_tools(state, plan, now)
     if answer is not None and not _goes_on(answer):
         return _answered(state, answer)
-    reached = limit_reached(state, plan, now)
+    reached = limit_reached(state, plan, now) or _going_round(state, plan)
     return _stopped(state, reached) if reached else CallModel()
 
 
@@ -169,36 +198,91 @@ def _answered(state: SessionState, answer: ModelAnswered) -> FinishTurn:
             return finish(state, "completed")
 
 
-def _run_tools(state: SessionState, plan: Plan, now: datetime) -> RunTools | FinishTurn:
+def _idle(state: SessionState) -> Wait | Rest:
+    """Out of turns and with no input. Woken for nothing (resumed after a pause), the session's row has to be told so."""
+    woken = state.waits is not None or state.settled
+    return Rest() if woken else Wait(SessionWaits(why="input"))
+
+
+def _wait(state: SessionState, waits: SessionWaits) -> Wait | Rest:
+    return Rest() if state.waits == waits else Wait(waits)
+
+
+def _run_tools(state: SessionState, plan: Plan, now: datetime) -> RunTools | FinishTurn | Wait | Rest:
     claims: list[Claim] = []
-    answers: list[ToolFinished | ToolOutcomeUnknown] = []
+    facts: list[ToolFinished | ToolOutcomeUnknown | CallAwaited] = []
+    pending: list[CallAwaited] = []
     for call in [state.open_calls[call_id] for call_id in state.call_order if call_id in state.open_calls]:
-        found = _next_attempt(state, plan, call)
-        if isinstance(found, Claim):
-            claims.append(found)
-        else:
-            answers.append(found)
+        match _next(state, plan, call, now):
+            case Claim() as claimed:
+                claims.append(claimed)
+            case Pending(awaited):
+                pending.append(awaited)
+            case fact:
+                facts.append(fact)
+    if not claims and not facts:
+        times = [awaited.until for awaited in pending if awaited.until is not None]
+        return _wait(
+            state, SessionWaits(why="calls", calls=tuple(pending), until=min(times) if times else None)
+        )
     new = sum(1 for one in claims if one.started.attempt == 1)
     if claims and (reached := limit_reached(state, plan, now, steps=new)):
         return _stopped(state, reached)
-    return RunTools(tuple(claims[: max(1, plan.limits.tool_calls_parallel_max)]), tuple(answers))
+    return RunTools(tuple(claims[: max(1, plan.limits.tool_calls_parallel_max)]), tuple(facts))
 
 
-def _next_attempt(
-    state: SessionState, plan: Plan, call: OpenCall
-) -> Claim | ToolFinished | ToolOutcomeUnknown:
-    if call.started is None:
-        answer = state.last_answer
-        cut = (
-            answer is not None and answer.stop_reason == "tokens_max" and call.call.id == state.call_order[-1]
-        )
-        return claim(plan.session_id, call, plan.functions, cut=cut)
-    if call.started.effect not in REPEATABLE:
-        return outcome_unknown(call.started)
-    if call.started.attempt < ATTEMPTS_MAX:
-        return claim_again(call.started)
+def _next(
+    state: SessionState, plan: Plan, call: OpenCall, now: datetime
+) -> Claim | ToolFinished | ToolOutcomeUnknown | CallAwaited | Pending:
+    """What becomes of an open call, of which nothing runs now."""
+    if call.awaited is not None and not isinstance(call.awaited.awaits, AwaitsApproval):
+        return awaited_outcome(call, call.awaited, now)
+    if call.started is not None:
+        return _next_attempt(call, call.started)
+    answer = state.last_answer
+    cut = answer is not None and answer.stop_reason == "tokens_max" and call.call.id == state.call_order[-1]
+    match meant(call, plan.functions, cut=cut):
+        case ToolFinished() as said:
+            return said
+        case (planned, arguments):
+            return _begin(plan, call, planned, arguments, now)
+
+
+def _begin(
+    plan: Plan, call: OpenCall, planned: PlannedFunction, arguments: JsonObject, now: datetime
+) -> Claim | ToolFinished | CallAwaited | Pending:
+    """A call that makes sense: first people are asked, where they must be; then whoever settles it does."""
+    approved = Approved(call.call.arguments)
+    rule = asks_approval(planned)
+    if call.awaited is not None and isinstance(call.awaited.awaits, AwaitsApproval):
+        outcome = approval_outcome(call, call.awaited, call.awaited.awaits, planned, now)
+        if not isinstance(outcome, Approved):
+            return outcome
+        approved, arguments = outcome, parse_arguments(outcome.arguments, cut=False)
+    elif rule is not None:
+        return approval_wanted(call.call.id, planned, rule, call.call.arguments, now)
+    match planned.settled_by:
+        case "run":
+            return claim(plan.session_id, call, planned, approved.arguments)
+        case "client":
+            return client_wanted(call.call.id, now)
+        case "timer":
+            try:
+                return timer_wanted(call.call.id, arguments, now)
+            except BadRequest as error:
+                return refused(call, error.code, error.message)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _next_attempt(call: OpenCall, started: ToolStarted) -> Claim | ToolFinished | ToolOutcomeUnknown:
+    """It was cut off."""
+    if started.effect not in REPEATABLE:
+        return outcome_unknown(started)
+    if started.attempt < ATTEMPTS_MAX:
+        return claim_again(started)
     message = (
-        f"gave up: {call.started.tool}/{call.started.function} was cut off in each of its {ATTEMPTS_MAX} attempts, "
+        f"gave up: {started.tool}/{started.function} was cut off in each of its {ATTEMPTS_MAX} attempts, "
         "because the worker that ran it died or was stopped. Do without it, or try it with other arguments."
     )
     return ToolFinished(call_id=call.call.id, content=(Text(message),), failed=True, code="internal")
@@ -214,7 +298,7 @@ def limit_reached(state: SessionState, plan: Plan, now: datetime, *, steps: int 
     """Whether the turn's limits leave room for so many further `steps`."""
     limits = plan.limits
     used = state.turn_usage.input_tokens + state.turn_usage.output_tokens
-    ends_at = wall_time_ends_at(state, limits)
+    ends_at = wall_time_ends_at(state, limits, now)
     if state.turn_steps + steps > limits.steps_max:
         return _reached("steps_max", limits.steps_max, f"{state.turn_steps} done, {steps} more wanted")
     if used >= limits.tokens_max:
@@ -224,14 +308,41 @@ def limit_reached(state: SessionState, plan: Plan, now: datetime, *, steps: int 
     if ends_at is not None and now >= ends_at:
         spent_s = limits.wall_time_s_max + (now - ends_at).total_seconds()
         return _reached("wall_time_s_max", limits.wall_time_s_max, f"the turn has lasted {spent_s:.0f} s")
+    return _session_limit_reached(state, plan, now, steps=steps)
+
+
+def _session_limit_reached(state: SessionState, plan: Plan, now: datetime, *, steps: int) -> Reached | None:
+    limits = plan.limits
+    used = state.usage.input_tokens + state.usage.output_tokens
+    if limits.session_steps_max is not None and state.steps + steps > limits.session_steps_max:
+        return _session_over("session_steps_max", limits.session_steps_max, f"{state.steps} done")
+    if limits.session_tokens_max is not None and used >= limits.session_tokens_max:
+        return _session_over("session_tokens_max", limits.session_tokens_max, f"{used} tokens used")
+    if plan.session_cost_max_pico is not None and state.cost_pico >= plan.session_cost_max_pico:
+        spent = f"{pricing.show(state.cost_pico)} spent"
+        return _session_over("session_cost_max_usd", limits.session_cost_max_usd, spent)
+    worked_s = state.worked(now).total_seconds()
+    if limits.session_wall_time_s_max is not None and worked_s >= limits.session_wall_time_s_max:
+        worked = f"its turns have lasted {worked_s:.0f} s"
+        return _session_over("session_wall_time_s_max", limits.session_wall_time_s_max, worked)
     return None
 
 
-def wall_time_ends_at(state: SessionState, limits: Limits) -> datetime | None:
-    """Wall time is literal: it also runs while no worker is there."""
+def _going_round(state: SessionState, plan: Plan) -> Reached | None:
+    """The same call, the same arguments, the same result, too often: a loop, however many steps it has left."""
+    for (name, _), (_, count) in state.turn_repeats.items():
+        if count >= plan.limits.repeats_max:
+            return _reached(
+                "repeats_max", plan.limits.repeats_max, f"{name} gave the same result {count} times"
+            )
+    return None
+
+
+def wall_time_ends_at(state: SessionState, limits: Limits, now: datetime) -> datetime | None:
+    """Wall time also runs while no worker is there, but not while the session waits for somebody."""
     if state.turn_started_at is None:
         return None
-    return state.turn_started_at + timedelta(seconds=limits.wall_time_s_max)
+    return state.turn_started_at + timedelta(seconds=limits.wall_time_s_max) + state.waited(now)
 
 
 def _reached(limit: str, size: object, used: str) -> Reached:
@@ -242,17 +353,23 @@ def _reached(limit: str, size: object, used: str) -> Reached:
     )
 
 
-def cost_max_pico(limits: Limits) -> int | None:
+def _session_over(limit: str, size: object, used: str) -> Reached:
+    return Reached(
+        limit,
+        f"the session reached {limit} = {size} ({used}). Go on in a new session or a fork, or raise limits.{limit} of the agent.",
+    )
+
+
+def money_pico(amount: str | None, *, field: str) -> int | None:
     """Raises BadRequest where the declared text is no amount of money."""
-    if limits.cost_max_usd is None:
+    if amount is None:
         return None
     try:
-        amount = Decimal(limits.cost_max_usd)
-        if not amount.is_finite() or amount < 0:
+        exact = Decimal(amount)
+        if not exact.is_finite() or exact < 0:
             raise InvalidOperation
     except InvalidOperation as error:
         raise BadRequest(
-            f"expected US dollars as text like '0.50', got {limits.cost_max_usd[:40]!r}",
-            field="limits.cost_max_usd",
+            f"expected US dollars as text like '0.50', got {amount[:40]!r}", field=f"limits.{field}"
         ) from error
-    return int(amount * pricing.PICO)
+    return int(exact * pricing.PICO)

@@ -11,7 +11,8 @@ from typing import Final
 
 from freehold.core.errors import Conflict, FreeholdError
 from freehold.core.ports import Clock, Lease, SessionLog
-from freehold.core.session import CancelRequested, Recorded, SessionEvent, SessionState, UserSpoke
+from freehold.core.session import Input, Recorded, SessionEvent
+from freehold.core.session_state import SessionState
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class Journal:
 
     def _landed(self, fresh: Sequence[SessionEvent], wanted: Sequence[SessionEvent]) -> bool:
         """Whether an append of unknown outcome is in the log after all. Only the holder of the lease writes such events."""
-        ours = [type(event) for event in fresh if not isinstance(event, UserSpoke | CancelRequested)]
+        ours = [type(event) for event in fresh if not isinstance(event, Input)]
         if ours and ours != [type(event) for event in wanted]:
             raise LeaseLost("somebody else has written to the session")
         return bool(ours)

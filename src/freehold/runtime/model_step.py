@@ -25,7 +25,11 @@ from freehold.core.messages import (
 from freehold.core.policy import Principal
 from freehold.core.ports import Clock
 from freehold.core.records import CallRecord
-from freehold.core.session import ModelAnswered, ModelFailed, SessionState
+from freehold.core.session import (
+    ModelAnswered,
+    ModelFailed,
+)
+from freehold.core.session_state import SessionState
 from freehold.core.stream import ArgumentsAdded, Folding, PartStarted, StreamEvent, TextAdded
 from freehold.runtime.calls import with_unique_ids
 from freehold.runtime.live import (

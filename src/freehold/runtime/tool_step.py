@@ -6,6 +6,7 @@ the connection broke), the fact says just that.
 
 import asyncio
 import logging
+from datetime import timedelta
 from typing import Final
 
 from freehold.core.errors import (
@@ -24,7 +25,7 @@ from freehold.core.errors import (
 from freehold.core.messages import Bytes, Media, Text
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, ToolOutcome, ToolRun
-from freehold.core.session import ToolFinished, ToolOutcomeUnknown
+from freehold.core.session import CallAwaited, ToolFinished, ToolOutcomeUnknown
 from freehold.runtime.calls import Claim
 from freehold.runtime.decide import REPEATABLE, outcome_unknown
 from freehold.runtime.tools import Toolbox
@@ -41,7 +42,7 @@ HAPPENED_NOT: Final = (BadRequest, Unsupported, Unauthenticated, Forbidden, NotF
 
 async def run_tool(
     claim: Claim, toolbox: Toolbox, principal: Principal, *, session_id: str, clock: Clock
-) -> ToolFinished | ToolOutcomeUnknown:
+) -> ToolFinished | ToolOutcomeUnknown | CallAwaited:
     """Raises nothing but CancelledError."""
     began_s = clock.monotonic_s()
     try:
@@ -60,6 +61,10 @@ async def run_tool(
             return outcome_unknown(claim.started, "it failed inside Freehold")
         inside = Internal("the tool failed inside Freehold; its log has the details")
         return _failure(claim, inside, _ms_since(began_s, clock))
+    if outcome.awaits is not None:
+        wait = None if outcome.awaits_s is None else timedelta(seconds=outcome.awaits_s)
+        until = None if wait is None else clock.now() + wait
+        return CallAwaited(call_id=claim.started.call_id, awaits=outcome.awaits, until=until)
     return ToolFinished(
         call_id=claim.started.call_id,
         content=outcome.content,

@@ -56,7 +56,7 @@ class Toolbox:
         self.specs: tuple[ToolSpec, ...] = ()
         self.functions: dict[str, PlannedFunction] = {}
         for one in held:
-            self._add(one.tool, one.opened.result().functions)
+            self._add(one.tool, one.key[2], one.opened.result().functions)
 
     def find(self, tool: str) -> tuple[OpenTool, float]:
         """The tool and its timeout in seconds. Raises Unavailable when the agent has it no more (a call from before)."""
@@ -70,7 +70,7 @@ class Toolbox:
         if held := self._held.get(tool):
             held.current = False
 
-    def _add(self, tool: Tool, functions: Sequence[ToolFunction]) -> None:
+    def _add(self, tool: Tool, version: int, functions: Sequence[ToolFunction]) -> None:
         offered = _offered(tool, functions)
         for function in offered:
             name = _flat_name(tool.name, function.spec.name, alone=len(functions) == 1)
@@ -85,6 +85,9 @@ class Toolbox:
                 function=function.spec.name,
                 effect=tool.effect or function.effect,
                 timeout_s=tool.timeout_s,
+                version=version,
+                settled_by=function.settled_by,
+                approval=tool.approval,
             )
             description = _description(tool, function.spec, alone=len(offered) == 1)
             self.specs += (structs.replace(function.spec, name=name, description=description),)

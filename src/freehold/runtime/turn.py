@@ -8,16 +8,23 @@ one to hold the lease. Whom to serve is not decided here (worker.py).
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from datetime import datetime
 from typing import Final, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from freehold.core.errors import FreeholdError, Internal
-from freehold.core.messages import ModelRequest, ReasoningSetting, Text
+from freehold.core.messages import ModelRequest, ReasoningSetting, Text, ToolCall
 from freehold.core.policy import Policy, Principal, Statement
 from freehold.core.ports import Clock, Lease, SessionLog
 from freehold.core.resources import Agent, Limits
-from freehold.core.session import ModelAnswered, ModelFailed, SessionEvent, SessionState, TurnStarted
+from freehold.core.session import (
+    ModelAnswered,
+    ModelFailed,
+    SessionEvent,
+    TurnStarted,
+)
+from freehold.core.session_state import SessionState
 from freehold.runtime.calls import Claim
 from freehold.runtime.decide import (
     CallModel,
@@ -26,9 +33,10 @@ from freehold.runtime.decide import (
     Rest,
     RunTools,
     StartTurn,
-    cost_max_pico,
+    Wait,
     decide,
     finish,
+    money_pico,
     wall_time_ends_at,
 )
 from freehold.runtime.declared import Declarations, DeclaredTool
@@ -37,6 +45,7 @@ from freehold.runtime.live import Live
 from freehold.runtime.model_step import Asked, Gateway, ModelStep, RetryPolicy
 from freehold.runtime.tool_step import run_tool
 from freehold.runtime.tools import Toolbox, ToolSet
+from freehold.runtime.waiting import asks_approval
 from freehold.runtime.watch import Stoppable, Watch
 
 log = logging.getLogger(__name__)
@@ -91,6 +100,7 @@ class SessionRun:
         self._recording = asyncio.Lock()
         self._plan = Plan(lease.session_id, Limits(), {})
         self._outfit: Outfit | None = None
+        self._due_at: datetime | None = None
         self._borrowed = AsyncExitStack()
 
     @property
@@ -106,6 +116,7 @@ class SessionRun:
             async with self._borrowed:
                 await self._journal.catch_up()
                 found_seq = self._state.seq
+                self._due_at = self._state.waits.until if self._state.waits else None
                 while not self._stopping.is_set() and await self._step():
                     pass
                 await self._journal.flush()
@@ -117,7 +128,7 @@ class SessionRun:
                 raise
             log.exception("session.crashed", extra={"session": self._lease.session_id})
             return await self._give_up()
-        if self._state.seq == found_seq and not self._stopping.is_set():
+        if self._state.seq == found_seq and not self._stopping.is_set() and self._state.waits is None:
             log.warning("session.nothing_to_do", extra={"session": self._lease.session_id})
             return False
         return True
@@ -125,7 +136,7 @@ class SessionRun:
     async def _step(self) -> bool:
         """False when there is nothing more to do."""
         await self._prepare()
-        match decide(self._state, self._plan, self._means.clock.now()):
+        match decide(self._state, self._plan, self._now()):
             case Rest():
                 return False
             case StartTurn() as step:
@@ -135,6 +146,8 @@ class SessionRun:
                 await self._call_model()
             case RunTools() as step:
                 await self._run_tools(step)
+            case Wait() as step:
+                await self._journal.append([step.waits], exact=True)
             case FinishTurn() as step:
                 if await self._journal.append(step.events, exact=True):
                     await self._put_back()
@@ -161,7 +174,13 @@ class SessionRun:
             borrowed = self._means.tools.borrow(self._lease.tenant, agent.name, tools)
             toolbox = await self._borrowed.enter_async_context(borrowed)
             self._plan = Plan(
-                self._lease.session_id, agent.limits, toolbox.functions, cost_max_pico(agent.limits)
+                self._lease.session_id,
+                agent.limits,
+                toolbox.functions,
+                cost_max_pico=money_pico(agent.limits.cost_max_usd, field="cost_max_usd"),
+                session_cost_max_pico=money_pico(
+                    agent.limits.session_cost_max_usd, field="session_cost_max_usd"
+                ),
             )
         except FreeholdError as error:
             await self._fail_to_ask(error)
@@ -219,7 +238,25 @@ class SessionRun:
             answered = call.stopped(code, f"the call was stopped: {why}")
         means.on_point("model:after")
         if answered is not None:
-            self._journal.stage(answered)
+            self._journal.stage(self._marked(answered))
+
+    def _marked(self, answered: ModelAnswered | ModelFailed) -> ModelAnswered | ModelFailed:
+        """With the calls that the client or other people will hear of first: known now, and shown with the answer."""
+        if isinstance(answered, ModelFailed):
+            return answered
+        client: list[str] = []
+        ask: list[str] = []
+        for part in answered.content:
+            if isinstance(part, ToolCall) and (planned := self._plan.functions.get(part.name)):
+                if planned.settled_by == "client":
+                    client.append(part.id)
+                if asks_approval(planned):
+                    ask.append(part.id)
+        return (
+            structs.replace(answered, client_calls=tuple(client), ask_calls=tuple(ask))
+            if client or ask
+            else answered
+        )
 
     def _request(self, outfit: Outfit) -> ModelRequest:
         agent, started = outfit.agent, self._state.started
@@ -236,7 +273,7 @@ class SessionRun:
 
     async def _run_tools(self, step: RunTools) -> None:
         claimed = [claim.started for claim in step.claims]
-        await self._journal.append([*step.answers, *claimed])
+        await self._journal.append([*step.facts, *claimed])
         if not step.claims or self._state.cancel is not None:
             return
         async with self._watch() as watch:
@@ -277,10 +314,16 @@ class SessionRun:
 
     def _time_left_s(self) -> float:
         """Until the turn's wall time is up; a little more, so that a timer that fires early finds it so."""
-        ends_at = wall_time_ends_at(self._state, self._plan.limits)
+        now = self._now()
+        ends_at = wall_time_ends_at(self._state, self._plan.limits, now)
         if ends_at is None:
             return 0.0
-        return (ends_at - self._means.clock.now()).total_seconds() + WALL_TIME_MARGIN_S
+        return (ends_at - now).total_seconds() + WALL_TIME_MARGIN_S
+
+    def _now(self) -> datetime:
+        """A session that was claimed since its time had come is past that time, whatever our own clock says."""
+        now = self._means.clock.now()
+        return now if self._due_at is None else max(now, self._due_at)
 
     async def _give_up(self) -> bool:
         """A fault of ours ends the turn, visibly."""

@@ -107,6 +107,7 @@ class Group:
             change.status or self.change.status,
             self.change.usage.plus(change.usage),
             self.change.cost_pico + change.cost_pico,
+            change.waits if change.status else self.change.waits,
         )
 
     def settle(self, version: int) -> None:

@@ -1,9 +1,9 @@
 """Leases: which worker may write a session's turn. One predicate over the rows says which sessions want a worker.
 
-    status = 'running' AND due_at <= now()
+    status IN ('running', 'waiting') AND due_at <= now()
 
-A lease moves `due_at` to its end, releasing moves it back to now: a worker that died is found by the same look as a session
-that never had one, so there is no event about a dead worker that could be lost. Time is the database's clock alone.
+A lease moves `due_at` to its end, releasing moves it back to now, or to when a waiting session wants to be woken: a worker that
+died is found by the same look as a session that never had one, so there is no event about a dead worker that could be lost. Time is the database's clock alone.
 Claiming and releasing both begin a new epoch: an append under a lease needs to name its epoch, nothing else.
 """
 
@@ -22,7 +22,7 @@ LEASE_S_MAX: Final = 3600.0
 _CLAIM: Final = """
 WITH due AS (
     SELECT id, due_at FROM sessions
-    WHERE status = 'running' AND due_at <= now()
+    WHERE status IN ('running', 'waiting') AND due_at <= now()
     ORDER BY due_at LIMIT $2
     FOR UPDATE SKIP LOCKED
 )
@@ -40,7 +40,8 @@ RETURNING s.id
 
 _RELEASE: Final = f"""
 WITH freed AS (
-    UPDATE sessions SET owner = NULL, epoch = epoch + 1, due_at = now()
+    UPDATE sessions SET owner = NULL, epoch = epoch + 1,
+        due_at = CASE status WHEN 'waiting' THEN coalesce(wake_at, 'infinity') ELSE now() END
     WHERE id = $1 AND tenant = $2 AND owner = $3 AND epoch = $4
     RETURNING status
 )

@@ -45,13 +45,14 @@ WRITER_SETTINGS: Final = {
     "enable_mergejoin": "off",
 }
 
-# $1-$16: one element a group; where an array is shorter (see _sparse), unnest fills up with NULL.
-# $17-$20: one element an event. $21: what to tell.
+# $1-$18: one element a group; where an array is shorter (see _sparse), unnest fills up with NULL.
+# $19-$22: one element an event. $23: what to tell.
 APPEND: Final = f"""
 WITH wanted AS (
     SELECT * FROM unnest(
-        $1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::int[], $6::text[], $7::bigint[], {_USAGE_TYPES}, $16::boolean[]
-    ) AS w (id, expected, epoch, key, added, status, cost_pico, {_USAGE}, estimated)
+        $1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::int[], $6::text[], $7::bigint[], {_USAGE_TYPES}, $16::boolean[],
+        $17::jsonb[], $18::timestamptz[]
+    ) AS w (id, expected, epoch, key, added, status, cost_pico, {_USAGE}, estimated, waits, wake_at)
 ), remembered AS (
     SELECT w.id, k.version FROM wanted w JOIN append_keys k ON k.session_id = w.id AND k.key = w.key
 ), moved AS (
@@ -60,6 +61,8 @@ WITH wanted AS (
         status = coalesce(w.status, s.status),
         updated_at = greatest(s.updated_at, now()),
         due_at = CASE WHEN w.status = 'running' AND s.status <> 'running' AND s.owner IS NULL THEN now() ELSE s.due_at END,
+        waits = CASE WHEN w.status IS NULL THEN s.waits ELSE w.waits END,
+        wake_at = CASE WHEN w.status IS NULL THEN s.wake_at ELSE w.wake_at END,
         cost_pico = s.cost_pico + coalesce(w.cost_pico, 0),
         {_USAGE_ADDED},
         estimated = s.estimated OR coalesce(w.estimated, false)
@@ -74,13 +77,13 @@ WITH wanted AS (
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
     SELECT m.id, m.base + e.place, m.tenant, m.updated_at, e.type, e.body
-    FROM unnest($17::text[], $18::int[], $19::text[], $20::bytea[]) AS e (id, place, type, body)
+    FROM unnest($19::text[], $20::int[], $21::text[], $22::bytea[]) AS e (id, place, type, body)
     JOIN moved m ON m.id = e.id
 ), keyed AS (
     INSERT INTO append_keys (session_id, key, tenant, version) SELECT id, key, tenant, version FROM moved WHERE key IS NOT NULL
 )
 SELECT id, version, claimable,
-       (SELECT pg_notify('{LOG_CHANNEL}', $21)) AS told,
+       (SELECT pg_notify('{LOG_CHANNEL}', $23)) AS told,
        (SELECT pg_notify('{WORK_CHANNEL}', '') FROM moved WHERE claimable LIMIT 1) AS called
 FROM moved
 UNION ALL
@@ -93,19 +96,19 @@ CREATE: Final = f"""
 WITH wanted AS (
     SELECT * FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::bigint[], {_USAGE_TYPES}, $16::boolean[],
-        $17::int[], $18::text[], $19::text[], $20::jsonb[], $21::text[]
+        $17::int[], $18::text[], $19::text[], $20::jsonb[], $21::text[], $22::text[]
     ) AS w (
         id, tenant, agent, agent_version, status, key, cost_pico, {_USAGE}, estimated,
-        version, title, model, metadata, created_by
+        version, title, model, metadata, created_by, parent_id
     )
 ), remembered AS (
     SELECT w.id, k.session_id FROM wanted w JOIN create_keys k ON k.tenant = w.tenant AND k.key = w.key
 ), made AS (
     INSERT INTO sessions (
-        id, tenant, agent, agent_version, status, cost_pico, {_USAGE}, estimated, version, title, model, metadata, created_by
+        id, tenant, agent, agent_version, status, cost_pico, {_USAGE}, estimated, version, title, model, metadata, created_by, parent_id
     )
     SELECT id, tenant, agent, agent_version, status, coalesce(cost_pico, 0), {_USAGE_GIVEN}, coalesce(estimated, false),
-           version, title, model, metadata, created_by
+           version, title, model, metadata, created_by, parent_id
     FROM wanted w
     WHERE NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)
     ON CONFLICT (id) DO NOTHING
@@ -113,7 +116,7 @@ WITH wanted AS (
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
     SELECT m.id, e.seq, m.tenant, m.created_at, e.type, e.body
-    FROM unnest($22::text[], $23::int[], $24::text[], $25::bytea[]) AS e (id, seq, type, body)
+    FROM unnest($23::text[], $24::int[], $25::text[], $26::bytea[]) AS e (id, seq, type, body)
     JOIN made m ON m.id = e.id
 ), keyed AS (
     INSERT INTO create_keys (tenant, key, session_id)
@@ -157,6 +160,8 @@ async def write_appends(connection: Connection, groups: Sequence[Group]) -> Writ
         _sparse([change.status for change in changes]),
         _amounts([change.cost_pico for change in changes]),
         *_usage_arrays([change.usage for change in changes]),
+        _sparse([change.waits and _json(change.waits) for change in changes]),
+        _sparse([change.waits and change.waits.until for change in changes]),
         event_ids,
         places,
         types,
@@ -199,8 +204,9 @@ async def write_creates(connection: Connection, creates: Sequence[Create]) -> Ma
         [row.version for row in rows_in],
         [row.title for row in rows_in],
         [row.model for row in rows_in],
-        [msgspec.json.encode(row.metadata).decode() for row in rows_in],
+        [_json(row.metadata) for row in rows_in],
         [row.created_by for row in rows_in],
+        _sparse([row.parent_id for row in rows_in]),
         event_ids,
         seqs,
         types,
@@ -228,6 +234,10 @@ def _amounts(column: list[int]) -> Sequence[int]:
 def _sparse(column: list[Any]) -> Sequence[Any]:
     """Nothing at all for a column of NULLs: the driver pays 0.4 us for every element, and unnest fills up with NULL."""
     return column if column.count(None) < len(column) else ()
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _payload(ids: Sequence[str]) -> str:

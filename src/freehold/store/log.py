@@ -14,7 +14,7 @@ import msgspec
 from freehold.core.errors import BadRequest, NotFound
 from freehold.core.messages import Usage
 from freehold.core.ports import Lease, SessionLog, SessionPage, SessionRow
-from freehold.core.session import Recorded, SessionEvent, SessionStatus
+from freehold.core.session import Recorded, SessionEvent, SessionStatus, SessionWaits
 from freehold.store import _leases
 from freehold.store._events import decode, encode
 from freehold.store._follow import Followers, open_followers
@@ -29,7 +29,7 @@ KEY_CHARS_MAX: Final = 255
 
 _ROW: Final = f"""
 SELECT id, tenant, agent, agent_version, status, version, created_at, updated_at, title, model, metadata, created_by,
-       cost_pico, {", ".join(USAGE_COLUMNS)}, estimated
+       cost_pico, {", ".join(USAGE_COLUMNS)}, estimated, waits, parent_id
 FROM sessions
 """  # noqa: S608 - built from our own constants alone
 _GET: Final = f"{_ROW} WHERE tenant = $1 AND id = $2"
@@ -180,6 +180,8 @@ def _session_row(row: Row) -> SessionRow:
         cost_pico=row["cost_pico"],
         metadata=msgspec.json.decode(row["metadata"], type=dict[str, str]),
         created_by=row["created_by"],
+        waits=msgspec.json.decode(row["waits"], type=SessionWaits) if row["waits"] else None,
+        parent_id=row["parent_id"],
     )
 
 

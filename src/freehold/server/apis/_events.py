@@ -6,19 +6,31 @@ gets when it asks with `include=freehold`. Source of the other shapes: the types
 """
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, Final, assert_never
 
+import msgspec
 from msgspec import Struct
 
 from freehold.core import pricing
 from freehold.core.errors import BadRequest
 from freehold.core.messages import Carried, Media, Reasoning, Refusal, Text, ToolCall, Usage
 from freehold.core.session import (
+    ApprovalDecided,
+    AwaitsApproval,
+    AwaitsClient,
+    CallAwaited,
     CancelRequested,
+    Compacted,
     ModelAnswered,
     ModelFailed,
+    PauseRequested,
     Recorded,
+    ResultGiven,
+    ResumeRequested,
+    SessionForked,
     SessionStarted,
+    SessionWaits,
     ToolFinished,
     ToolOutcomeUnknown,
     ToolStarted,
@@ -107,7 +119,7 @@ def answer_event_id(session_id: str, seen_seq: int) -> str:
 
 
 def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
-    at = recorded.at.isoformat().replace("+00:00", "Z")
+    at = _at(recorded.at)
     base = session_id.removeprefix("sess_")
 
     def made(kind: str, part: int, **fields: Any) -> dict[str, Any]:
@@ -117,6 +129,13 @@ def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
         case SessionStarted() as event:
             agent = {"name": event.agent, "version": event.agent_version}
             yield made("freehold.session_started", 0, agent=agent, model=event.model, title=event.title)
+        case SessionForked() as event:
+            origin = {"session_id": event.origin, "seq": event.origin_seq}
+            yield made("freehold.session_forked", 0, origin=origin, model=event.model)
+        case PauseRequested() as event:
+            yield made("freehold.pause_requested", 0, freehold={"by": event.by, "reason": event.reason})
+        case ResumeRequested() as event:
+            yield made("freehold.resume_requested", 0, freehold={"by": event.by})
         case UserSpoke() as event:
             yield made("user.message", 0, content=[block_of(part) for part in event.content])
         case CancelRequested() as event:
@@ -153,6 +172,20 @@ def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
                 is_error=True,
                 freehold=extra,
             )
+        case CallAwaited() as event:
+            awaits, until = msgspec.to_builtins(event.awaits), event.until and _at(event.until)
+            yield made("freehold.call_awaited", 0, tool_use_id=event.call_id, awaits=awaits, until=until)
+        case ApprovalDecided() as event:
+            yield _decision(event, made)
+            yield made("session.status_running", 1)
+        case ResultGiven() as event:
+            yield _given(event, made)
+            yield made("session.status_running", 1)
+        case SessionWaits() as event:
+            yield _waits(event, made)
+        case Compacted() as event:
+            extra = msgspec.to_builtins(event) | {"cost": money(event.cost_pico)}
+            yield made("agent.thread_context_compacted", 0, freehold=extra)
         case TurnFinished() as event:
             yield from _turn_end(event, made)
         case _ as unreachable:
@@ -190,9 +223,12 @@ def _answer(session_id: str, event: ModelAnswered, made: _Made) -> Iterator[dict
         yield made("agent.message", part, content=text) | {"id": answer_event_id(session_id, event.seen_seq)}
         part += 1
     for call in calls:
-        yield made("agent.tool_use", part, name=call.name, input=arguments_of(call.arguments)) | {
-            "id": call.id
-        }
+        if call.id in event.client_calls:
+            use = made("agent.custom_tool_use", part)
+        else:
+            asked = call.id in event.ask_calls
+            use = made("agent.tool_use", part, evaluated_permission="ask" if asked else "allow")
+        yield use | {"id": call.id, "name": call.name, "input": arguments_of(call.arguments)}
         part += 1
     extra = {
         "model": event.model,
@@ -204,6 +240,53 @@ def _answer(session_id: str, event: ModelAnswered, made: _Made) -> Iterator[dict
         "call_id": event.call_id,
     }
     yield _model_end(made, part, start["id"], event.usage, extra)
+
+
+def _decision(event: ApprovalDecided, made: _Made) -> dict[str, Any]:
+    body = made(
+        "user.tool_confirmation",
+        0,
+        tool_use_id=event.call_id,
+        result="allow" if event.allow else "deny",
+        freehold={"by": event.by, "reason": event.reason, "binding": event.binding},
+    )
+    if event.reason and not event.allow:
+        body["deny_message"] = event.reason
+    if event.arguments is not None:
+        body["freehold"]["input"] = arguments_of(event.arguments)
+    return body
+
+
+def _given(event: ResultGiven, made: _Made) -> dict[str, Any]:
+    content, extra = [block_of(part) for part in event.content], {"by": event.by, "source": event.source}
+    if event.source == "client":
+        return made(
+            "user.custom_tool_result",
+            0,
+            custom_tool_use_id=event.call_id,
+            content=content,
+            is_error=event.failed,
+            freehold=extra,
+        )
+    return made(
+        "agent.tool_result",
+        0,
+        tool_use_id=event.call_id,
+        content=content,
+        is_error=event.failed,
+        freehold=extra,
+    )
+
+
+def _waits(event: SessionWaits, made: _Made) -> dict[str, Any]:
+    """Idle, in the words of this dialect, only where its client has to act; a timer or a subagent goes on by itself."""
+    extra = msgspec.to_builtins(event) | {"until": event.until and _at(event.until)}
+    acting = [one.call_id for one in event.calls if isinstance(one.awaits, AwaitsApproval | AwaitsClient)]
+    if not acting:
+        return made("freehold.session_waits", 0, freehold=extra)
+    return made(
+        "session.status_idle", 0, stop_reason={"type": "requires_action", "event_ids": acting}, freehold=extra
+    )
 
 
 def _model_failure(event: ModelFailed, made: _Made) -> Iterator[dict[str, Any]]:
@@ -273,6 +356,10 @@ def _stop_type(event: TurnFinished) -> str:
             return "retries_exhausted"
         case "limit_reached":
             return "budget_reached" if event.limit == "cost_max_usd" else "end_turn"
+
+
+def _at(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def money(pico: int) -> dict[str, Any]:
