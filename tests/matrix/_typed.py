@@ -1,10 +1,13 @@
-"""Holds JSON against the TypedDicts with which a vendor's SDK publishes what its requests may be. Unknown fields are wrong, too.
+"""Holds JSON against the types with which a vendor's SDK publishes its requests (TypedDicts) and answers (pydantic's models).
 
-Stricter than a validator that coerces: what is not said in the types is a violation, told with its path.
+Stricter than a validator that coerces, and than the models themselves, which take anything beyond their fields: what is not said in
+the types is a violation, told with its path.
 """
 
+import datetime
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from functools import cache
 from typing import (
     Annotated,
@@ -20,11 +23,14 @@ from typing import (
 )
 
 import typing_extensions
+from pydantic import BaseModel
 
 Violation: TypeAlias = tuple[str, str]
 """Path and what is wrong there."""
 
 _PLAIN = {str: (str,), int: (int,), float: (int, float), bool: (bool,), type(None): (type(None),)}
+_AS_TEXT = (bytes, datetime.datetime)
+"""What JSON has as text only."""
 
 
 def violations(value: Any, kind: Any, path: str = "") -> list[Violation]:
@@ -51,6 +57,8 @@ def violations(value: Any, kind: Any, path: str = "") -> list[Violation]:
             return [(path, f"expected an object, got {value!r}")]
         inner = get_args(kind)[1]
         return [wrong for name, one in value.items() for wrong in violations(one, inner, f"{path}.{name}")]
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return _modelled(value, kind, path)
     if kind in (Any, object) or isinstance(kind, TypeVar):
         return []
     return _plain(value, kind, path)
@@ -59,7 +67,10 @@ def violations(value: Any, kind: Any, path: str = "") -> list[Violation]:
 def _plain(value: Any, kind: Any, path: str) -> list[Violation]:
     if kind is dict:
         return [] if isinstance(value, dict) else [(path, f"expected an object, got {value!r}")]
-    fits = _PLAIN.get(kind)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        wanted = [one.value for one in kind]
+        return [] if value in wanted else [(path, f"expected one of {wanted}, got {value!r}")]
+    fits = (str,) if kind in _AS_TEXT else _PLAIN.get(kind)
     if fits is None:
         return [(path, f"expected {getattr(kind, '__name__', kind)}, got {value!r:.60}")]
     right = isinstance(value, fits) and (kind is bool or not isinstance(value, bool))
@@ -86,6 +97,25 @@ def _fields(value: Any, kind: Any, path: str) -> list[Violation]:
     return found
 
 
+def _modelled(value: Any, kind: type[BaseModel], path: str) -> list[Violation]:
+    if not isinstance(value, dict):
+        return [(path, f"expected an object, got {value!r:.60}")]
+    fields = _published(kind)
+    found = [(_at(path, name), "no such field") for name in value if name not in fields]
+    for name, (inner, required) in fields.items():
+        if name in value:
+            found += violations(value[name], inner, _at(path, name))
+        elif required:
+            found.append((_at(path, name), "required, but missing"))
+    return found
+
+
+@cache
+def _published(kind: type[BaseModel]) -> dict[str, tuple[Any, bool]]:
+    """By their names in JSON."""
+    return {one.alias or name: (one.annotation, one.is_required()) for name, one in kind.model_fields.items()}
+
+
 def _at(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
@@ -98,9 +128,13 @@ def _nearest(value: Any, members: Sequence[Any], path: str) -> list[Violation]:
         if not found:
             return []
         meant = not any(at in (_at(path, "type"), _at(path, "role")) for at, _ in found)
-        shaped = isinstance(value, dict) == bool(typing_extensions.is_typeddict(_bare(member)))
+        shaped = isinstance(value, dict) == _is_object(_bare(member))
         told.append((not (meant and shaped), len(found), found))
     return min(told, key=lambda one: one[:2])[2]
+
+
+def _is_object(kind: Any) -> bool:
+    return typing_extensions.is_typeddict(kind) or (isinstance(kind, type) and issubclass(kind, BaseModel))
 
 
 def _bare(kind: Any) -> Any:

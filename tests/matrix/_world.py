@@ -17,6 +17,7 @@ import tests.matrix.vendors
 from freehold.app import open_house
 from freehold.config import Config, Database, Models
 from tests.gateway._vendors import Step, Vendor
+from tests.matrix._tap import Tap, tapped
 from tests.server._world import served
 
 KEY = "sk-of-the-scripted-vendor"
@@ -44,7 +45,10 @@ def provider(wire: str) -> str:
 
 
 class MatrixWorld(Struct):
+    """`url` is of the tap before the server: what it answers is noted there."""
+
     url: str
+    tap: Tap
     key: str
     vendors: dict[str, Vendor]
     sdks: dict[str, Any]
@@ -52,6 +56,7 @@ class MatrixWorld(Struct):
     def play(self, wire: str, *scripts: Sequence[Step]) -> Vendor:
         vendor = self.vendors[wire]
         vendor.play(*scripts)
+        self.tap.taken()
         return vendor
 
 
@@ -69,9 +74,10 @@ async def matrix_world(database_url: str, folder: Path) -> AsyncIterator[MatrixW
         door = await stack.enter_async_context(served(house))
         await _declare(door.url, house.operator_key, behind)
         made = await _key(door.url, house.operator_key)
-        sdks = {wire: client.opened(door.url, made) for wire, client in clients().items()}
+        tap = await stack.enter_async_context(tapped(door.url))
+        sdks = {wire: client.opened(tap.url, made) for wire, client in clients().items()}
         try:
-            yield MatrixWorld(door.url, house.operator_key, behind, sdks)
+            yield MatrixWorld(tap.url, tap, house.operator_key, behind, sdks)
         finally:
             for sdk in sdks.values():
                 await sdk.close()
@@ -90,7 +96,7 @@ async def _key(url: str, operator_key: str) -> dict[str, str]:
 async def _declare(url: str, key: str, behind: Mapping[str, Vendor]) -> None:
     declared = "---\n".join(
         f"kind: provider\nname: {provider(wire)}\ntype: {vendors()[wire].TYPE}\n"
-        f"base_url: {vendor.url}{vendors()[wire].BASE}\napi_key: env:SCRIPTED_KEY\n"
+        f"base_url: {vendor.url}{vendors()[wire].BASE}\napi_key: env:SCRIPTED_KEY\nwire: {wire}\n"
         for wire, vendor in behind.items()
     )
     headers = {"authorization": f"Bearer {key}"}

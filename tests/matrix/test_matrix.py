@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from tests.gateway._vendors import CUT, Step, Vendor
+from tests.matrix import schemas
 from tests.matrix._features import ABOUT_THE_REQUEST, BOTH, BROKEN, CAUSES, FEATURES, MESSAGE, Feature, Mode
 from tests.matrix._refused import refusal_of, refused
 from tests.matrix._words import Again, Answer, Ask, Assistant, Call, Cause, Said, Thought
@@ -48,6 +49,7 @@ async def test_a_feature_works(matrix: MatrixWorld, client: str, vendor: str, na
         return
     with pytest.raises(clients()[client].ERROR) as raised:
         await _Cell(matrix, client, vendor, FEATURES[name], mode).holds()
+    _answered_rightly(matrix, client)
     failure = clients()[client].failure(raised.value)
     assert failure.status == 400
     assert listed.says in failure.message
@@ -78,6 +80,7 @@ class _Cell:
         driver = vendors()[wire]
         vendor = self.matrix.play(wire, self.script(driver))
         said: Said = await self.client.ask(self.sdk, f"{provider(wire)}/{MODEL}", ask)
+        _answered_rightly(self.matrix, self.client.WIRE)
         expected = _heard(ask, self.client, driver, same=wire == self.vendor)
         _heard_rightly(
             vendor, driver, expected, beyond=self.client.GIVES_BACK if wire == self.client.WIRE else ()
@@ -107,11 +110,19 @@ def _heard_rightly(vendor: Vendor, driver: Any, expected: Ask, *, beyond: Collec
     (asked,) = vendor.asked
     assert asked.path == driver.path(MODEL, stream=expected.stream)
     wrong = [f"{path}: {said}" for path, said in driver.wrong(asked) if path.rpartition(".")[2] not in beyond]
+    wrong += [f"{path}: {said}" for path, said in schemas.of_request(driver.WIRE, asked)]
     assert "\n".join(wrong) == ""
     assert asked.json.get("model", MODEL) == MODEL
     heard, expected = _spaced_alike(driver.heard(asked)), _spaced_alike(expected)
     for field in Ask.__struct_fields__:
         assert getattr(heard, field) == getattr(expected, field), field
+
+
+def _answered_rightly(matrix: MatrixWorld, client: str) -> None:
+    """Held against what the client's vendor publishes, whatever its SDK would put up with."""
+    (answered,) = matrix.tap.taken()
+    wrong = [f"{path}: {said}" for path, said in schemas.of_answer(client, answered)]
+    assert "\n".join(wrong) == ""
 
 
 def _spaced_alike(ask: Ask) -> Ask:
@@ -182,6 +193,7 @@ async def test_a_refusal_comes_in_the_clients_dialect(
     ask = structs.replace(FEATURES["text"].ask, stream=mode == "stream")
     with pytest.raises(speaks.ERROR) as raised:
         await speaks.ask(matrix.sdks[client], f"{provider(vendor)}/{MODEL}", ask)
+    _answered_rightly(matrix, client)
     failure = speaks.failure(raised.value)
     assert (failure.kind, failure.status) == speaks.REFUSALS[cause]
     assert (MESSAGE in failure.message) == (cause in ABOUT_THE_REQUEST)
@@ -200,6 +212,7 @@ async def test_a_broken_stream_ends_as_an_error(
     ask = structs.replace(FEATURES["text"].ask, stream=True)
     with pytest.raises(speaks.ERROR):
         await speaks.ask(matrix.sdks[client], f"{provider(vendor)}/{MODEL}", ask)
+    _answered_rightly(matrix, client)
 
 
 def test_what_is_listed_as_refused_is_a_cell() -> None:

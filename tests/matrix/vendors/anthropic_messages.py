@@ -189,9 +189,7 @@ def can_tell(answer: Answer) -> Answer:
 
 def whole(answer: Answer) -> list[Step]:
     content = [*_thinking(answer), *_texts(answer)]
-    content += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call)} for call in answer.calls
-    ]
+    content += [_tool_use(call, _input(call)) for call in answer.calls]
     return reply(msgspec.json.encode(_message(answer, content, _STOPS[answer.stop])))
 
 
@@ -204,8 +202,17 @@ def _message(answer: Answer, content: Sequence[Any], stop: str | None) -> dict[s
         "content": content,
         "stop_reason": stop,
         "stop_sequence": answer.stop_sequence or None if stop else None,
-        "usage": _usage(answer, 1 if stop is None else answer.usage.output),
+        "stop_details": None,
+        "container": None,
+        "usage": _whole_usage(answer, 1 if stop is None else answer.usage.output),
     }
+
+
+def _whole_usage(answer: Answer, output: int) -> dict[str, Any]:
+    """Of a message; its end in a stream has less."""
+    written = {"ephemeral_5m_input_tokens": answer.usage.written, "ephemeral_1h_input_tokens": 0}
+    service = {"inference_geo": "not_available", "service_tier": "standard"}
+    return {**_usage(answer, output), "cache_creation": written, **service}
 
 
 def _usage(answer: Answer, output: int) -> dict[str, Any]:
@@ -215,6 +222,7 @@ def _usage(answer: Answer, output: int) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cached,
         "cache_creation_input_tokens": usage.written,
         "output_tokens": output,
+        "server_tool_use": None,
     }
     return (
         {**told, "output_tokens_details": {"thinking_tokens": usage.reasoning}} if usage.reasoning else told
@@ -227,6 +235,16 @@ def _thinking(answer: Answer) -> list[dict[str, Any]]:
 
 def _texts(answer: Answer) -> list[dict[str, Any]]:
     return [{"type": "text", "text": text} for text in (answer.text, answer.refusal) if text]
+
+
+def _tool_use(call: Call, given: Any) -> dict[str, Any]:
+    return {
+        "type": "tool_use",
+        "id": call.id,
+        "name": call.name,
+        "input": given,
+        "caller": {"type": "direct"},
+    }
 
 
 def _input(call: Call) -> Any:
@@ -261,9 +279,14 @@ def pieces(answer: Answer) -> list[bytes]:
         json = call.arguments
         halves = ("", json[: len(json) // 2], json[len(json) // 2 :]) if json not in ("", "{}") else ()
         deltas = [{"type": "input_json_delta", "partial_json": half} for half in halves]
-        told += _block(index, {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}, deltas)
+        told += _block(index, _tool_use(call, {}), deltas)
         index += 1
-    delta = {"stop_reason": _STOPS[answer.stop], "stop_sequence": answer.stop_sequence or None}
+    delta = {
+        "stop_reason": _STOPS[answer.stop],
+        "stop_sequence": answer.stop_sequence or None,
+        "stop_details": None,
+        "container": None,
+    }
     usage = _usage(answer, answer.usage.output)
     end = {"type": "message_delta", "delta": delta, "usage": usage}
     return [*told, sse(end, name=True), sse({"type": "message_stop"}, name=True)]
