@@ -1,8 +1,10 @@
 """HTTP/2 on the same socket: clients that know it beforehand, flow control both ways, resets, floods, and a stop."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +19,14 @@ from hyperframe.frame import ContinuationFrame, HeadersFrame
 
 from freehold.server import listener_h2
 from freehold.store.embedded import EmbeddedServer
+from freehold.wires._aws_sigv4 import (
+    Scope,
+    amz_date,
+    canonical_request,
+    signature,
+    signing_key,
+    string_to_sign,
+)
 from tests._postgres import fresh_database
 from tests.gateway._vendors import HOLD, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._raw import connected
@@ -315,3 +325,25 @@ async def test_a_stop_says_goodbye_and_ends_what_runs(
             assert isinstance(client.events[-1], ConnectionTerminated | DataReceived | ResponseReceived)
             await client.closed()
             await own.stopped
+
+
+async def test_a_signature_may_name_the_authority_instead_of_the_host(shared: World) -> None:
+    """As AWS's SDK for JavaScript signs by default."""
+    shared.script("openai", reply(OPENAI_TEXT))
+    made = await shared.json("POST", "/v1/keys", {"name": "signs-authority"})
+    body = b'{"messages":[{"role":"user","content":[{"text":"Hi"}]}]}'
+    path, date = "/model/openai%2Fgpt-4o/converse", amz_date(int(time.time()))
+    scope = Scope(date[:8], "us-east-1", "bedrock")
+    named = {":authority": urlsplit(shared.url).netloc, "x-amz-date": date}
+    canonical = canonical_request("POST", path, named, sha256(body).hexdigest(), service="bedrock")
+    key = signing_key(made["secret_access_key"], scope)
+    headers = {
+        "x-amz-date": date,
+        "authorization": f"AWS4-HMAC-SHA256 Credential={made['access_key_id']}/{scope}, "
+        f"SignedHeaders={';'.join(named)}, Signature={signature(key, string_to_sign(date, scope, canonical))}",
+    }
+    async with speaking(shared) as client:
+        answer = await client.post(path, content=body, headers=headers)
+        forged = await client.post(path, content=body.replace(b"Hi", b"Ho"), headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert forged.status_code == 403

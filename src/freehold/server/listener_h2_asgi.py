@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from freehold.server.listener_h2_exchange import StreamExchange
+from freehold.server.listener_h2_exchange import AUTHORITY, StreamExchange
 
 _HOP_BY_HOP: Final = frozenset({
     b"connection",
@@ -41,7 +41,7 @@ class Asgi:
             "client": connection.client,
             "scheme": connection.scheme,
             "root_path": "",
-            "headers": list(exchange.pairs),
+            "headers": [pair for pair in exchange.pairs if pair[0] != AUTHORITY],
             "method": exchange.method.decode("ascii"),
             "path": unquote(path) if "%" in path else path,
             "raw_path": exchange.path,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 STALLED_S_MAX: Final = 300.0
 """A client whose windows stay shut for so long reads no more."""
 
+AUTHORITY: Final = b":authority"
+
 Pairs = Sequence[tuple[bytes, bytes]]
 
 
@@ -31,7 +33,9 @@ class StreamExchange(Exchange):
         self.target = said[b":path"]
         self.path = self.target.partition(b"?")[0]
         self.pairs = _pairs(said, headers)
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.pairs}
+        self.headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in self.pairs if name != AUTHORITY
+        }
         self.keep_alive = True
         self.body = bytearray()
         self.more_body = True
@@ -198,13 +202,15 @@ class StreamExchange(Exchange):
 
 
 def _pairs(said: Mapping[bytes, bytes], headers: Pairs) -> Pairs:
-    """As over HTTP/1: with a host, and one cookie (RFC 9113, 8.2.3)."""
+    """As over HTTP/1: with a host, and one cookie (RFC 9113, 8.2.3). The authority stays besides, since it may be signed."""
     plain = [pair for pair in headers if not pair[0].startswith(b":") and pair[0] != b"cookie"]
     cookies = [value for name, value in headers if name == b"cookie"]
     if cookies:
         plain.append((b"cookie", b"; ".join(cookies)))
-    if b":authority" in said and all(name != b"host" for name, _ in plain):
-        plain.insert(0, (b"host", said[b":authority"]))
+    if AUTHORITY in said:
+        if all(name != b"host" for name, _ in plain):
+            plain.append((b"host", said[AUTHORITY]))
+        plain.append((AUTHORITY, said[AUTHORITY]))
     return plain
 
 

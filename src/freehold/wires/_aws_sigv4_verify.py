@@ -234,7 +234,7 @@ def _check_signed_names(names: Sequence[str], headers: Mapping[str, str]) -> Non
     missing = [name for name in names if name not in headers]
     if missing:
         raise incomplete(f"SignedHeaders names {missing[0][:80]!r}, which the request does not have.")
-    if "host" not in names:
+    if "host" not in names and ":authority" not in names:  # Over HTTP/2 it may be called so.
         raise incomplete("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
     unsigned = [name for name in headers if name.startswith("x-amz-") and name not in names]
     for name in unsigned:
