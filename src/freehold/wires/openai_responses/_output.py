@@ -127,6 +127,10 @@ def reasoning_item(made_id: str, text: str, opaque: Opaque | None) -> dict[str, 
     """This vendor's own as it is; another vendor's seal with its origin, where clients keep what they don't read."""
     if opaque is not None and opaque.wire == NAME and opaque.kind == ITEM:
         return Raw(opaque.data.encode("utf-8", "replace"))
+    return packed_reasoning(made_id, text, opaque)
+
+
+def packed_reasoning(made_id: str, text: str, opaque: Opaque | None) -> dict[str, Any]:
     return {
         "id": made_id,
         "type": "reasoning",

@@ -27,6 +27,7 @@ from freehold.core.messages import (
 )
 from freehold.core.validation import decode
 from freehold.wires._fields import OBJECT, UNREADABLE, extra_of, own
+from freehold.wires._opaque import unpacked
 from freehold.wires._openai_errors import error_in_stream
 from freehold.wires.openai_responses._echo import echo
 from freehold.wires.openai_responses._items_decode import call, thought_of
@@ -159,8 +160,13 @@ class Origin(Struct, frozen=True):
     provider: str
     model: str
 
-    def seal(self, item: Raw) -> Opaque:
-        return Opaque(NAME, self.provider, self.model, bytes(item).decode(), ITEM)
+    def thought(self, item: Raw, path: str) -> Reasoning:
+        """Sealed by the whole item. One that was packed for a client (behind may be another Freehold) is what it was again."""
+        shape = decode(bytes(item), _REASONING, root=path)
+        seal = unpacked(shape.encrypted_content or "")
+        if seal is None or seal.provider != self.provider:
+            seal = Opaque(NAME, self.provider, self.model, bytes(item).decode(), ITEM)
+        return Reasoning(thought_of(shape), seal)
 
 
 def _parts(item: Raw, path: str, origin: Origin) -> list[AnswerPart]:
@@ -173,7 +179,7 @@ def _parts(item: Raw, path: str, origin: Origin) -> list[AnswerPart]:
         case "function_call":
             return [call(item, path)]
         case "reasoning":
-            return [Reasoning(thought_of(decode(bytes(item), _REASONING, root=path)), origin.seal(item))]
+            return [origin.thought(item, path)]
         case _:
             return [Carried(NAME, kind, item)]
 

@@ -27,7 +27,7 @@ from freehold.core.validation import decode
 from freehold.wires._fields import OBJECT, UNREADABLE, extra_of
 from freehold.wires._openai_errors import error_in_stream
 from freehold.wires._sse import SseReader
-from freehold.wires.openai_responses._items_decode import THOUGHT_BREAK, call, thought_of
+from freehold.wires.openai_responses._items_decode import THOUGHT_BREAK, call
 from freehold.wires.openai_responses._response import (
     ANSWER,
     Origin,
@@ -37,7 +37,7 @@ from freehold.wires.openai_responses._response import (
     reason_of,
     vendor_fields,
 )
-from freehold.wires.openai_responses._shapes import MESSAGE, NAME, ItemHead, ReasoningItem
+from freehold.wires.openai_responses._shapes import MESSAGE, NAME, ItemHead
 from freehold.wires.openai_responses._usage import usage_from
 
 PARTS_MAX: Final = 10_000
@@ -66,7 +66,6 @@ class _Event(Struct):
 
 _EVENT: Final = msgspec.json.Decoder(_Event)
 _HEAD: Final = msgspec.json.Decoder(ItemHead)
-_REASONING: Final = msgspec.json.Decoder(ReasoningItem)
 
 
 class _Piece:
@@ -190,7 +189,7 @@ class ResponsesStreamDecoder:
                 began = call(event.item, "item")
                 self._open(item, 0, began, events).told = bool(began.arguments)
             case "reasoning":
-                self._open(item, 0, Reasoning("", self._origin.seal(event.item)), events)
+                self._open(item, 0, Reasoning(), events)  # Its seal comes once, when it is whole.
             case _:
                 pass
         return item
@@ -317,5 +316,7 @@ class ResponsesStreamDecoder:
 
     def _thought_done(self, item: _Item, json: Raw, events: list[StreamEvent]) -> None:
         piece = item.pieces.get(0) or self._open(item, 0, Reasoning(), events)
-        self._tell_whole(piece, thought_of(decode(bytes(json), _REASONING, root="item")), events)
-        events.append(OpaqueSet(piece.index, self._origin.seal(json)))
+        thought = self._origin.thought(json, "item")
+        self._tell_whole(piece, thought.text, events)
+        if thought.opaque is not None:
+            events.append(OpaqueSet(piece.index, thought.opaque))

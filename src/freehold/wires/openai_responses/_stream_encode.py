@@ -44,6 +44,7 @@ from freehold.wires.openai_responses._output import (
     message_fields,
     message_item,
     output_text,
+    packed_reasoning,
     reasoning_item,
     refused_in_answer,
 )
@@ -189,9 +190,6 @@ class ResponsesStreamEncoder:
                 return told + (self._delta(opened, part.arguments) if part.arguments else b"")
             case Reasoning():
                 opened.opaque = part.opaque
-                place["item_id"] = _reasoning_id(part, self._head["id"], index)
-                item = {"id": place["item_id"], "type": "reasoning", "summary": []}
-                told += self._item("added", item)
                 return told + (self._tell(TextAdded(index, part.text)) if part.text else b"")
             case Carried(wire="openai_responses"):
                 return told + self._item("added", part.block)
@@ -227,14 +225,23 @@ class ResponsesStreamEncoder:
         text = part.text if isinstance(part, Text | Refusal) else ""
         return told + (self._delta(opened, text) if text else b"")
 
+    def _begin_reasoning(self, opened: _Open) -> bytes:
+        """Not before there is something to tell: the seal may come first, and has the vendor's own id in it."""
+        if "item_id" in opened.place:
+            return b""
+        made = item_id("reasoning", self._head["id"], opened.index)
+        opened.place["item_id"] = _own_id(opened.opaque) or made
+        return self._item("added", {"id": opened.place["item_id"], "type": "reasoning", "summary": []})
+
     def _begin_thought(self, opened: _Open) -> bytes:
         """A summary begins with its first word: many thoughts have none."""
         if opened.delta:
             return b""
+        told = self._begin_reasoning(opened)
         opened.place["summary_index"] = 0
         opened.begin_deltas("response.reasoning_summary_text.delta")
         part = {"type": "summary_text", "text": ""}
-        return self._event("response.reasoning_summary_part.added", {**opened.place, "part": part})
+        return told + self._event("response.reasoning_summary_part.added", {**opened.place, "part": part})
 
     def _delta(self, opened: _Open, text: str) -> bytes:
         opened.pieces.append(text)
@@ -258,8 +265,10 @@ class ResponsesStreamEncoder:
                 call = ToolCall(part.id, part.name, "", opened.opaque, None, part.extra)
                 return told + self._done(call_item(call, self._head["id"], opened.index, text))
             case Reasoning():
-                told = self._end_thought(opened) if opened.delta else b""
-                return told + self._done(reasoning_item(place["item_id"], text, opened.opaque))
+                told = self._end_thought(opened) if opened.delta else self._begin_reasoning(opened)
+                told_as = place["item_id"]
+                whole = reasoning_item if told_as == _own_id(opened.opaque) else packed_reasoning
+                return told + self._done(whole(told_as, text, opened.opaque))
             case Carried() if is_content(part):
                 return self._end_content(opened, part.block)
             case Carried():
@@ -300,14 +309,11 @@ class ResponsesStreamEncoder:
         return b"event: %s\ndata: %s\n\n" % (name.encode(), json)
 
 
-def _reasoning_id(part: Reasoning, answer_id: str, index: int) -> str:
-    """This vendor's own, where it is known by now."""
-    opaque = part.opaque
-    if opaque is not None and opaque.wire == NAME and opaque.kind == ITEM:
-        try:
-            found = _REASONING.decode(opaque.data.encode("utf-8", "replace")).id
-        except UNREADABLE:
-            found = None
-        if found:
-            return found
-    return item_id("reasoning", answer_id, index)
+def _own_id(opaque: Opaque | None) -> str | None:
+    """This vendor's own, where it is known by now. An item keeps the id that it began with: sealed under another, it is packed."""
+    if opaque is None or opaque.wire != NAME or opaque.kind != ITEM:
+        return None
+    try:
+        return _REASONING.decode(opaque.data.encode("utf-8", "replace")).id
+    except UNREADABLE:
+        return None
