@@ -15,7 +15,7 @@ from freehold.cli._output import ago
 @json_option
 @click.pass_context
 def get(ctx: click.Context, *, kind: str | None, archived: bool, as_json: bool) -> None:
-    """List resources: all, or those of one KIND (agents, tools, rules, providers)."""
+    """List resources: all, or those of one KIND (agents, tools, rules, providers, price_books, capacity)."""
     chosen = settings(ctx)
     with connected(chosen) as client:
         query = {"kind": kind, "include_archived": "true" if archived else None}
@@ -79,5 +79,9 @@ def _about(resource: dict[str, Any]) -> str:
                     :80
                 ]
             )
+        case "price_book":
+            return f"{len(resource['prices'])} prices in {resource.get('currency', 'USD')}"
+        case "capacity":
+            return f"{resource['models']}: {resource['tokens_per_minute']} tokens/min"
         case _:
             return f"{len(resource.get('rules', ()))} rules"

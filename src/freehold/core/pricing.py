@@ -39,6 +39,7 @@ class ModelPrice(Struct, frozen=True, kw_only=True):
     cache_read: TokenPrice | None = None
     cache_write: TokenPrice | None = None
     cache_write_1h: TokenPrice | None = None
+    reasoning: TokenPrice | None = None
     input_audio: TokenPrice | None = None
     output_audio: TokenPrice | None = None
     pico_per_request: int = 0
@@ -64,10 +65,26 @@ def cost_pico(usage: Usage, price: ModelPrice) -> int:
     if tokens := usage.input_audio_tokens:
         plain_input -= tokens
         cost += tokens * (price.input_audio or price.input).at(at)
+    if price.reasoning is not None and (tokens := usage.reasoning_tokens):
+        plain_output -= tokens
+        cost += tokens * price.reasoning.at(at)
     if tokens := usage.output_audio_tokens:
         plain_output -= tokens
         cost += tokens * (price.output_audio or price.output).at(at)
     return cost + max(0, plain_input) * price.input.at(at) + max(0, plain_output) * price.output.at(at)
+
+
+def share(amount: int, part: int, whole: int) -> int:
+    """`amount * part / whole`, rounded half to even. Exact; `amount` not negative, `whole` more than 0."""
+    quotient, rest = divmod(amount * part, whole)
+    return quotient + (2 * rest > whole or (2 * rest == whole and quotient % 2 == 1))
+
+
+def decimal(pico: int) -> str:
+    """Exact, for programs: `-12.5`, at most twelve decimals, no exponent."""
+    units, rest = divmod(abs(pico), PICO)
+    digits = f"{units}.{rest:012}".rstrip("0").rstrip(".")
+    return f"-{digits}" if pico < 0 else digits
 
 
 def show(pico: int, currency: str = "USD") -> str:

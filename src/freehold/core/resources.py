@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
@@ -187,9 +188,9 @@ class Provider(
     wire: str | None = None
 
 
-Resource: TypeAlias = Agent | Tool | Rules | Provider
-Kind: TypeAlias = Literal["agent", "tool", "rules", "provider"]
-KINDS: Final[tuple[Kind, ...]] = ("provider", "rules", "tool", "agent")
+Resource: TypeAlias = Agent | Tool | Rules | Provider | PriceBook | Capacity
+Kind: TypeAlias = Literal["agent", "tool", "rules", "provider", "price_book", "capacity"]
+KINDS: Final[tuple[Kind, ...]] = ("provider", "rules", "tool", "agent", "price_book", "capacity")
 """In the order in which they may refer to each other: later ones name earlier ones."""
 
 
@@ -203,6 +204,10 @@ def kind_of(resource: Resource) -> Kind:
             return "rules"
         case Provider():
             return "provider"
+        case PriceBook():
+            return "price_book"
+        case Capacity():
+            return "capacity"
 
 
 def check_name(name: str, *, field: str = "name") -> str:

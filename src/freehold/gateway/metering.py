@@ -8,7 +8,7 @@ import asyncio
 from datetime import datetime
 from typing import Final, Protocol
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from freehold.core import ids
 from freehold.core.errors import BrokenOff, FreeholdError, TimedOut
@@ -16,7 +16,7 @@ from freehold.core.messages import Usage
 from freehold.core.policy import Principal
 from freehold.core.ports import CallRecords, Clock
 from freehold.core.pricing import cost_pico
-from freehold.core.records import CallRecord
+from freehold.core.records import DIRECT, NOBODY, UNPRICED, Account, CallRecord, Choice
 from freehold.gateway.targets import Target
 
 OK: Final = "ok"
@@ -28,8 +28,8 @@ _MAY_BE_BILLED: Final = {CLIENT_GONE, TimedOut.code, BrokenOff.code}
 class Meter:
     """One call, from before its model is known. Whoever opens it finishes it, once."""
 
-    __slots__ = ("_at", "_clock", "_first_s", "_records", "_started_s", "agent", "principal", "record", "requested", "rules",
-                 "session_id", "streamed", "target", "wire")  # fmt: skip
+    __slots__ = ("_at", "_clock", "_first_s", "_records", "_started_s", "account", "agent", "choice", "principal", "record",
+                 "requested", "rules", "session_id", "streamed", "target", "wire")  # fmt: skip
 
     def __init__(
         self, clock: Clock, records: CallRecords, principal: Principal, *, wire: str, requested: str
@@ -47,6 +47,8 @@ class Meter:
         self.agent: str | None = None
         self.rules: str | None = None
         self.streamed = False
+        self.account: Account = NOBODY
+        self.choice: Choice = DIRECT
         self.record: CallRecord | None = None
 
     def first_event(self) -> None:
@@ -55,9 +57,9 @@ class Meter:
 
     def finish(self, outcome: str, usage: Usage) -> CallRecord:
         target, now_s = self.target, self._clock.monotonic_s()
-        price = target.price(self._at) if target else None
-        counted = usage.input_tokens or usage.output_tokens
-        cost = cost_pico(usage, price) if price is not None and (counted or outcome == OK) else 0
+        account, choice = self.account, self.choice
+        answered = outcome == OK
+        charge = NO_CHARGE if choice.cached else charged(target, usage, self._at, answered=answered)
         self.record = record = CallRecord(
             id=ids.new("call", self._clock),
             at=self._at,
@@ -69,17 +71,55 @@ class Meter:
             model=target.name if target else "",
             outcome=outcome,
             usage=usage,
-            cost_pico=cost,
-            currency=price.currency if price is not None else "USD",
-            priced=price is not None or not counted,
+            cost_pico=charge.cost_pico,
+            currency=charge.currency,
+            priced=charge.priced,
+            price_source=charge.source,
             duration_ms=_ms(now_s - self._started_s),
             first_event_ms=None if self._first_s is None else _ms(self._first_s - self._started_s),
             streamed=self.streamed,
             session_id=self.session_id,
             agent=self.agent,
+            key_id=account.key_id,
+            organisation=account.organisation,
+            team=account.team,
+            user=account.user,
+            labels=account.labels,
+            route=choice.route,
+            reason=choice.reason,
+            attempts=choice.attempts,
+            region=choice.region,
+            cached=choice.cached,
         )
         self._records.add(record)
         return record
+
+
+class Charge(Struct, frozen=True):
+    """`source` as in CallRecord.price_source. `priced` is false where tokens were used that nobody has a price for."""
+
+    cost_pico: int
+    currency: str
+    source: str
+    priced: bool = True
+
+
+NO_CHARGE: Final = Charge(0, "USD", UNPRICED)
+UNKNOWN_CHARGE: Final = Charge(0, "USD", UNPRICED, priced=False)
+
+
+def charged(target: Target | None, usage: Usage, at: datetime, *, answered: bool) -> Charge:
+    """What a call comes to. Bought capacity goes first, then the book's price, then the list's. Takes from that capacity."""
+    tokens = usage.input_tokens + usage.output_tokens
+    if target is None or not (tokens or answered):
+        return NO_CHARGE
+    if tokens and target.terms is not None and (fill := target.terms.served(tokens, at)) is not None:
+        return Charge(0, fill.capacity.currency, fill.source)
+    found = target.sourced_price(at)
+    if found is None:
+        return UNKNOWN_CHARGE if tokens else NO_CHARGE
+    price, source = found
+    return Charge(cost_pico(usage, price), price.currency, source)
 
 
 class Ended(Protocol):

@@ -20,6 +20,8 @@ from freehold.catalog.catalog import ProviderRow
 from freehold.catalog.models import FactBook
 from freehold.catalog.models import facts as known_models
 from freehold.catalog.prices import PriceBook
+from freehold.core.contracts import Capacity
+from freehold.core.contracts import PriceBook as DeclaredPrices
 from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unavailable, Unsupported
 from freehold.core.ports import Provider, Resources
 from freehold.core.resources import SECRET, Rules
@@ -27,6 +29,7 @@ from freehold.core.resources import Provider as DeclaredProvider
 from freehold.gateway.capabilities import Suspicion
 from freehold.gateway.surroundings import addressed, credential
 from freehold.gateway.targets import OpenProvider, Target, Upstream
+from freehold.gateway.terms import Terms
 
 AUTO: Final = "auto"
 RULES: Final = "rules"
@@ -60,7 +63,7 @@ class ProviderState(Struct, frozen=True):
 class _Tenant:
     """What one tenant's declarations amount to, at one generation of the resources."""
 
-    __slots__ = ("declared", "generation", "resolved", "rules", "rules_provider", "unusable")
+    __slots__ = ("declared", "generation", "resolved", "rules", "rules_provider", "terms", "unusable")
 
     def __init__(self, generation: int, rules_provider: Provider) -> None:
         self.generation = generation
@@ -68,6 +71,7 @@ class _Tenant:
         self.declared: dict[str, tuple[DeclaredProvider, Upstream]] = {}
         self.unusable: dict[str, tuple[DeclaredProvider, str]] = {}
         self.rules: dict[str, Rules] = {}
+        self.terms = Terms()
         self.resolved: dict[tuple[str, str, str | None], Target] = {}
 
 
@@ -129,6 +133,8 @@ class ModelTable:
             if target is None:
                 # A thread: looking for near names among some thousand takes tens of milliseconds.
                 raise await asyncio.to_thread(self._unknown, known, model)
+            if (terms := known.terms.of(target.resource.removeprefix("model/"))) is not None:
+                target = structs.replace(target, terms=terms)
             if len(known.resolved) >= RESOLVED_MAX:
                 known.resolved.clear()
             known.resolved[wire, model, rules] = target
@@ -334,6 +340,13 @@ class ModelTable:
         for versioned in await self._resources.list(tenant, "rules"):
             if isinstance(versioned.resource, Rules) and not versioned.archived:
                 known.rules[versioned.resource.name] = versioned.resource
+        books = [one.resource for one in await self._resources.list(tenant, "price_book")]
+        capacities = [one.resource for one in await self._resources.list(tenant, "capacity")]
+        known.terms = Terms(
+            [one for one in books if isinstance(one, DeclaredPrices)],
+            [one for one in capacities if isinstance(one, Capacity)],
+            before.terms if before else None,
+        )
         return known
 
     def _rules_provider(self, tenant: str) -> Provider:

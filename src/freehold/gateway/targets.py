@@ -11,7 +11,9 @@ from freehold.catalog.models import ModelFacts
 from freehold.catalog.prices import ListedModel
 from freehold.core.ports import Embeds, Provider
 from freehold.core.pricing import FREE, ModelPrice
+from freehold.core.records import FREE_OF_CHARGE, LIST
 from freehold.gateway.capabilities import Suspicion
+from freehold.gateway.terms import ModelTerms
 
 OpenProvider: TypeAlias = Callable[[ProviderRow, str | None, Mapping[str, str]], Provider]
 """An adapter as the gateway sees it: row, credential, further headers. Opens nothing, so it need not be closed.
@@ -63,6 +65,7 @@ class Target(Struct, frozen=True):
     """`name` is the provider's own name of the model; `resource` is what a policy names.
 
     `facts` is what is known of what it can do, and `suspicion` what to look for because of them in bodies that pass.
+    `terms` is what was agreed on its price.
     `embeds` is who makes embeddings there, where `provider` doesn't speak the wire of a client that wants some.
     """
 
@@ -74,8 +77,18 @@ class Target(Struct, frozen=True):
     facts: ModelFacts | None = None
     suspicion: Suspicion | None = None
     embeds: Embeds | None = None
+    terms: ModelTerms | None = None
 
     def price(self, at: datetime) -> ModelPrice | None:
+        """What a call costs where no bought capacity serves it."""
+        found = self.sourced_price(at)
+        return None if found is None else found[0]
+
+    def sourced_price(self, at: datetime) -> tuple[ModelPrice, str] | None:
+        """With its source, as records have it (CallRecord.price_source)."""
+        listed = None if self.listed is None else self.listed.price(at)
+        if self.terms is not None and (agreed := self.terms.price(listed, at)) is not None:
+            return agreed
         if self.free:
-            return FREE
-        return None if self.listed is None else self.listed.price(at)
+            return FREE, FREE_OF_CHARGE
+        return None if listed is None else (listed, LIST)

@@ -11,6 +11,7 @@ from typing import Final
 import yaml
 from msgspec import Struct
 
+from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest, TooLarge
 from freehold.core.resources import KINDS, Agent, Provider, Resource, Rules, Tool, check_name, kind_of
 from freehold.core.validation import convert, near
@@ -19,8 +20,10 @@ from freehold.resources._yaml import Misread, Reader, documents
 TEMPLATE_BYTES_MAX: Final = 2_000_000
 PROBLEMS_SHOWN_MAX: Final = 20
 
-_SHAPES: Final[dict[str, type[Agent | Provider | Rules | Tool]]] = {
+_SHAPES: Final[dict[str, type[Agent | Capacity | PriceBook | Provider | Rules | Tool]]] = {
     "agent": Agent,
+    "capacity": Capacity,
+    "price_book": PriceBook,
     "provider": Provider,
     "rules": Rules,
     "tool": Tool,

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
+from freehold.core import contracts
+from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest, NotFound
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Resources, Versioned
@@ -140,6 +142,11 @@ class Templates:
             case Rules():
                 try:
                     self._check_rules(resource)
+                except BadRequest as error:
+                    yield error.field, error.message
+            case PriceBook() | Capacity():
+                try:
+                    contracts.check(resource)
                 except BadRequest as error:
                     yield error.field, error.message
 
