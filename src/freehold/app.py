@@ -27,6 +27,8 @@ from freehold.core.ports import KeyValues, ModelInfo, Objects, ToolKind, Wire
 from freehold.core.ports import Provider as ProviderPort
 from freehold.core.resources import Provider, Resource, Rules
 from freehold.gateway import listing
+from freehold.gateway.batch_worker import BatchMeans, BatchSettings, BatchWorker
+from freehold.gateway.batches import Batches
 from freehold.gateway.models import AUTO, RULES, ModelTable
 from freehold.gateway.pipeline import Gateway
 from freehold.governance.keys import AccessPair, KeyTable, id_of
@@ -42,7 +44,7 @@ from freehold.runtime.tools import ToolSet
 from freehold.runtime.turn import Means
 from freehold.runtime.worker import Worker, WorkerSettings
 from freehold.server import app as server
-from freehold.server.apis import agents, data, keys, models, sessions, templates, tokens
+from freehold.server.apis import agents, data, keys, message_batches, models, sessions, templates, tokens
 from freehold.server.authentication import credential_of
 from freehold.server.bedrock import BedrockDoor
 from freehold.server.embeddings import EmbeddingsDoor
@@ -106,9 +108,9 @@ async def open_house(config: Config, *, throwaway: bool = False) -> AsyncIterato
             )
         )
         if isinstance(keeper, _Embedded):
-            await (
-                store.log.free_leases()
-            )  # Its folder is locked: what held a lease before is dead, none need be waited for.
+            # Its folder is locked: what held a lease before is dead, none need be waited for.
+            await store.log.free_leases()
+            await store.message_batches.free_leases()
         # Before the worker: sessions that go on at once may need them.
         await stack.enter_async_context(companions(config.companions, log_folder=folder))
         house = await _furnish(stack, config, folder, store, secrets_of, urls)
@@ -220,6 +222,13 @@ async def _furnish(
     front = Front(
         paths={path.encode(): wires[wire] for path, wire in HOT_PATHS.items()}, gateway=gateway, door=door
     )
+    batch_means = BatchMeans(
+        kept=store.message_batches,
+        gateway=gateway,
+        principals=principals,
+        wire=wires[NATIVE_DIALECT],
+        clock=clock,
+    )
     service = Sessions(store.log, store.resources, live, clock)
     declared = Templates(
         store.resources,
@@ -236,6 +245,7 @@ async def _furnish(
         *keys.operations(key_table, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
         *tokens.operations(gateway),
+        *await _batches(stack, config, batch_means),
     ]
     health = Health(store)
     await stack.enter_async_context(health.running())
@@ -251,6 +261,16 @@ async def _furnish(
     app = server.build(front, vendor_doors, door, operations, health.look)
     first_pair = None if first_key is None else key_table.pair(id_of(first_key))
     return House(app, operator_key, first_key, first_pair, secrets_of.redact)
+
+
+async def _batches(stack: AsyncExitStack, config: Config, means: BatchMeans) -> list[Operation]:
+    settings = BatchSettings(
+        calls_max=config.runtime.batch_calls_max,
+        lease_s=config.runtime.lease_s,
+        drain_s=config.server.drain_s,
+    )
+    await stack.enter_async_context(BatchWorker(means, settings).running())
+    return message_batches.operations(Batches(means.kept, means.gateway, means.wire, means.clock))
 
 
 async def _models(

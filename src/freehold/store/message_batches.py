@@ -163,17 +163,14 @@ WITH over AS (
     RETURNING r.batch_id, r.number, r.outcome
 ), {_COUNTED}
 """  # noqa: S608 - our own constants
-_ARCHIVE_REQUESTS: Final = """
-DELETE FROM message_batch_requests WHERE (batch_id, number) IN (
-    SELECT r.batch_id, r.number FROM message_batch_requests r JOIN message_batches b ON b.id = r.batch_id
-    WHERE b.status = 'ended' AND b.archived_at IS NOT NULL
-    LIMIT $1 FOR UPDATE OF r SKIP LOCKED
-) RETURNING number
-"""
 _ARCHIVE: Final = """
-UPDATE message_batches SET archived_at = $1
-WHERE status = 'ended' AND archived_at IS NULL AND created_at <= $2
-RETURNING id
+WITH old AS (
+    SELECT id FROM message_batches WHERE status = 'ended' AND archived_at IS NULL AND created_at <= $2
+    ORDER BY created_at LIMIT 1
+    FOR UPDATE SKIP LOCKED
+), gone AS (DELETE FROM message_batch_requests r USING old WHERE r.batch_id = old.id)
+UPDATE message_batches b SET archived_at = $1 FROM old WHERE b.id = old.id
+RETURNING b.id
 """
 
 
@@ -321,11 +318,10 @@ class PostgresMessageBatches:
         return count
 
     async def archive(self, now: datetime, *, created_before: datetime) -> int:
-        archived = await self._database.fetch("archiving batches", _ARCHIVE, now, created_before)
-        doing = "deleting old results"
-        while await self._database.fetch(doing, _ARCHIVE_REQUESTS, SWEPT_AT_ONCE):
-            pass
-        return len(archived)
+        count = 0
+        while archived := len(await self._database.fetch("archiving a batch", _ARCHIVE, now, created_before)):
+            count += archived
+        return count
 
     async def free_leases(self) -> int:
         """Ends every lease: for a start at which it is certain that no worker is alive. Returns how many there were."""
