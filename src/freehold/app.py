@@ -44,7 +44,21 @@ from freehold.runtime.tools import ToolSet
 from freehold.runtime.turn import Means
 from freehold.runtime.worker import Worker, WorkerSettings
 from freehold.server import app as server
-from freehold.server.apis import agents, data, keys, message_batches, models, sessions, templates, tokens
+from freehold.server.apis import (
+    agents,
+    conversations,
+    data,
+    keys,
+    message_batches,
+    models,
+    responses,
+    sessions,
+    templates,
+    tokens,
+)
+from freehold.server.apis.responses_background import BackgroundResponses
+from freehold.server.apis.responses_keeping import WIRE as RESPONSES
+from freehold.server.apis.responses_keeping import Keeper as ResponseKeeper
 from freehold.server.authentication import credential_of
 from freehold.server.bedrock import BedrockDoor
 from freehold.server.embeddings import EmbeddingsDoor
@@ -105,11 +119,13 @@ async def open_house(config: Config, *, throwaway: bool = False) -> AsyncIterato
                 objects=objects,
                 process_id=f"freehold {os.getpid()}",
                 spool_folder=folder / "spool",
+                responses_days=config.responses.retention_days,
             )
         )
         if isinstance(keeper, _Embedded):
             # Its folder is locked: what held a lease before is dead, none need be waited for.
             await store.log.free_leases()
+            await store.responses.free_leases()
             await store.message_batches.free_leases()
         # Before the worker: sessions that go on at once may need them.
         await stack.enter_async_context(companions(config.companions, log_folder=folder))
@@ -219,9 +235,21 @@ async def _furnish(
         clock=clock,
         body_bytes_max=config.server.body_bytes_max,
     )
+    keeper = ResponseKeeper(store.responses, store.conversations, gateway, clock)
     front = Front(
-        paths={path.encode(): wires[wire] for path, wire in HOT_PATHS.items()}, gateway=gateway, door=door
+        paths={path.encode(): wires[wire] for path, wire in HOT_PATHS.items()},
+        gateway=gateway,
+        door=door,
+        keepers={RESPONSES: keeper},
     )
+    background = BackgroundResponses(
+        front=front,
+        wire=wires[RESPONSES],
+        keeper=keeper,
+        responses=store.responses,
+        find_principal=principals.current,
+    )
+    await stack.enter_async_context(background.running())
     batch_means = BatchMeans(
         kept=store.message_batches,
         gateway=gateway,
@@ -245,6 +273,8 @@ async def _furnish(
         *keys.operations(key_table, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
         *tokens.operations(gateway),
+        *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),
+        *conversations.operations(store.conversations, clock, dialect=wires[RESPONSES]),
         *await _batches(stack, config, batch_means),
     ]
     health = Health(store)

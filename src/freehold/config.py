@@ -100,6 +100,12 @@ class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
     batch_calls_max: int = 16
 
 
+class Responses(Struct, frozen=True, forbid_unknown_fields=True):
+    """`retention_days`: how long answers of the Responses API are kept, and as long as a later one builds on them."""
+
+    retention_days: float = 30.0
+
+
 class Companion(Struct, frozen=True, forbid_unknown_fields=True):
     """A process that the server starts and stops with itself (a small service that a tool needs). Restarted when it ends."""
 
@@ -123,6 +129,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     models: Models = Models()
     tools: Tools = Tools()
     runtime: Runtime = Runtime()
+    responses: Responses = Responses()
     log: Log = Log()
     companions: tuple[Companion, ...] = ()
     databases: tuple[str, ...] = ()

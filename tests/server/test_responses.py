@@ -148,26 +148,6 @@ async def test_a_whole_turn_with_a_tool_on_another_vendors_model(shared: World) 
     assert result["content"][0]["tool_use_id"] == "toolu_1"
 
 
-@pytest.mark.parametrize("model", ["openai/gpt-4o", "anthropic/claude-sonnet-4-5"])
-@pytest.mark.parametrize(
-    ("asked", "field"),
-    [
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"conversation": "conv_1"}, "conversation"),
-        ({"background": True}, "background"),
-    ],
-)
-async def test_what_needs_an_answer_to_be_kept_is_refused_aloud(
-    shared: World, model: str, asked: dict[str, str], field: str
-) -> None:
-    vendors = [shared.script("openai", reply(b"{}")), shared.script("anthropic", reply(b"{}"))]
-    with pytest.raises(openai.BadRequestError) as raised:
-        await shared.openai.responses.create(model=model, input="Hi", **asked)  # type: ignore[arg-type]
-    assert (raised.value.code, raised.value.param) == ("unsupported", field)
-    assert "kept here" in str(raised.value)
-    assert not any(vendor.asked for vendor in vendors)
-
-
 async def test_a_vendors_own_tool_is_refused_towards_another_vendor(shared: World) -> None:
     vendor = shared.script("anthropic", reply(ANTHROPIC_TEXT))
     with pytest.raises(openai.BadRequestError, match="own tool") as raised:

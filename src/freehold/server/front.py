@@ -5,7 +5,7 @@ that hangs up hangs up the provider.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -18,7 +18,6 @@ from freehold.core.ports import StreamEncoder, Wire
 from freehold.core.stream import Folding
 from freehold.gateway.calling import Answer
 from freehold.gateway.forwarding import Passing
-from freehold.gateway.kept import refuse_kept
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.server.edge import at_the_edge
@@ -47,12 +46,26 @@ class StreamForm(Protocol):
     def end(self, data: bytes) -> bytes: ...
 
 
+class Keeper(Protocol):
+    """Of a wire whose clients may leave their conversation with us."""
+
+    async def taken(
+        self, principal: Principal, envelope: Envelope, exchange: Exchange, request_id: str
+    ) -> tuple[Envelope, Exchange] | None:
+        """What to ask instead, and where to answer it; None where it answered by itself."""
+        ...
+
+
 class Front(Struct, frozen=True, kw_only=True):
-    """`paths` maps a raw path to the wire that is spoken there. POST only. Of the door, the dialect is not used."""
+    """`paths` maps a raw path to the wire that is spoken there. POST only. Of the door, the dialect is not used.
+
+    `keepers` are by the wire's name.
+    """
 
     paths: dict[bytes, Wire]
     gateway: Gateway
     door: Door
+    keepers: Mapping[str, Keeper] = {}
 
     async def serve(self, exchange: Exchange) -> None:
         async def ask() -> tuple[Principal, Envelope]:
@@ -105,7 +118,11 @@ class _Call:
 
     async def answer(self, principal: Principal, envelope: Envelope) -> None:
         """The last piece goes out when the gateway is done: whoever has the whole answer finds its record."""
-        refuse_kept(self._wire.name, envelope.body)
+        if (keeper := self._front.keepers.get(self._wire.name)) is not None:
+            taken = await keeper.taken(principal, envelope, self._exchange, self.request_id)
+            if taken is None:
+                return
+            envelope, self._exchange = taken
         exchange, stream = self._exchange, envelope.stream
         async with self._front.gateway.forward(
             principal, envelope, wire=self._wire, headers=exchange.headers
@@ -122,7 +139,11 @@ class _Call:
     async def _passed(self, answer: Passing, stream: bool) -> bytes:  # noqa: FBT001
         if not stream:
             return await answer.read()
-        send = self._exchange.send if self._form is None else self._formed
+        exchange = self._exchange
+        if self._form is None and exchange.direct:
+            await answer.pour(exchange.write, exchange.drained)
+            return b""
+        send = exchange.send if self._form is None else self._formed
         async for chunk in answer.chunks():
             await send(chunk)
         return b""

@@ -76,6 +76,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     status: int = 200
     media_type: str = "application/json"
     open_to_all: bool = False
+    dialect: Wire | None = None
+    """How errors are told, where not as the door does."""
 
 
 ANYONE: Final = Principal("", "user", "anyone", ())
@@ -83,6 +85,7 @@ ANYONE: Final = Principal("", "user", "anyone", ())
 
 def endpoint(operation: Operation, door: Door) -> Endpoint:
     decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
+    dialect = operation.dialect or door.dialect
 
     async def answer(request: Request, request_id: str) -> Response:
         principal = ANYONE if operation.open_to_all else door.authenticate(request.headers)
@@ -112,16 +115,16 @@ def endpoint(operation: Operation, door: Door) -> Endpoint:
         try:
             return await answer(request, request_id)
         except FreeholdError as error:
-            return error_response(error, door.dialect, request_id)
+            return error_response(error, dialect, request_id)
         except ClientDisconnect:
             return Response(status_code=499)
         except asyncio.CancelledError:
             if not door.leaving.is_set():
                 raise
-            return error_response(stopping(), door.dialect, request_id)
+            return error_response(stopping(), dialect, request_id)
         except Exception:  # The task's outermost edge: told apart from what callers did wrong, logged once.
             log.exception("request.failed", extra={"request_id": request_id, "operation": operation.id})
-            return error_response(internal(request_id), door.dialect, request_id)
+            return error_response(internal(request_id), dialect, request_id)
 
     return serve
 
