@@ -232,7 +232,7 @@ async def test_sessions_are_listed_newest_first_page_by_page(store: Store) -> No
     assert seen == ids
     assert len((await store.log.list("default", agent="even")).rows) == 4
     await store.log.append(rows[1].id, [said("go")])
-    assert [row.id for row in (await store.log.list("default", status="running")).rows] == [rows[1].id]
+    assert [row.id for row in (await store.log.list("default", statuses=["running"])).rows] == [rows[1].id]
     with pytest.raises(BadRequest, match="limit"):
         await store.log.list("default", limit=0)
 

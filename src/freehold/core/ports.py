@@ -3,13 +3,14 @@
 All I/O is async. Whoever opens closes: long-lived things come as async context managers, opened in app.py.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
+from freehold.core.billing import CostSum, Dimension
 from freehold.core.embeddings import EmbeddingRequest, EmbeddingResponse
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import JsonObject, Media, ModelRequest, ModelResponse, Text, ToolSpec, Usage
@@ -178,13 +179,28 @@ class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     price: ModelPrice | None = None
 
 
+class Chunks(Protocol):
+    """A stream's bytes, read once, in one of two ways; one may begin by the first and go on by the second."""
+
+    def __aiter__(self) -> "Chunks": ...
+    async def __anext__(self) -> bytes: ...
+
+    async def pour(self, write: Callable[[bytes], bool], drained: Callable[[], Awaitable[object]]) -> None:
+        """Hands every chunk to `write` as it comes, without waking anybody for it; returns at the end.
+
+        `write` must not wait. Where it says False, `drained` is awaited before it is called again, and the sender is held
+        back. Raises what they raise, and what iterating would.
+        """
+        ...
+
+
 class RawAnswer(Protocol):
     """A provider's answer as bytes, for passing through. Leaving the context early hangs up on the provider."""
 
     status: int
     content_type: str
 
-    def chunks(self) -> AsyncIterator[bytes]: ...
+    def chunks(self) -> Chunks: ...
     async def read(self) -> bytes: ...
 
 
@@ -374,12 +390,14 @@ class SessionLog(Protocol):
         self,
         tenant: str,
         *,
-        status: SessionStatus | None = None,
+        statuses: Sequence[SessionStatus] = (),
         agent: str | None = None,
+        parent_id: str | None = None,
+        by_cost: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
-        """Newest first."""
+        """Of any of `statuses`, all where there are none. Newest first, or dearest first."""
         ...
 
     async def append(
@@ -470,10 +488,29 @@ class CallRecords(Protocol):
         """Never waits for the database; written in batches. Raises nothing."""
         ...
 
+    @property
+    def waiting_count(self) -> int:
+        """Added here, and not known to be written."""
+        ...
+
     async def flush(self) -> None: ...
     async def list(
         self, tenant: str, *, limit: int = 100, session_id: str | None = None
     ) -> Sequence[CallRecord]: ...
+
+
+class Costs(Protocol):
+    """Sums of what CallRecords has written. Days are UTC's: from `first`, before `end`."""
+
+    async def sums(
+        self, tenant: str, *, first: date, end: date, by: Sequence[Dimension]
+    ) -> Sequence[CostSum]:
+        """One for each group, price source and currency. Raises TooLarge where there are more than can be told."""
+        ...
+
+    async def recounted(self, tenant: str, *, first: date, end: date) -> Sequence[CostSum]:
+        """As `sums` by nothing, but from every single record: slow, and always the same."""
+        ...
 
 
 class KeyRow(Struct, frozen=True, kw_only=True):

@@ -163,6 +163,9 @@ class AwaitsApproval(Struct, frozen=True, tag="approval", omit_defaults=True, kw
     `approvers` are ids of principals, none: whoever may approve in this tenant. `quorum` of them must allow; one denial denies.
     """
 
+    tool: str
+    version: int
+    function: str
     arguments: str
     binding: str
     approvers: tuple[str, ...] = ()

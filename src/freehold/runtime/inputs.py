@@ -1,11 +1,10 @@
 """Runtime: what may be put into a session from outside, and the bounds that hold for it. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 from freehold.core.errors import BadRequest, TooLarge
 from freehold.core.messages import Address, Bytes, Media, Text
-from freehold.core.session import CancelRequested, UserSpoke
 
 INPUT_BYTES_MAX: Final = 8 * 1024 * 1024
 INPUT_PARTS_MAX: Final = 256
@@ -20,8 +19,6 @@ IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 EVENTS_LIMIT_MAX: Final = 1000
 SESSIONS_LIMIT_MAX: Final = 200
 
-Input: TypeAlias = UserSpoke | CancelRequested
-
 
 def check_content(content: Sequence[Text | Media]) -> None:
     if not content or all(isinstance(part, Text) and not part.text.strip() for part in content):
@@ -34,6 +31,12 @@ def check_content(content: Sequence[Text | Media]) -> None:
             f"one input may have {INPUT_BYTES_MAX} bytes, this has {size}; put large data where a tool can read it",
             field="content",
         )
+
+
+def check_result(content: Sequence[Text | Media]) -> None:
+    """As `check_content`, but a result may be empty."""
+    if content:
+        check_content((*content, Text("-")))
 
 
 def _size(part: Text | Media) -> int:

@@ -1,21 +1,27 @@
 """Runtime: what an API does with sessions: start, speak, cancel, read, follow. Nothing of any dialect, nothing of a turn.
 
-Every door authorizes: `session:Create` on `agent/<name>`; `session:Send`, `session:Cancel` and `session:Read` on
-`session/<id>` (`session/*` for lists). A session acts with its creator's rights of the moment, narrowed to its agent's tools:
+Every door authorizes: `session:Create` on `agent/<name>`; `session:Send`, `session:Approve`, `session:Pause`, `session:Cancel`
+and `session:Read` on `session/<id>` (`session/*` for lists). A session acts with its creator's rights of the moment, narrowed to its agent's tools:
 whoever may send to it has it act so. Another tenant's session is not found.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import assert_never
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, Conflict
-from freehold.core.messages import Media, Text
+from freehold.core.messages import JsonObject, Media, Text
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources, SessionLog, SessionPage, SessionRow
 from freehold.core.session import (
+    ApprovalDecided,
     CancelRequested,
+    Input,
+    PauseRequested,
     Recorded,
+    ResultGiven,
+    ResumeRequested,
     SessionEvent,
     SessionStarted,
     SessionStatus,
@@ -29,7 +35,6 @@ from freehold.runtime.inputs import (
     REASON_CHARS_MAX,
     SESSIONS_LIMIT_MAX,
     TITLE_CHARS_MAX,
-    Input,
     check_content,
     check_idempotency_key,
     check_length,
@@ -37,6 +42,7 @@ from freehold.runtime.inputs import (
     check_metadata,
 )
 from freehold.runtime.live import Live
+from freehold.runtime.settling import client_result, decision
 from freehold.runtime.stream import Item, merged
 
 
@@ -132,6 +138,52 @@ class Sessions:
             return row.version
         return await self._log.append(session_id, wanted, idempotency_key=idempotency_key)
 
+    async def pause(self, principal: Principal, session_id: str, *, reason: str = "") -> int:
+        """What runs is finished, nothing new begins until `resume`. Idempotent."""
+        return await self.tell(principal, session_id, [PauseRequested(by=principal.id, reason=reason)])
+
+    async def resume(self, principal: Principal, session_id: str) -> int:
+        return await self.tell(principal, session_id, [ResumeRequested(by=principal.id)])
+
+    async def decide(
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        call_id: str,
+        allow: bool,
+        reason: str = "",
+        arguments: JsonObject | None = None,
+        binding: str | None = None,
+    ) -> ApprovalDecided:
+        """One person's word on a call that awaits approval, to be told. See settling.decision."""
+        self._authorize(principal, "session:Approve", session_id)
+        row = await self._row(principal, session_id)
+        return await decision(
+            self._log,
+            row,
+            principal,
+            call_id=call_id,
+            allow=allow,
+            reason=reason,
+            arguments=arguments,
+            binding=binding,
+        )
+
+    async def give_result(
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        call_id: str,
+        content: Sequence[Text | Media],
+        failed: bool = False,
+    ) -> ResultGiven:
+        """The result of a tool that the client ran, to be told. See settling.client_result."""
+        self._authorize(principal, "session:Send", session_id)
+        row = await self._row(principal, session_id)
+        return await client_result(self._log, row, principal, call_id=call_id, content=content, failed=failed)
+
     async def get(self, principal: Principal, session_id: str) -> SessionRow:
         self._authorize(principal, "session:Read", session_id)
         return await self._row(principal, session_id)
@@ -140,14 +192,25 @@ class Sessions:
         self,
         principal: Principal,
         *,
-        status: SessionStatus | None = None,
+        statuses: Sequence[SessionStatus] = (),
         agent: str | None = None,
+        parent_id: str | None = None,
+        by_cost: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
+        """`statuses` of any, where there are none; newest first, or dearest first."""
         authorize(principal, "session:Read", "session/*")
         check_limit(limit, SESSIONS_LIMIT_MAX)
-        return await self._log.list(principal.tenant, status=status, agent=agent, limit=limit, cursor=cursor)
+        return await self._log.list(
+            principal.tenant,
+            statuses=statuses,
+            agent=agent,
+            parent_id=parent_id,
+            by_cost=by_cost,
+            limit=limit,
+            cursor=cursor,
+        )
 
     async def events(
         self, principal: Principal, session_id: str, *, after: int = 0, limit: int = 1000
@@ -178,6 +241,17 @@ class Sessions:
             case CancelRequested():
                 self._authorize(principal, "session:Cancel", session_id)
                 check_length(one.reason, REASON_CHARS_MAX, field="reason")
+            case PauseRequested():
+                self._authorize(principal, "session:Pause", session_id)
+                check_length(one.reason, REASON_CHARS_MAX, field="reason")
+            case ResumeRequested():
+                self._authorize(principal, "session:Pause", session_id)
+            case ApprovalDecided():
+                self._authorize(principal, "session:Approve", session_id)
+            case ResultGiven():
+                self._authorize(principal, "session:Send", session_id)
+            case _ as unreachable:
+                assert_never(unreachable)
 
     async def _row(self, principal: Principal, session_id: str) -> SessionRow:
         return await self._log.get(principal.tenant, session_id)

@@ -64,6 +64,9 @@ def approval_wanted(
     return CallAwaited(
         call_id=call_id,
         awaits=AwaitsApproval(
+            tool=planned.tool,
+            version=planned.version,
+            function=planned.function,
             arguments=arguments,
             binding=approval_binding(planned.tool, planned.version, planned.function, arguments),
             approvers=asked.approvers,

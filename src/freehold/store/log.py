@@ -35,10 +35,14 @@ FROM sessions
 _GET: Final = f"{_ROW} WHERE tenant = $1 AND id = $2"
 _LIST: Final = f"""{_ROW}
 WHERE tenant = $1
-  AND ($2::text IS NULL OR status = $2)
+  AND ($2::text[] IS NULL OR status = ANY ($2))
   AND ($3::text IS NULL OR agent = $3)
-  AND ($4::text IS NULL OR id < $4)
-ORDER BY id DESC LIMIT $5
+  AND ($4::text IS NULL OR parent_id = $4)
+"""
+_NEWEST: Final = f"{_LIST} AND ($5::text IS NULL OR id < $5) ORDER BY id DESC LIMIT $6"
+_DEAREST: Final = f"""{_LIST}
+  AND ($5::text IS NULL OR (cost_pico, id) < ($7::bigint, $5))
+ORDER BY cost_pico DESC, id DESC LIMIT $6
 """
 _READ: Final = "SELECT seq, at, body FROM events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
 
@@ -86,15 +90,25 @@ class PostgresSessionLog:
         self,
         tenant: str,
         *,
-        status: SessionStatus | None = None,
+        statuses: Sequence[SessionStatus] = (),
         agent: str | None = None,
+        parent_id: str | None = None,
+        by_cost: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
         _check_limit(limit, LIST_MAX)
-        rows = await self._database.fetch("listing sessions", _LIST, tenant, status, agent, cursor, limit + 1)
+        wanted = (tenant, list(statuses) or None, agent, parent_id)
+        if by_cost:
+            cost, after = _dearest_cursor(cursor)
+            rows = await self._database.fetch("listing sessions", _DEAREST, *wanted, after, limit + 1, cost)
+        else:
+            rows = await self._database.fetch("listing sessions", _NEWEST, *wanted, cursor, limit + 1)
         page = tuple(_session_row(row) for row in rows[:limit])
-        return SessionPage(page, page[-1].id if len(rows) > limit else None)
+        if len(rows) <= limit:
+            return SessionPage(page, None)
+        last = page[-1]
+        return SessionPage(page, f"{last.cost_pico}.{last.id}" if by_cost else last.id)
 
     async def append(
         self,
@@ -162,6 +176,15 @@ def _checked_key(key: str | None) -> str | None:
 def _check_limit(limit: int, limit_max: int) -> None:
     if not 1 <= limit <= limit_max:
         raise BadRequest(f"expected 1 to {limit_max}, got {limit}", field="limit")
+
+
+def _dearest_cursor(cursor: str | None) -> tuple[int | None, str | None]:
+    if cursor is None:
+        return None, None
+    cost, _, session_id = cursor.partition(".")
+    if not cost.isdecimal() or not session_id:
+        raise BadRequest(f"expected a page's `next`, got {cursor[:80]!r}", field="cursor")
+    return int(cost), session_id
 
 
 def _session_row(row: Row) -> SessionRow:

@@ -5,9 +5,9 @@ One fact may be several events (an answer with text and two tool calls); each ha
 gets when it asks with `include=freehold`. Source of the other shapes: the types of the `anthropic` SDK, beta.sessions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final, assert_never
+from typing import Any, Final, Literal, assert_never
 
 import msgspec
 from msgspec import Struct
@@ -53,37 +53,52 @@ class UserInterrupt(Struct, frozen=True, tag="user.interrupt", forbid_unknown_fi
     session_thread_id: str | None = None
 
 
-Sent = UserMessage | UserInterrupt
+class Decision(Struct, frozen=True, forbid_unknown_fields=True):
+    """Ours: `binding` as the event that asked said it, so that nothing else is approved; `input` to be used in place of the model's."""
+
+    binding: str | None = None
+    input: dict[str, Any] | None = None
+
+
+class UserToolConfirmation(Struct, frozen=True, tag="user.tool_confirmation", forbid_unknown_fields=True):
+    tool_use_id: str
+    result: Literal["allow", "deny"]
+    deny_message: str | None = None
+    session_thread_id: str | None = None
+    freehold: Decision = Decision()
+
+
+class UserCustomToolResult(Struct, frozen=True, tag="user.custom_tool_result", forbid_unknown_fields=True):
+    custom_tool_use_id: str
+    content: tuple[Block, ...] | str = ()
+    is_error: bool | None = None
+    session_thread_id: str | None = None
+
+
+Sent = UserMessage | UserInterrupt | UserToolConfirmation | UserCustomToolResult
 
 
 class SendEvents(Struct, frozen=True, forbid_unknown_fields=True):
     events: tuple[Sent, ...]
 
 
-def facts_of(body: SendEvents, *, by: str) -> list[UserSpoke | CancelRequested]:
-    if not body.events:
+def check_count(events: Sequence[Sent]) -> None:
+    if not events:
         raise BadRequest("expected at least one event, got none", field="events")
-    if len(body.events) > EVENTS_SENT_MAX:
-        raise BadRequest(f"expected {EVENTS_SENT_MAX} events at most, got {len(body.events)}", field="events")
-    return [fact_of(event, f"events[{index}]", by=by) for index, event in enumerate(body.events)]
+    if len(events) > EVENTS_SENT_MAX:
+        raise BadRequest(f"expected {EVENTS_SENT_MAX} events at most, got {len(events)}", field="events")
 
 
-def fact_of(event: Sent, field: str, *, by: str) -> UserSpoke | CancelRequested:
-    match event:
-        case UserMessage():
-            blocks = (TextBlock(event.content),) if isinstance(event.content, str) else event.content
-            parts = tuple(part_of(block, f"{field}.content[{index}]") for index, block in enumerate(blocks))
-            return _spoken(parts, field, by)
-        case UserInterrupt():
-            return CancelRequested(scope="turn", by=by)
-        case _ as unreachable:
-            assert_never(unreachable)
-
-
-def _spoken(parts: tuple[Any, ...], field: str, by: str) -> UserSpoke:
+def spoken(event: UserMessage, field: str, *, by: str) -> UserSpoke:
+    parts = parts_of(event.content, field)
     if not parts or all(isinstance(part, Text) and not part.text.strip() for part in parts):
         raise BadRequest("expected some content, got none", field=f"{field}.content")
     return UserSpoke(content=parts, by=by)
+
+
+def parts_of(content: tuple[Block, ...] | str, field: str) -> tuple[Text | Media, ...]:
+    blocks = (TextBlock(content),) if isinstance(content, str) else content
+    return tuple(part_of(block, f"{field}.content[{index}]") for index, block in enumerate(blocks))
 
 
 class Shown(Struct, frozen=True):

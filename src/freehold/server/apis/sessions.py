@@ -1,18 +1,34 @@
 """Sessions and their events, in Claude Managed Agents' shapes: /v1/sessions. What is ours stands under `freehold`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, assert_never
 
 from msgspec import Struct
 from starlette.responses import Response
 
 from freehold.core.errors import BadRequest, Unsupported
+from freehold.core.messages import Media, Text
+from freehold.core.policy import Principal
 from freehold.core.ports import SessionRow
-from freehold.core.session import CancelRequested, Recorded, SessionStatus, UserSpoke
+from freehold.core.session import CancelRequested, Input, Recorded, SessionStatus
 from freehold.runtime.sessions import Sessions
 from freehold.server.apis._event_stream import EventStreamResponse, event_stream
-from freehold.server.apis._events import SendEvents, Sent, Shown, fact_of, facts_of, money, read_cursor, shown
+from freehold.server.apis._events import (
+    SendEvents,
+    Sent,
+    Shown,
+    UserCustomToolResult,
+    UserInterrupt,
+    UserMessage,
+    UserToolConfirmation,
+    check_count,
+    money,
+    parts_of,
+    read_cursor,
+    shown,
+    spoken,
+)
 from freehold.server.operations import Call, Operation
 
 SESSIONS_PAGE_MAX: Final = 100
@@ -20,9 +36,18 @@ EVENTS_PAGE_MAX: Final = 1_000
 _STATUS_OUT: Final[Mapping[SessionStatus, str]] = {
     "idle": "idle",
     "running": "running",
+    "waiting": "idle",
+    "paused": "idle",
     "cancelled": "terminated",
 }
-_STATUS_IN: Final[Mapping[str, SessionStatus]] = {shown: status for status, shown in _STATUS_OUT.items()}
+"""What waits for somebody is `idle` in this dialect; `freehold.status` says more."""
+_STATUS_IN: Final[Mapping[str, Sequence[SessionStatus]]] = {
+    "idle": ("idle", "waiting", "paused"),
+    "running": ("running",),
+    "terminated": ("cancelled",),
+    "waiting": ("waiting",),
+    "paused": ("paused",),
+}
 
 
 class AgentRef(Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,6 +78,14 @@ class CreateSession(Struct, frozen=True, forbid_unknown_fields=True):
 class CancelSession(Struct, frozen=True, forbid_unknown_fields=True):
     scope: Literal["turn", "session"] = "session"
     reason: str = ""
+
+
+class PauseSession(Struct, frozen=True, forbid_unknown_fields=True):
+    reason: str = ""
+
+
+class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
+    pass
 
 
 class SessionShown(Struct, frozen=True, kw_only=True):
@@ -93,7 +126,8 @@ class ListSessions(Struct, frozen=True, forbid_unknown_fields=True):
     limit: int = 50
     page: str | None = None
     agent_id: str | None = None
-    statuses: tuple[Literal["idle", "running", "terminated"], ...] = ()
+    statuses: tuple[Literal["idle", "running", "terminated", "waiting", "paused"], ...] = ()
+    sort: Literal["newest", "cost"] = "newest"
 
 
 class ListEvents(Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,6 +184,9 @@ def session_shown(row: SessionRow) -> SessionShown:
             "version": row.version,
             "cost": money(row.cost_pico),
             "created_by": row.created_by,
+            "status": row.status,
+            "waits": row.waits,
+            "parent_id": row.parent_id,
         },
     )
 
@@ -187,12 +224,11 @@ class SessionApi:
     async def list(self, call: Call) -> SessionPageShown:
         query: ListSessions = call.query
         _check_limit(query.limit, SESSIONS_PAGE_MAX)
-        if len(query.statuses) > 1:
-            raise Unsupported("expected one status", field="statuses")
         page = await self._sessions.list(
             call.principal,
-            status=_STATUS_IN[query.statuses[0]] if query.statuses else None,
+            statuses=[one for status in query.statuses for one in _STATUS_IN[status]],
             agent=query.agent_id,
+            by_cost=query.sort == "cost",
             limit=query.limit,
             cursor=query.page,
         )
@@ -209,14 +245,60 @@ class SessionApi:
     async def send(self, call: Call) -> SentEvents:
         """Answers with the events as they stand in the log; with an Idempotency-Key, as they did the first time."""
         session_id = call.path["session_id"]
-        facts = facts_of(call.body, by=call.principal.id)
+        body: SendEvents = call.body
+        check_count(body.events)
+        facts = [
+            await self._fact(call.principal, session_id, event, f"events[{index}]")
+            for index, event in enumerate(body.events)
+        ]
         version = await self._sessions.tell(
             call.principal, session_id, facts, idempotency_key=call.headers.get("idempotency-key")
         )
         after = max(0, version - len(facts))
         recorded = await self._sessions.events(call.principal, session_id, after=after, limit=len(facts))
-        taken = [fact for fact in recorded if isinstance(fact.event, UserSpoke | CancelRequested)]
-        return SentEvents(tuple(one.body for fact in taken for one in shown(session_id, fact, ours=False)))
+        taken = [fact for fact in recorded if isinstance(fact.event, Input)]
+        sent = [one.body for fact in taken for one in shown(session_id, fact, ours=False)]
+        return SentEvents(tuple(one for one in sent if one["type"].startswith("user.")))
+
+    async def _fact(self, principal: Principal, session_id: str, event: Sent, field: str) -> Input:
+        match event:
+            case UserMessage():
+                return spoken(event, field, by=principal.id)
+            case UserInterrupt():
+                return CancelRequested(scope="turn", by=principal.id)
+            case UserToolConfirmation():
+                if event.deny_message is not None and event.result == "allow":
+                    raise BadRequest("expected none where the call is allowed", field=f"{field}.deny_message")
+                return await self._sessions.decide(
+                    principal,
+                    session_id,
+                    call_id=event.tool_use_id,
+                    allow=event.result == "allow",
+                    reason=event.deny_message or "",
+                    arguments=event.freehold.input,
+                    binding=event.freehold.binding,
+                )
+            case UserCustomToolResult():
+                return await self._sessions.give_result(
+                    principal,
+                    session_id,
+                    call_id=event.custom_tool_use_id,
+                    content=parts_of(event.content, field),
+                    failed=bool(event.is_error),
+                )
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    async def pause(self, call: Call) -> SessionShown:
+        body: PauseSession = call.body
+        session_id = call.path["session_id"]
+        await self._sessions.pause(call.principal, session_id, reason=body.reason)
+        return session_shown(await self._sessions.get(call.principal, session_id))
+
+    async def resume(self, call: Call) -> SessionShown:
+        session_id = call.path["session_id"]
+        await self._sessions.resume(call.principal, session_id)
+        return session_shown(await self._sessions.get(call.principal, session_id))
 
     async def events(self, call: Call) -> EventPage:
         """Pages are cut between facts; a page may be a little longer than `limit` so that a fact stays whole."""
@@ -258,19 +340,20 @@ class SessionApi:
         return EventStreamResponse(events, call.leaving)
 
 
-def _first_input(body: CreateSession, by: str) -> tuple[Any, ...]:
+def _first_input(body: CreateSession, by: str) -> tuple[Text | Media, ...]:
     if not body.initial_events:
         return ()
     if len(body.initial_events) > 1:
         raise Unsupported(
             "expected one event; send the others once the session is there", field="initial_events"
         )
-    fact = fact_of(body.initial_events[0], "initial_events[0]", by=by)
-    if not isinstance(fact, UserSpoke):
+    event = body.initial_events[0]
+    if not isinstance(event, UserMessage):
         raise BadRequest(
-            "expected a user.message: there is nothing to interrupt yet", field="initial_events[0].type"
+            "expected a user.message: there is nothing else to say to a session that begins",
+            field="initial_events[0].type",
         )
-    return fact.content
+    return spoken(event, "initial_events[0]", by=by).content
 
 
 def _wanted(session_id: str, fact: Recorded, query: ListEvents) -> list[Shown]:
@@ -297,8 +380,13 @@ def operations(sessions: Sessions) -> list[Operation]:
         Operation(method="POST", path=f"{one}/cancel", id="cancelSession", tag="sessions",
                   summary="Stop its turn, or the session for good; idempotent.", handler=api.cancel, body=CancelSession,
                   answer=SessionShown),
+        Operation(method="POST", path=f"{one}/pause", id="pauseSession", tag="sessions",
+                  summary="Finish what runs and begin nothing new; idempotent.", handler=api.pause, body=PauseSession,
+                  answer=SessionShown),
+        Operation(method="POST", path=f"{one}/resume", id="resumeSession", tag="sessions",
+                  summary="Go on after a pause; idempotent.", handler=api.resume, body=Nothing, answer=SessionShown),
         Operation(method="POST", path=events, id="sendEvents", tag="sessions",
-                  summary="Say something, or interrupt. Honours Idempotency-Key.", handler=api.send, body=SendEvents,
+                  summary="Say something, interrupt, confirm or deny a tool call, give a tool's result. Honours Idempotency-Key.", handler=api.send, body=SendEvents,
                   answer=SentEvents),
         Operation(method="GET", path=events, id="listEvents", tag="sessions", summary="The log, as events, oldest first.",
                   handler=api.events, query=ListEvents, answer=EventPage),
