@@ -4,16 +4,16 @@ What is read and what is changed on the way is passing.py's business. Not here: 
 (attempts.py).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from msgspec import structs
 
 from freehold.core import tokens
-from freehold.core.errors import BrokenOff, FreeholdError, TooLarge
+from freehold.core.errors import BrokenOff, FreeholdError, Internal, TooLarge
 from freehold.core.messages import ModelRequest, Usage
-from freehold.core.ports import RawAnswer, UsageTap, Wire
+from freehold.core.ports import Chunks, RawAnswer, UsageTap, Wire
 from freehold.core.records import CallRecord
 from freehold.gateway.calling import Answer, answered
 from freehold.gateway.capabilities import Lack, lack_of
@@ -45,7 +45,7 @@ class Passing:
         self._whole = False
         self._meter = meter
         self._open = opened
-        self._raw: AsyncIterator[bytes] | None = None
+        self._raw: Chunks | None = None
         self._first = b""
         self._tap: UsageTap | None = None
         self._hidden: UsageHidden | None = None
@@ -121,6 +121,29 @@ class Passing:
             if data:
                 return data
         raise StopAsyncIteration
+
+    async def pour(self, write: Callable[[bytes], bool], drained: Callable[[], Awaitable[object]]) -> None:
+        """As `core.ports.Chunks` has it, instead of iterating: a chunk passes from socket to socket in one go."""
+        raw, tap = self._raw, self._tap
+        if raw is None or tap is None:
+            raise Internal("only a stream can be poured")
+
+        def passed(data: bytes) -> bool:
+            data = self._tapped(data, tap)
+            return not data or write(data)
+
+        if self._first and not write(await self.read()):
+            await drained()
+        broken: BrokenOff | None = None
+        try:
+            await raw.pour(passed, drained)
+        except BrokenOff as error:
+            broken = error
+        except BaseException as error:
+            self.error = error
+            raise
+        if data := self._ended(tap, broken):
+            write(data)
 
     def _tapped(self, data: bytes, tap: UsageTap) -> bytes:
         tap.feed(data)

@@ -7,6 +7,7 @@ between may compress all the same: gzip and deflate are undone here, a bounded p
 import asyncio
 import sys
 import zlib
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -34,7 +35,7 @@ class Reply:
     """
 
     __slots__ = ("_ended", "_failure", "_first", "_head", "_headers", "_inflate", "_left_bytes", "_limit_bytes", "_name",
-                 "_parts", "_source", "_waiter", "size", "status")  # fmt: skip
+                 "_parts", "_poured", "_source", "_waiter", "_write", "size", "status")  # fmt: skip
 
     def __init__(self, status: int, head: bytes, *, name: str, source: Source) -> None:
         self.status = status
@@ -49,6 +50,9 @@ class Reply:
         self._failure: FreeholdError | None = None
         self._inflate: _Inflate | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._write: Callable[[bytes], bool] | None = None
+        self._poured: Exception | bool = True
+        """What `_write` said last, where it was called from `add`."""
         self._first = b""
         self._limit_bytes = self._left_bytes = sys.maxsize
 
@@ -81,19 +85,43 @@ class Reply:
                     return self._counted(taken)
                 self._inflate.push(taken)
             elif not self._ended:
-                if self._waiter is not None:
-                    raise Internal("two readers of one answer")
-                self._waiter = asyncio.get_running_loop().create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
+                await self._more()
             elif self._failure is not None:
                 raise self._failure
             else:
                 if self._inflate is not None:
                     self._inflate.finish()
                 raise StopAsyncIteration
+
+    async def _more(self) -> None:
+        if self._waiter is not None:
+            raise Internal("two readers of one answer")
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def pour(self, write: Callable[[bytes], bool], drained: Callable[[], Awaitable[object]]) -> None:
+        """As `core.ports.Chunks` has it. What comes goes to `write` straight from the socket."""
+        while True:
+            while self._first or self._parts or self._ended or self._inflate is not None:
+                try:
+                    piece = await self.__anext__()
+                except StopAsyncIteration:
+                    return
+                if not write(piece):
+                    await drained()
+            self._write = write
+            try:
+                await self._more()
+            finally:
+                self._write = None
+                said, self._poured = self._poured, True
+            if isinstance(said, Exception):
+                raise said
+            if not said:
+                await drained()
 
     async def read(self, limit_bytes: int) -> bytes:
         """The whole body. Raises TooLarge over `limit_bytes` (counted after decompression). Closes in any case."""
@@ -142,12 +170,31 @@ class Reply:
         self._inflate = _Inflate(self._name)
 
     def add(self, parts: list[bytes]) -> None:
+        if self._write is not None and self._pass_on(parts, self._write):
+            return
         self._parts += parts
         for part in parts:
             self.size += len(part)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _pass_on(self, parts: list[bytes], write: Callable[[bytes], bool]) -> bool:
+        """False where it must wait for its reader, who counts what is too much, too."""
+        if self._poured is not True:
+            return False
+        piece = parts[0] if len(parts) == 1 else b"".join(parts)
+        left_bytes = self._left_bytes - len(piece)
+        if left_bytes < 0:
+            return False
+        self._left_bytes = left_bytes
+        try:
+            self._poured = write(piece)
+        except Exception as error:  # It is raised to whoever pours: the event loop, which calls this, has no use for it.
+            self._poured = error
+        if self._poured is not True and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        return True
 
     def end(self, failure: FreeholdError | None) -> None:
         self._ended = True

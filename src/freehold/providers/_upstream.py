@@ -6,7 +6,7 @@ believed, and turning every fault into an error that names the provider. Not her
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Literal
 
@@ -21,7 +21,7 @@ from freehold.core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from freehold.core.ports import Wire
+from freehold.core.ports import Chunks, Wire
 from freehold.core.stream import Finished, StreamEvent, unfold
 from freehold.providers._http import HeaderBlock, HttpPool, Reply, Target, Timeouts
 
@@ -405,7 +405,7 @@ class Passed:
         self._reply = None if whole else reply
         self._first = first
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> Chunks:
         """Once. The reply itself goes on: a piece of a stream passes through few hands."""
         if self._reply is None:
             return self
@@ -418,6 +418,12 @@ class Passed:
         if not self._first:
             raise StopAsyncIteration
         return await self.read()
+
+    async def pour(self, write: Callable[[bytes], bool], drained: Callable[[], Awaitable[object]]) -> None:
+        """Of a whole answer, which is one chunk."""
+        async for piece in self:
+            if not write(piece):
+                await drained()
 
     async def read(self) -> bytes:
         """Once."""

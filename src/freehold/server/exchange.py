@@ -126,6 +126,26 @@ class Exchange:
                 b"%b%x\r\n%b\r\n" % (head, len(data), data) if self._chunked else head + data
             )
 
+    @property
+    def direct(self) -> bool:
+        """Whether `write` is there: exchanges of another kind only `send`."""
+        return type(self) is Exchange
+
+    def write(self, data: bytes) -> bool:
+        """As `send`, but at once, whatever waits already. False where that is enough for now: then await `drained`."""
+        if self.disconnected:
+            return True
+        if self._head:
+            head, self._head = self._head, b""
+            data = b"%b%x\r\n%b\r\n" % (head, len(data), data) if self._chunked else head + data
+        elif self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._transport.write(data)
+        return not self._flow.write_paused
+
+    async def drained(self) -> None:
+        await self._flow.drain()
+
     async def end(self, data: bytes = b"") -> None:
         """The last piece of a stream."""
         head, self._head = self._head, b""
