@@ -11,6 +11,7 @@ from tests.cli._freehold import Freehold
 
 COMMANDS = [
     "apply",
+    "batches",
     "chat",
     "demo",
     "describe",
