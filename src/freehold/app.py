@@ -47,6 +47,7 @@ from freehold.server import app as server
 from freehold.server.apis import (
     agents,
     conversations,
+    costs,
     data,
     keys,
     message_batches,
@@ -271,6 +272,7 @@ async def _furnish(
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),
         *keys.operations(key_table, clock),
+        *costs.operations(store.costs, store.records, store.resources, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
         *tokens.operations(gateway),
         *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),
@@ -381,7 +383,10 @@ class Health:
         await asyncio.wait([self._asking], timeout=HEALTH_S_MAX)
         late = f"the database did not answer within {HEALTH_S_MAX:g} s"
         checks = {"database": self._asking.result() if self._asking.done() else late}
-        status = "ok" if all(state == "ok" for state in checks.values()) else "degraded"
+        status = "ok" if checks["database"] == "ok" else "degraded"
+        if trouble := self._store.records.trouble:
+            checks["records"] = trouble
+            status = "warning" if status == "ok" else status
         return server.HealthShown(status, __version__, checks)
 
     async def _ask(self) -> str:

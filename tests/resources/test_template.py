@@ -29,9 +29,9 @@ def only(text: str, **variables: str) -> Agent | Tool | Rules:
     ("text", "said"),
     [
         ("kind: agnet\nname: a\n",
-         "shop.yaml:1: kind: expected one of provider, rules, tool, agent; got 'agnet' (did you mean 'agent'?)"),
-        ("name: a\n", "shop.yaml:1: kind: expected one of provider, rules, tool, agent; got nothing"),
-        ("kind: [tool]\nname: a\n", "shop.yaml:1: kind: expected one of provider, rules, tool, agent; got ['tool']"),
+         "shop.yaml:1: kind: expected one of provider, rules, tool, agent, price_book, capacity; got 'agnet' (did you mean 'agent'?)"),
+        ("name: a\n", "shop.yaml:1: kind: expected one of provider, rules, tool, agent, price_book, capacity; got nothing"),
+        ("kind: [tool]\nname: a\n", "shop.yaml:1: kind: expected one of provider, rules, tool, agent, price_book, capacity; got ['tool']"),
         (AGENT + "modle: x\n",
          ("shop.yaml:3: agent clerk: modle: unknown field 'modle' (did you mean 'model'?); known: name, model, instructions, "
          "description, tools, rules, limits, temperature, tokens_max, reasoning_effort, metadata")),

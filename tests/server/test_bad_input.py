@@ -134,7 +134,7 @@ async def test_the_native_api_names_the_field_and_what_is_known(
         ("/v1/sessions?page=%00%ff", "listing sessions: the database cannot hold this text"),
         ("/v1/sessions/sess_short/events", "session_id: expected an id like sess_01j…, got 'sess_short'"),
         ("/v1/sessions/sess_01m7xs6x5j0hqa1hz5wtgtb61p/events?page=x", "page: expected an event's cursor like 12.0, got 'x'"),
-        ("/v1/resources/agnets/x", "kind: expected one of provider, rules, tool, agent; got 'agnets' (did you mean 'agent'?)"),
+        ("/v1/resources/agnets/x", "kind: expected one of provider, rules, tool, agent, price_book, capacity; got 'agnets' (did you mean 'agent'?)"),
         ("/v1/objects/%ff", "key: expected percent-encoded UTF-8, got '%ff'"),
     ],
 )  # fmt: skip

@@ -22,9 +22,9 @@ EXIT_INTERRUPTED: Final = 130
 # command -> (module, what it does in the list of commands)
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply": ("apply", "Apply a template: says what it will change, and does it."),
-    "batches": ("batches", "List, show and cancel batches of calls."),
     "chat": ("chat", "Talk with an agent."),
     "completion": ("completion", "Print the completion script for a shell."),
+    "costs": ("costs", "Show what a month cost, by team, model, agent and more."),
     "data": ("data", "Put data where agents can read it: tables and objects."),
     "demo": ("demo", "Run the demo: an agent answers a question over a company's data."),
     "describe": ("get", "Show one resource whole."),

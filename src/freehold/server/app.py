@@ -40,7 +40,10 @@ Health = Callable[[], Awaitable["HealthShown"]]
 
 
 class HealthShown(Struct, frozen=True):
-    """`status`: `ok`, or `degraded` where a check failed. `checks`: name to `ok` or to what is wrong."""
+    """`status`: `ok`, `warning` where everything is served and yet somebody should look, `degraded` where not everything is.
+
+    `checks`: name to `ok` or to what is wrong.
+    """
 
     status: str
     version: str
@@ -146,7 +149,7 @@ def build(
 def _common(operations: Sequence[Operation], front: Front, health: Health) -> list[Operation]:
     async def healthz(call: Call) -> Response:
         shown = await health()
-        return json_response(shown, status=200 if shown.status == "ok" else 503, request_id=call.request_id)
+        return json_response(shown, status=503 if shown.status == "degraded" else 200, request_id=call.request_id)
 
     async def openapi(_: Call) -> dict[str, Any]:
         return described

@@ -13,6 +13,7 @@ from freehold.core.ports import Objects
 from freehold.store._housekeeping import housekeeping
 from freehold.store._listen import Listener
 from freehold.store.conversations import PostgresConversations
+from freehold.store.costs import PostgresCosts
 from freehold.store.database import Database, open_database
 from freehold.store.key_values import PostgresKeyValues
 from freehold.store.keys import PostgresKeys
@@ -29,6 +30,7 @@ class Store(Struct, frozen=True):
     log: PostgresSessionLog
     resources: PostgresResources
     records: PostgresCallRecords
+    costs: PostgresCosts
     keys: PostgresKeys
     key_values: PostgresKeyValues
     objects: Objects
@@ -71,6 +73,7 @@ async def open_store(
             log,
             resources,
             records,
+            PostgresCosts(database),
             keys,
             PostgresKeyValues(database),
             objects,
