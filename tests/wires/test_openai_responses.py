@@ -320,7 +320,7 @@ def test_a_conversation_of_another_wire():
     second, user, said, call, result, late = told["input"]
     assert second["role"] == late["role"] == "system"
     assert [part["type"] for part in user["content"]] == ["input_text", "input_text", "input_image"]
-    assert said["content"] == [{"type": "output_text", "text": "ok"}]
+    assert said["content"] == "ok"
     assert call == {"type": "function_call", "call_id": "c", "name": "f", "arguments": ""}
     assert [part["type"] for part in result["output"]] == ["input_text", "input_text", "input_image"]
     assert result["output"][0]["text"] == "Error: "

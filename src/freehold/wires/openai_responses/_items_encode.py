@@ -31,6 +31,8 @@ from freehold.wires.openai_responses._parts_decode import FILE_NAME, USUAL_DETAI
 from freehold.wires.openai_responses._shapes import FILES, ITEM, MESSAGE, NAME, PART, ReasoningItem
 
 _REASONING: Final = msgspec.json.Decoder(ReasoningItem)
+_PLAIN: Final = {"type", "text"}
+_DONE: Final = Raw(b'"completed"')
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -97,7 +99,7 @@ def _message_fields(text: Text) -> Mapping[str, Raw]:
     }
 
 
-def _message(role: str | Raw, content: list[Any], fields: Mapping[str, Raw]) -> Any:
+def _message(role: str | Raw, content: list[Any] | str, fields: Mapping[str, Raw]) -> Any:
     shape = {"type": "message", "role": role, "content": content}
     return {**shape, **fields} if fields else shape
 
@@ -136,7 +138,7 @@ def _user_part(part: Part, path: str) -> Any:
 
 
 def _assistant(message: Message, path: str, provider: str) -> Iterable[Any]:
-    """Texts side by side that came in one message leave in one."""
+    """Texts side by side that came in one message of the vendor's own leave in one."""
     content: list[Any] = []
     fields: Mapping[str, Raw] = NO_FIELDS
     for place, part in enumerate(message.content):
@@ -145,19 +147,33 @@ def _assistant(message: Message, path: str, provider: str) -> Iterable[Any]:
         if said is not None:
             its = _message_fields(part) if isinstance(part, Text) else fields
             if content and its != fields:
-                yield _message("assistant", content, fields)
+                yield from _said_in(content, fields)
                 content = []
             content.append(said)
             fields = its
             continue
         if content:
-            yield _message("assistant", content, fields)
+            yield from _said_in(content, fields)
             content, fields = [], NO_FIELDS
         item = _item(part, at, provider)
         if item is not None:
             yield item
     if content:
+        yield from _said_in(content, fields)
+
+
+def _said_in(content: list[Any], fields: Mapping[str, Raw]) -> Iterable[Any]:
+    """A list of what was said belongs to an answer of the vendor's, by its id. Of anybody else it takes plain texts, one a message."""
+    plain = [said["text"] if isinstance(said, dict) and said.keys() == _PLAIN else "" for said in content]
+    if "id" in fields:
+        whole = [{"annotations": [], **said} if plain[place] else said for place, said in enumerate(content)]
+        yield _message("assistant", whole, {"status": _DONE, **fields})
+        return
+    if not all(plain):
         yield _message("assistant", content, fields)
+        return
+    for text in plain:
+        yield _message("assistant", text, fields)
 
 
 def _said(part: Part, path: str) -> Any:
