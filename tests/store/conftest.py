@@ -27,6 +27,8 @@ TABLES = (
     "call_days",
     "api_keys",
     "key_values",
+    "responses",
+    "conversations",
     "message_batches",
     "message_batch_requests",
 )

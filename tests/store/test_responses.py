@@ -1,0 +1,218 @@
+"""Kept responses and conversations: written together, read as a chain, run by one at a time, forgotten when theirs is over."""
+
+import asyncio
+
+import pytest
+from tests.store._parts import CLOCK
+from tests.store.conftest import Opens
+
+from freehold.core.errors import Conflict, NotFound, TooLarge
+from freehold.core.ports import Conversation, ConversationItem, KeptResponse, ResponseEvents
+from freehold.store import responses as module
+from freehold.store._housekeeping import forget_responses
+from freehold.store.store import Store
+
+
+def kept(number: int, **changes: object) -> KeptResponse:
+    fields = {
+        "id": f"resp_{number}",
+        "tenant": "default",
+        "created_by": "key_1",
+        "status": "completed",
+        "head": b'{"a":%d}' % number,
+        "input": b"[%d]" % number,
+        "output": b"[-%d]" % number,
+    }
+    return KeptResponse(**{**fields, **changes})
+
+
+def later(number: int, **changes: object) -> KeptResponse:
+    return kept(number, **{"status": "queued", "output": b"[]", "request": b"{}", **changes})
+
+
+async def chain(store: Store, length: int) -> None:
+    for number in range(length):
+        await store.responses.keep(kept(number, previous_id=f"resp_{number - 1}" if number else None))
+
+
+async def conversation(store: Store, *items: ConversationItem) -> str:
+    made = Conversation(
+        id="conv_1", tenant="default", created_by="key_1", created_at=CLOCK.now(), metadata=b"{}"
+    )
+    return (await store.conversations.create(made, items)).id
+
+
+def item(number: int) -> ConversationItem:
+    return ConversationItem(f"msg_{number}", b"{}")
+
+
+async def test_a_response_is_read_back_as_it_was_by_its_tenant_alone(store: Store) -> None:
+    first = kept(1, previous_id="resp_0", conversation_id="conv_1", status="incomplete")
+    await store.responses.keep(first)
+    assert await store.responses.get("default", "resp_1") == first
+    for refused in (
+        store.responses.get,
+        store.responses.history,
+        store.responses.delete,
+        store.responses.cancel,
+    ):
+        with pytest.raises(NotFound):
+            await refused("acme", "resp_1")
+    await store.responses.delete("default", "resp_1")
+    with pytest.raises(NotFound):
+        await store.responses.get("default", "resp_1")
+
+
+async def test_many_that_end_at_once_share_transactions(store: Store) -> None:
+    before = await transactions(store)
+    await asyncio.gather(*(store.responses.keep(kept(number)) for number in range(200)))
+    assert await transactions(store) - before < 20
+    assert len(await store.database.fetch("counting", "SELECT 1 FROM responses")) == 200
+
+
+async def transactions(store: Store) -> int:
+    rows = await store.database.fetch("counting", "SELECT count(DISTINCT xmin::text) AS count FROM responses")
+    return int(rows[0]["count"])
+
+
+async def test_a_chain_is_read_oldest_first_and_each_row_holds_its_own_alone(store: Store) -> None:
+    await chain(store, 50)
+    found = await store.responses.history("default", "resp_49")
+    assert [one.id for one in found] == [f"resp_{number}" for number in range(50)]
+    assert [one.input for one in found] == [b"[%d]" % number for number in range(50)]
+    assert [one.id for one in await store.responses.history("default", "resp_7")][-1] == "resp_7"
+
+
+async def test_a_chain_that_is_too_long_or_large_or_broken_is_refused(store: Store, monkeypatch) -> None:
+    await chain(store, 5)
+    monkeypatch.setattr(module, "CHAIN_MAX", 5)
+    assert len(await store.responses.history("default", "resp_4")) == 5
+    monkeypatch.setattr(module, "CHAIN_MAX", 4)
+    with pytest.raises(TooLarge, match="CHAIN_MAX"):
+        await store.responses.history("default", "resp_4")
+    monkeypatch.setattr(module, "CHAIN_MAX", 1000)
+    monkeypatch.setattr(module, "CHAIN_BYTES_MAX", 34)
+    with pytest.raises(TooLarge, match="CHAIN_BYTES_MAX"):
+        await store.responses.history("default", "resp_4")
+    monkeypatch.setattr(module, "CHAIN_BYTES_MAX", 35)
+    await store.responses.delete("default", "resp_2")
+    with pytest.raises(NotFound, match="resp_2"):
+        await store.responses.history("default", "resp_4")
+
+
+async def test_one_process_runs_a_response_and_who_is_late_cannot_write(store: Store, other: Store) -> None:
+    await store.responses.put_off(later(1, streamed=True), ResponseEvents(0, 2, b"ab"))
+    (held,) = await store.responses.claim("here", limit=10, lease_s=0.001)
+    assert (held.status, held.attempts, held.request) == ("in_progress", 1, b"{}")
+    await asyncio.wait_for(store.responses.wait_for_work(10), 10)
+    taken = await claimed(other, "there")
+    assert await store.responses.claim("here", limit=10, lease_s=10) == []
+    for late in (
+        store.responses.add_events(held, ResponseEvents(2, 1, b"c")),
+        store.responses.end(held),
+    ):
+        with pytest.raises(Conflict):
+            await late
+    await other.responses.add_events(taken, ResponseEvents(2, 1, b"c"))
+    done = KeptResponse(**{**as_fields(taken), "status": "completed", "output": b"[1]"})
+    await other.responses.end(done, ResponseEvents(3, 1, b"d"))
+    assert [run.body for run in await store.responses.events("resp_1", after=-1)] == [b"ab", b"c", b"d"]
+    assert [run.seq for run in await store.responses.events("resp_1", after=2)] == [3]
+    found = await store.responses.get("default", "resp_1")
+    assert (found.status, found.output, found.request) == ("completed", b"[1]", None)
+
+
+async def claimed(store: Store, owner: str) -> KeptResponse:
+    async with asyncio.timeout(10):
+        while True:
+            if found := await store.responses.claim(owner, limit=1, lease_s=60):
+                return found[0]
+            await asyncio.sleep(0.005)
+
+
+def as_fields(response: KeptResponse) -> dict[str, object]:
+    return {name: getattr(response, name) for name in response.__struct_fields__}
+
+
+async def test_what_happens_to_a_response_is_heard_in_every_process(store: Store, other: Store) -> None:
+    await store.responses.put_off(later(1), None)
+    async with other.responses.watched("resp_1") as hint:
+        assert (await store.responses.cancel("default", "resp_1")).status == "cancelled"
+        async with asyncio.timeout(10):
+            await hint.wait()
+    assert await store.responses.claim("here", limit=1, lease_s=60) == []
+
+
+async def test_a_response_that_was_handed_back_is_anybodys_and_did_not_count(store: Store) -> None:
+    await store.responses.put_off(later(1), None)
+    (held,) = await store.responses.claim("here", limit=1, lease_s=60)
+    await store.responses.release(held)
+    (again,) = await store.responses.claim("there", limit=1, lease_s=60)
+    assert again.attempts == 1
+    assert await store.responses.renew("there", [again], lease_s=60) == {"resp_1"}
+    assert await store.responses.renew("here", [held], lease_s=60) == frozenset()
+    assert await store.responses.free_leases() == 1
+    assert (await claimed(store, "here")).attempts == 2
+
+
+async def test_a_conversation_is_in_order_whoever_adds_to_it(store: Store, other: Store) -> None:
+    conversation_id = await conversation(store, item(0))
+    await store.responses.keep(kept(1, conversation_id=conversation_id), [item(1), item(2)])
+    await other.conversations.add("default", conversation_id, [item(3), item(4)])
+    await asyncio.gather(
+        *(
+            one.responses.keep(kept(n, conversation_id=conversation_id), [item(n), item(n + 1)])
+            for n, one in ((10, store), (20, other), (30, store))
+        )
+    )
+    found = [one.id for one in await store.conversations.every("default", conversation_id)]
+    assert found[:5] == [f"msg_{number}" for number in range(5)]
+    assert sorted(found[5::2]) == ["msg_10", "msg_20", "msg_30"]
+    assert [int(one[4:]) + 1 for one in found[5::2]] == [int(one[4:]) for one in found[6::2]]
+    page = await store.conversations.page(
+        "default", conversation_id, after="msg_2", limit=2, newest_first=False
+    )
+    assert ([one.id for one in page.items], page.more) == (["msg_3", "msg_4"], True)
+    page = await store.conversations.page(
+        "default", conversation_id, after="msg_2", limit=2, newest_first=True
+    )
+    assert ([one.id for one in page.items], page.more) == (["msg_1", "msg_0"], False)
+
+
+async def test_a_conversation_belongs_to_its_tenant(store: Store) -> None:
+    conversation_id = await conversation(store, item(0))
+    conversations = store.conversations
+    for refused in (
+        conversations.get("acme", conversation_id),
+        conversations.update("acme", conversation_id, b"{}"),
+        conversations.delete("acme", conversation_id),
+        conversations.add("acme", conversation_id, [item(1)]),
+        conversations.every("acme", conversation_id),
+        conversations.item("acme", conversation_id, "msg_0"),
+        conversations.delete_item("acme", conversation_id, "msg_0"),
+        conversations.page("acme", conversation_id, after=None, limit=1, newest_first=True),
+    ):
+        with pytest.raises(NotFound):
+            await refused
+    assert [one.id for one in await conversations.every("default", conversation_id)] == ["msg_0"]
+
+
+async def test_old_responses_are_forgotten_unless_a_younger_one_builds_on_them(store: Store) -> None:
+    await chain(store, 4)
+    await store.responses.keep(kept(9))
+    await store.database.fetch(
+        "ageing", "UPDATE responses SET created_at = now() - interval '31 days' WHERE id <> 'resp_3'"
+    )
+    assert await forget_responses(store.database, days=30) == 1
+    assert len(await store.responses.history("default", "resp_3")) == 4
+    assert await forget_responses(store.database, days=0) == 4
+
+
+async def test_what_waits_to_be_kept_is_told_when_the_server_stops(opened: Opens) -> None:
+    async with opened("here") as store:
+        waiting = asyncio.gather(
+            *(store.responses.keep(kept(number)) for number in range(600)), return_exceptions=True
+        )
+        await asyncio.sleep(0)
+    told = await asyncio.wait_for(waiting, 10)
+    assert all(one is None or "stopping" in str(one) for one in told)
