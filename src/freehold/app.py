@@ -23,7 +23,7 @@ from freehold.config import Config
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
 from freehold.core.policy import Principal
-from freehold.core.ports import KeyValues, ModelInfo, Objects, ToolKind, Wire
+from freehold.core.ports import EmbeddingWire, KeyValues, ModelInfo, Objects, ToolKind, Wire
 from freehold.core.ports import Provider as ProviderPort
 from freehold.core.resources import Provider, Resource, Rules
 from freehold.gateway import listing
@@ -72,7 +72,7 @@ from freehold.store.data_folder import data_folder, locked
 from freehold.store.databases import Databases, DatabaseUrls
 from freehold.store.embedded import EmbeddedServer, embedded
 from freehold.store.store import Store, open_store
-from freehold.wires import google_embed
+from freehold.wires import google_embed, google_predict
 from freehold.wires.openai_embeddings import EMBEDDINGS
 
 PEPPER_BYTES: Final = 32
@@ -83,6 +83,11 @@ NATIVE_DIALECT: Final = "anthropic_messages"
 _FORGETFUL: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 GOOGLE_DIALECT: Final = "google_generate"
+GOOGLE_EMBEDDING: Final[Mapping[str, EmbeddingWire]] = {
+    "embedContent": google_embed.ALONE,
+    "batchEmbedContents": google_embed.EMBEDDINGS,
+    "predict": google_predict.EMBEDDINGS,
+}
 HOT_PATHS: Final[Mapping[str, str]] = {
     "/v1/chat/completions": "openai_chat",
     "/v1/messages": "anthropic_messages",
@@ -285,7 +290,7 @@ async def _furnish(
         BedrockDoor(front=front, signer=key_table.signer),
         GoogleDoor(
             wire=wires[GOOGLE_DIALECT],
-            embedding={"embedContent": google_embed.ALONE, "batchEmbedContents": google_embed.EMBEDDINGS},
+            embedding=GOOGLE_EMBEDDING,
             front=front,
         ),
         EmbeddingsDoor(wire=EMBEDDINGS, gateway=gateway, door=door),

@@ -8,8 +8,9 @@ import openai
 import pytest
 from google import genai
 from google.genai import errors, types
+from google.oauth2.credentials import Credentials
 
-from tests.gateway._vendors import Vendor, reply
+from tests.gateway._vendors import ANTHROPIC_TEXT, OPENAI_TEXT, Vendor, reply
 from tests.server._world import World
 
 OPENAIS = "openai/text-embedding-3-small"
@@ -73,8 +74,9 @@ async def test_googles_sdk_gets_googles_vectors_as_they_came(place: Place) -> No
 
 async def test_a_task_that_openais_models_are_not_told_is_refused_with_its_path(place: Place) -> None:
     vendor = place.world.script("openai", reply(openai_answer([1.0])))
+    config = types.EmbedContentConfig(task_type="CLUSTERING")
     with pytest.raises(errors.ClientError) as raised:
-        await place.client.models.embed_content(model=OPENAIS, contents="a", config=CONFIG)
+        await place.client.models.embed_content(model=OPENAIS, contents="a", config=config)
     assert raised.value.code == 400
     assert (
         raised.value.details["error"]["details"][1]["fieldViolations"][0]["field"] == "requests[0].taskType"
@@ -174,3 +176,56 @@ async def test_models_have_googles_shape_under_v1_for_who_sends_its_header(place
 async def test_a_page_that_is_none_is_refused(place: Place, query: str) -> None:
     answer = await place.world.http.get(f"/v1beta/models?{query}")
     assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+
+
+@pytest.fixture(scope="module")
+async def on_vertex(place: Place) -> AsyncIterator[Any]:
+    """Google's SDK as it speaks to Vertex AI."""
+    options = types.HttpOptions(base_url=place.world.url, api_version="v1beta1")
+    credentials = Credentials(place.world.key)
+    client = genai.Client(
+        vertexai=True, project="p", location="global", credentials=credentials, http_options=options
+    ).aio
+    yield client
+    await client.aclose()
+
+
+async def test_the_sdk_in_vertex_mode_asks_any_model(place: Place, on_vertex: Any) -> None:
+    place.world.script("openai", reply(OPENAI_TEXT))
+    answer = await on_vertex.models.generate_content(model="openai/gpt-4o", contents="Hello")
+    assert answer.text == "Hello there"
+
+
+@pytest.mark.parametrize("contents", [["a"], ["a", "b"]])
+@pytest.mark.parametrize("model", [OPENAIS, "openai/text-embedding-gemini"])
+async def test_the_sdk_in_vertex_mode_gets_vectors(
+    place: Place, on_vertex: Any, contents: list[str], model: str
+) -> None:
+    """By `predict`, and for what has Gemini in its name by the two other methods."""
+    vendor = place.world.script("openai", reply(openai_answer(*[[0.5]] * len(contents))))
+    config = types.EmbedContentConfig(output_dimensionality=1)
+    asked = [types.UserContent(parts=[types.Part(text=one)]) for one in contents]
+    made = await on_vertex.models.embed_content(model=model, contents=asked, config=config)
+    assert [one.values for one in made.embeddings or ()] == [[0.5]] * len(contents)
+    assert vendor.asked[0].json["input"] == contents
+    assert vendor.asked[0].json["dimensions"] == 1
+
+
+async def test_vertex_is_declared_by_its_address(place: Place) -> None:
+    """One provider, with Google's models, Anthropic's and embeddings, each asked as it wants."""
+    async with Vendor([]) as vertex:
+        url = f"{vertex.url}/v1/projects/acme/locations/global"
+        await place.world.apply(
+            f"kind: provider\nname: cloud\ntype: vertex\nbase_url: {url}\nheaders: {{authorization: Bearer t}}\n"
+        )
+        vertex.play(reply(ANTHROPIC_TEXT))
+        said = await place.client.models.generate_content(model="cloud/claude-sonnet-4-5", contents="Hello")
+        assert said.text == "Hello there"
+        assert vertex.asked[0].path.endswith("/publishers/anthropic/models/claude-sonnet-4-5:rawPredict")
+        vertex.play(reply(json.dumps({"embedding": {"values": [0.5]}}).encode()))
+        made = await place.client.models.embed_content(
+            model="cloud/gemini-embedding-2", contents="a", config=CONFIG
+        )
+        assert (made.embeddings or [])[0].values == [0.5]
+        config = vertex.asked[0].json["embedContentConfig"]
+        assert config == {"taskType": "RETRIEVAL_DOCUMENT", "outputDimensionality": 2}

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from freehold.core.embeddings import EmbeddingRequest, EmbeddingResponse
 from freehold.core.errors import BadRequest, FreeholdError, Unavailable, Unsupported
 from freehold.core.messages import Raw, Usage
-from freehold.wires.google_embed import ALONE, EMBEDDINGS, INPUTS_MAX, TASKS, GoogleEmbed
+from freehold.wires._google_names import TASKS
+from freehold.wires.google_embed import ALONE, EMBEDDINGS, INPUTS_MAX, ON_VERTEX
 from freehold.wires.openai_embeddings import EMBEDDINGS as OPENAI
 from tests.wires._values import counts, identifiers, optional, tuples, words
 
 NAME = "google_embed"
-ON_VERTEX = GoogleEmbed(batch=True, nested=True)
 
 vectors = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=4)
 responses = st.builds(

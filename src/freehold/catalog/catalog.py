@@ -35,7 +35,7 @@ class ProviderRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     `base_url` may hold `{VARIABLE|VARIABLE|otherwise}`, filled in from the environment (a region).
     `api_key`: environment variables to look in, first found wins; empty where no key is needed. `A:B:C?` is one credential of several
-    variables, joined by colons; with a question mark it may be missing.
+    variables, joined by colons; with a question mark it may be missing. `A@` names a file, in which the credential stands.
     `prices`: the price list's id (catalog/prices.py), None where nobody publishes prices.
     `own_names`: what bare names begin with that can only be of this vendor (ARNs).
     `local`: a server on this machine: found by asking its port, and free of charge.

@@ -238,6 +238,8 @@ class ModelTable:
     def _open_upstream(self, wire: str, address: str) -> None:
         """The first row that speaks the wire lends its name; its key goes along where there is one."""
         for row in self._rows.values():
+            if row.own_address:
+                continue  # Nothing of it holds elsewhere.
             moved, key = structs.replace(row, base_url=address), credential(row, self._resolve_secret)
             provider = self._adapters[row.type](moved, key, {})
             if provider.wire == wire and not row.local:

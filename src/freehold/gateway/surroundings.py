@@ -7,14 +7,15 @@ from typing import Final, TypeAlias
 from msgspec import structs
 
 from freehold.catalog.catalog import ProviderRow
-from freehold.core.errors import BadRequest, NotFound
+from freehold.core.errors import BadRequest, NotFound, TooLarge
 
 ResolveSecret: TypeAlias = Callable[[str], str]
-"""`env:NAME` to its value. Raises NotFound."""
+"""`env:NAME` or `file:PATH` to its value. Raises NotFound."""
 
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]+)\}")
 _LABEL: Final = re.compile(r"[a-z0-9-]{1,63}")
 _OPTIONAL: Final = "?"
+_IN_FILE: Final = "@"
 
 
 def credential(row: ProviderRow, resolve: ResolveSecret) -> str | None:
@@ -28,8 +29,11 @@ def credential(row: ProviderRow, resolve: ResolveSecret) -> str | None:
 
 def _part(name: str, resolve: ResolveSecret) -> str | None:
     try:
+        if name.endswith(_IN_FILE):
+            path = resolve(f"env:{name.removesuffix(_IN_FILE)}")
+            return resolve(f"file:{path}")
         return resolve(f"env:{name.removesuffix(_OPTIONAL)}")
-    except NotFound:
+    except (NotFound, BadRequest, TooLarge):  # The last two: of a file that is none.
         return "" if name.endswith(_OPTIONAL) else None
 
 

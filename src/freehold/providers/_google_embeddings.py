@@ -13,10 +13,11 @@ from msgspec import Raw, structs
 from freehold.core.embeddings import EmbeddingRequest, EmbeddingResponse
 from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.messages import ModelRequest, Usage
-from freehold.core.ports import ModelInfo
+from freehold.core.ports import EmbeddingWire, ModelInfo
 from freehold.providers._http import header_block
 from freehold.providers._model_list import ModelList
 from freehold.providers._upstream import Call, Forward, Upstream
+from freehold.wires._fields import own
 from freehold.wires.google_embed import EMBEDDINGS, full_name
 
 BATCH_MAX: Final = 100
@@ -54,18 +55,10 @@ class GoogleEmbeddings:
         return self._sent(fields, model, method)
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
-        inputs = request.inputs
-        parts = [inputs[start : start + BATCH_MAX] for start in range(0, len(inputs), BATCH_MAX)]
-        # All are written before the first is sent: what cannot be said costs nothing.
-        bodies = [EMBEDDINGS.encode_request(structs.replace(request, inputs=part)) for part in parts]
-        vectors: list[bytes] = []
-        usage = Usage()
-        for body in bodies:
-            async with self._sent(body, request.model, BATCH) as answer:
-                made = EMBEDDINGS.decode_response(await answer.read())
-            vectors += made.vectors
-            usage = usage.plus(made.usage)
-        return EmbeddingResponse(model=request.model, vectors=tuple(vectors), usage=usage)
+        def sent(body: bytes) -> Forward:
+            return self._sent(body, request.model, BATCH)
+
+        return await in_batches(request, EMBEDDINGS, BATCH_MAX, sent)
 
     async def models(self) -> Sequence[ModelInfo]:
         return await self._models.get()
@@ -73,6 +66,27 @@ class GoogleEmbeddings:
     def _sent(self, body: bytes, model: str, method: str) -> Forward:
         path = self._path_of(model, method)
         return Forward(self._upstream, body, _NO_HEADERS, stream=False, path=path)
+
+
+async def in_batches(
+    request: EmbeddingRequest, wire: EmbeddingWire, size_max: int, sent: Callable[[bytes], Forward]
+) -> EmbeddingResponse:
+    """One call after the other. All are written before the first is sent: what cannot be said costs nothing."""
+    inputs = request.inputs
+    parts = [inputs[start : start + size_max] for start in range(0, len(inputs), size_max)]
+    if len(parts) > 1 and (fields := own(request.extra, wire.name)):
+        raise Unsupported(
+            f"can be said of {size_max} texts at most, got {len(inputs)}", field=next(iter(fields))
+        )
+    bodies = [wire.encode_request(structs.replace(request, inputs=part)) for part in parts]
+    vectors: list[bytes] = []
+    usage = Usage()
+    for body in bodies:
+        async with sent(body) as answer:
+            made = wire.decode_response(await answer.read())
+        vectors += made.vectors
+        usage = usage.plus(made.usage)
+    return EmbeddingResponse(model=request.model, vectors=tuple(vectors), usage=usage)
 
 
 def _named_anew(body: bytes, model: str) -> tuple[bytes, str]:

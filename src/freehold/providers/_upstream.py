@@ -24,6 +24,7 @@ from freehold.core.errors import (
 from freehold.core.ports import Chunks, Wire
 from freehold.core.stream import Finished, StreamEvent, unfold
 from freehold.providers._http import HeaderBlock, HttpPool, Reply, Target, Timeouts
+from freehold.providers._token import Bearer
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """A whole answer, and all that a stream may send (media comes inline)."""
@@ -60,10 +61,21 @@ def fixed_headers(
 class Upstream:
     """`credential` says in an error where the refused key comes from (`OPENAI_API_KEY`), never what it is.
 
-    `path` is where calls go that name none. `beginnings` are what a stream of this vendor may begin with.
+    `path` is where calls go that name none. `beginnings` are what a stream of this vendor may begin with. `bearer` is the
+    credential of each call where it runs out.
     """
 
-    __slots__ = ("_beginnings", "_path", "_pool", "_target", "credential", "name", "timeouts", "wire")
+    __slots__ = (
+        "_bearer",
+        "_beginnings",
+        "_path",
+        "_pool",
+        "_target",
+        "credential",
+        "name",
+        "timeouts",
+        "wire",
+    )
 
     def __init__(
         self,
@@ -76,6 +88,7 @@ class Upstream:
         credential: str,
         timeouts: Timeouts = TIMEOUTS,
         beginnings: tuple[bytes, ...] = SSE_BEGINNINGS,
+        bearer: Bearer | None = None,
     ) -> None:
         self.name = name
         self.wire = wire
@@ -85,14 +98,19 @@ class Upstream:
         self._target = target
         self._path = path
         self._beginnings = beginnings
+        self._bearer = bearer
 
     async def send(self, body: bytes, headers: HeaderBlock, path: str | None = None) -> Reply:
         """The reply's status is 200. Raises what was refused, and then has closed the reply."""
+        if self._bearer is not None:
+            headers = HeaderBlock(headers + await self._bearer.header())
         reply = await self._pool.request(
             self._target, body, path=path or self._path, headers=headers, timeouts=self.timeouts
         )
         if reply.status == 200:
             return reply
+        if reply.status == 401 and self._bearer is not None:
+            self._bearer.refused()
         raise await self._refusal(reply)
 
     async def read(self, reply: Reply) -> bytes:

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
 
 from freehold.catalog.catalog import ProviderRow
-from freehold.core.errors import Unavailable
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider
+from freehold.providers._counts import anthropic_counted, count_in
 from freehold.providers._http import HeaderBlock, HttpPool, Target, Timeouts, header_block
 from freehold.providers._model_list import ModelList
 from freehold.providers._upstream import TIMEOUTS, Call, Forward, Upstream, fixed_headers
@@ -21,15 +20,6 @@ from freehold.wires.anthropic_messages import WIRE
 VERSION: Final = "2023-06-01"
 CLIENT_HEADERS: Final = ("anthropic-version", "anthropic-beta")
 """What a client may say beside the body. A request in another wire cannot say them, so it speaks plain `VERSION`."""
-
-NOT_COUNTED: Final = frozenset({
-    "max_tokens", "stream", "temperature", "top_p", "top_k", "stop_sequences", "metadata", "service_tier", "container",
-    "inference_geo", "diagnostics",
-})  # fmt: skip
-"""Fields of a request that a count's request doesn't have, and is refused with.
-
-https://docs.anthropic.com/en/api/messages-count-tokens
-"""
 
 _PLAIN: Final = header_block(((b"anthropic-version", VERSION.encode()),))
 
@@ -58,24 +48,12 @@ class Anthropic:
         return await self._count(body, _spoken(headers))
 
     async def _count(self, body: bytes, headers: HeaderBlock) -> int:
-        fields = msgspec.json.decode(body, type=dict[str, Raw])
-        counted = {name: value for name, value in fields.items() if name not in NOT_COUNTED}
         upstream = self._counting
-        async with await upstream.send(msgspec.json.encode(counted), headers) as reply:
-            answer = await upstream.read(reply)
-        try:
-            return msgspec.json.decode(answer, type=_Count).input_tokens
-        except msgspec.DecodeError as error:
-            raise Unavailable(
-                f"{self.name} answered with something that is no count of tokens", detail=str(error)
-            ) from error
+        async with await upstream.send(msgspec.json.encode(anthropic_counted(body)), headers) as reply:
+            return count_in(await upstream.read(reply), "input_tokens", provider=self.name)
 
     async def models(self) -> Sequence[ModelInfo]:
         return await self._models.get()
-
-
-class _Count(Struct):
-    input_tokens: int
 
 
 def _spoken(headers: Mapping[str, str]) -> HeaderBlock:

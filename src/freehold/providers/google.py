@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from freehold.catalog.catalog import ProviderRow
-from freehold.core.errors import Unavailable
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider
+from freehold.providers._counts import count_in
 from freehold.providers._google_embeddings import ALONE, BATCH, GoogleEmbeddings
 from freehold.providers._http import HttpPool, Target, Timeouts, header_block
 from freehold.providers._model_list import MODELS_MAX, ModelList
@@ -64,7 +64,7 @@ class Google:
         upstream = self._upstream
         asked = msgspec.json.encode({"generateContentRequest": counted})
         async with await upstream.send(asked, _NO_HEADERS, path_of(model, COUNT)) as reply:
-            return total_of(await upstream.read(reply), self.name)
+            return count_in(await upstream.read(reply), "totalTokens", provider=self.name)
 
     async def models(self) -> Sequence[ModelInfo]:
         return await self._models.get()
@@ -75,19 +75,6 @@ def path_of(model: str, method: str) -> str:
     kind = next((kind for kind in KINDS if model.startswith(kind)), "")
     name = quote(model.removeprefix(kind), safe="")
     return f"{VERSION}/{kind or KINDS[0]}{name}:{method}"
-
-
-class _Total(Struct, rename="camel"):
-    total_tokens: int
-
-
-def total_of(answer: bytes, provider: str) -> int:
-    try:
-        return msgspec.json.decode(answer, type=_Total).total_tokens
-    except msgspec.DecodeError as error:
-        raise Unavailable(
-            f"{provider} answered with something that is no count of tokens", detail=str(error)
-        ) from error
 
 
 class _Model(Struct, rename="camel"):

@@ -30,7 +30,7 @@ from freehold.wires._fields import (
     own,
     text_in,
 )
-from freehold.wires._google_names import camel
+from freehold.wires._google_names import ANY_TASK, TASK_OF, TASKS, camel
 from freehold.wires._vectors import numbers, packed
 
 NAME: Final = "google_embed"
@@ -41,19 +41,7 @@ ADVISORY: Final[Advisory] = {}
 UNSAID: Final[Mapping[str, str]] = {"user": "a label of the caller's user"}
 """Fields of the heart that are left out, and why."""
 
-TASKS: Final[Mapping[EmbeddingTask, str]] = {
-    "search_query": "RETRIEVAL_QUERY",
-    "search_document": "RETRIEVAL_DOCUMENT",
-    "similarity": "SEMANTIC_SIMILARITY",
-    "classification": "CLASSIFICATION",
-    "clustering": "CLUSTERING",
-    "question_answering": "QUESTION_ANSWERING",
-    "fact_verification": "FACT_VERIFICATION",
-    "code_query": "CODE_RETRIEVAL_QUERY",
-}
 NESTED: Final = "embedContentConfig"
-_TASK_OF: Final = {word: task for task, word in TASKS.items()}
-_ANY_TASK: Final = "TASK_TYPE_UNSPECIFIED"
 _REQUESTS: Final = "requests"
 _MODELS: Final = "models/"
 _ITS_WORDS: Final = {"task": "taskType", "dimensions": "outputDimensionality", "inputs": "content"}
@@ -234,12 +222,12 @@ def _one(fields: dict[str, Raw], path: str) -> _One:
     task, size = _setting(fields, "taskType"), _setting(fields, "outputDimensionality")
     rest |= fields
     word = text_in(task)
-    if task is not None and word not in _TASK_OF and word != _ANY_TASK:
+    if task is not None and word not in TASK_OF and word != ANY_TASK:
         rest["taskType"] = task  # One that we don't know yet: this vendor may.
     return _One(
         model=model,
         text=text or "",
-        task=_TASK_OF.get(word or ""),
+        task=TASK_OF.get(word or ""),
         dimensions=None
         if size is None
         else decode(bytes(size), _INT, root=f"{path}.outputDimensionality".lstrip(".")),
@@ -309,3 +297,5 @@ def _usage(counted: _Counted | None) -> Usage | None:
 
 EMBEDDINGS: EmbeddingWire = GoogleEmbed(batch=True)
 ALONE: EmbeddingWire = GoogleEmbed(batch=False)
+ON_VERTEX: EmbeddingWire = GoogleEmbed(batch=True, nested=True)
+ALONE_ON_VERTEX: EmbeddingWire = GoogleEmbed(batch=False, nested=True)
