@@ -1,8 +1,9 @@
-"""`freehold sessions`: what runs and what ran: list, show, tail, cancel."""
+"""`freehold sessions`: what runs, ran and waits: list, show, tail, approve, pause, resume, cancel, kill."""
 
 from typing import Any
 
 import click
+import msgspec
 from rich.markup import escape
 
 from freehold.cli._connection import connected, json_option, settings
@@ -13,21 +14,26 @@ from freehold.client.client import StreamedEvent
 
 @click.group()
 def sessions() -> None:
-    """List, show, follow and cancel sessions."""
+    """List, show, follow, approve, pause and cancel sessions."""
 
 
 @sessions.command("list")
-@click.option("--status", type=click.Choice(["idle", "running", "terminated"]), help="Only those.")
+@click.option(
+    "--status",
+    type=click.Choice(["idle", "running", "waiting", "paused", "terminated"]),
+    help="Only those. What waits for somebody, or is paused, is idle too.",
+)
+@click.option("--sort", type=click.Choice(["newest", "cost"]), default="newest", show_default=True)
 @click.option("--agent", metavar="NAME", help="Only sessions with this agent.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @json_option
 @click.pass_context
 def list_sessions(
-    ctx: click.Context, *, status: str | None, agent: str | None, limit: int, as_json: bool
+    ctx: click.Context, *, status: str | None, sort: str, agent: str | None, limit: int, as_json: bool
 ) -> None:
-    """Sessions, newest first."""
+    """Sessions, newest or dearest first."""
     chosen = settings(ctx)
-    query = {"statuses[]": status, "agent_id": agent, "limit": min(limit, 100)}
+    query = {"statuses[]": status, "sort": sort, "agent_id": agent, "limit": min(limit, 100)}
     with connected(chosen) as client:
         found = list(client.pages("/v1/sessions", query=query, limit=limit))
     if chosen.output.as_json:
@@ -37,7 +43,7 @@ def list_sessions(
         (
             one["id"],
             one["agent"]["name"],
-            one["status"],
+            one["freehold"]["status"],
             str(one["freehold"]["version"]),
             one["freehold"]["cost"]["shown"],
             ago(one["updated_at"]),
@@ -116,6 +122,126 @@ def tail(ctx: click.Context, *, session_id: str, after: str | None, as_json: boo
 
 
 @sessions.command()
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@json_option
+@click.pass_context
+def approvals(ctx: click.Context, *, limit: int, as_json: bool) -> None:
+    """What waits for somebody's approval."""
+    chosen = settings(ctx)
+    with connected(chosen) as client:
+        found = client.pages(
+            "/v1/sessions", query={"statuses[]": "waiting", "limit": min(limit, 100)}, limit=limit
+        )
+        asked = [
+            {"session_id": one["id"], "agent": one["agent"]["name"], **call}
+            for one in found
+            for call in one["freehold"]["waits"]["calls"]
+            if call["awaits"]["type"] == "approval"
+        ]
+    if chosen.output.as_json:
+        chosen.output.json(asked)
+        return
+    rows = [
+        (
+            one["session_id"],
+            one["call_id"],
+            f"{one['awaits']['tool']}/{one['awaits']['function']}",
+            one["awaits"]["arguments"][:60],
+            (one.get("until") or "")[:16].replace("T", " "),
+        )
+        for one in asked
+    ]
+    chosen.output.table(
+        ("SESSION", "CALL", "TOOL", "ARGUMENTS", "UNTIL (UTC)"), rows, empty="Nothing waits for approval."
+    )
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.argument("call_id")
+@click.option("--edit", metavar="JSON", help="Run it with these arguments instead of the model's.")
+@json_option
+@click.pass_context
+def approve(ctx: click.Context, *, session_id: str, call_id: str, edit: str | None, as_json: bool) -> None:
+    """Allow a tool call that waits for approval."""
+    ours = {} if edit is None else {"input": _arguments(edit)}
+    event = {"type": "user.tool_confirmation", "tool_use_id": call_id, "result": "allow", "freehold": ours}
+    _send(ctx, session_id, event, f"approved {call_id}")
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.argument("call_id")
+@click.option("--reason", default=None, help="Why not; the model is told.")
+@json_option
+@click.pass_context
+def deny(ctx: click.Context, *, session_id: str, call_id: str, reason: str | None, as_json: bool) -> None:
+    """Deny a tool call that waits for approval."""
+    event = {
+        "type": "user.tool_confirmation",
+        "tool_use_id": call_id,
+        "result": "deny",
+        "deny_message": reason,
+    }
+    _send(ctx, session_id, event, f"denied {call_id}")
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.option("--reason", default="", help="Why; stands in the log.")
+@json_option
+@click.pass_context
+def pause(ctx: click.Context, *, session_id: str, reason: str, as_json: bool) -> None:
+    """Let a session finish what runs, and begin nothing new."""
+    _steer(ctx, session_id, "pause", {"reason": reason}, "paused")
+
+
+@sessions.command()
+@click.argument("session_id")
+@json_option
+@click.pass_context
+def resume(ctx: click.Context, *, session_id: str, as_json: bool) -> None:
+    """Let a paused session go on."""
+    _steer(ctx, session_id, "resume", {}, "resumed")
+
+
+@sessions.command()
+@click.argument("session_ids", nargs=-1)
+@click.option("--agent", metavar="NAME", help="All running and waiting sessions of this agent.")
+@click.option("--reason", default="", help="Why; stands in the logs.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@json_option
+@click.pass_context
+def kill(
+    ctx: click.Context,
+    *,
+    session_ids: tuple[str, ...],
+    agent: str | None,
+    reason: str,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """End sessions for good: those named, or all of an agent that are not at rest."""
+    chosen = settings(ctx)
+    if not session_ids and agent is None:
+        raise click.UsageError("name sessions, or an agent with --agent")
+    with connected(chosen) as client:
+        wanted = list(session_ids)
+        if agent is not None:
+            query = {"statuses[]": ["running", "waiting", "paused"], "agent_id": agent, "limit": 100}
+            wanted += [one["id"] for one in client.pages("/v1/sessions", query=query)]
+        if wanted and not yes and not chosen.output.as_json:
+            click.confirm(f"End {len(wanted)} session(s) for good?", abort=True)
+        for session_id in wanted:
+            client.request(
+                "POST", f"/v1/sessions/{session_id}/cancel", body={"scope": "session", "reason": reason}
+            )
+            chosen.output.say(f"ended {session_id}")
+    if chosen.output.as_json:
+        chosen.output.json(wanted)
+
+
+@sessions.command()
 @click.argument("session_id")
 @click.option("--turn", is_flag=True, help="Only stop the turn that runs; the session can go on.")
 @click.option("--reason", default="", help="Why; stands in the log.")
@@ -130,6 +256,34 @@ def cancel(ctx: click.Context, *, session_id: str, turn: bool, reason: str, as_j
     if chosen.output.as_json:
         chosen.output.json(session)
     chosen.output.say(f"cancelled the {'turn' if turn else 'session'} {session_id}")
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise click.BadParameter(f"expected a JSON object: {error}", param_hint="--edit") from error
+    if not isinstance(found, dict):
+        raise click.BadParameter("expected a JSON object", param_hint="--edit")
+    return found
+
+
+def _send(ctx: click.Context, session_id: str, event: dict[str, Any], done: str) -> None:
+    chosen = settings(ctx)
+    with connected(chosen) as client:
+        sent = client.request("POST", f"/v1/sessions/{session_id}/events", body={"events": [event]})
+    if chosen.output.as_json:
+        chosen.output.json(sent)
+    chosen.output.say(done)
+
+
+def _steer(ctx: click.Context, session_id: str, verb: str, body: dict[str, Any], done: str) -> None:
+    chosen = settings(ctx)
+    with connected(chosen) as client:
+        session = client.request("POST", f"/v1/sessions/{session_id}/{verb}", body=body)
+    if chosen.output.as_json:
+        chosen.output.json(session)
+    chosen.output.say(f"{done} {session_id}")
 
 
 def _line(event: dict[str, Any]) -> str:

@@ -437,7 +437,7 @@ class SessionLog(Protocol):
     async def release(self, lease: Lease) -> None: ...
 
     async def wait_for_work(self, timeout_s: float) -> None:
-        """Returns when some session may want a worker, or after `timeout_s`."""
+        """Returns when some session may want a worker: one that was written to, or whose time has come; or after `timeout_s`."""
         ...
 
 

@@ -48,6 +48,13 @@ WITH freed AS (
 SELECT status, (SELECT pg_notify('{WORK_CHANNEL}', '') WHERE status = 'running') AS called FROM freed
 """  # noqa: S608 - built from our own constants alone
 
+_DUE_IN: Final = """
+SELECT extract(epoch FROM due_at - now())::float8 AS due_in_s FROM (
+    SELECT min(due_at) AS due_at FROM sessions
+    WHERE status IN ('running', 'waiting') AND due_at > now() AND due_at < 'infinity'
+) AS first
+"""
+
 _FREE_ALL: Final = """
 UPDATE sessions SET owner = NULL, epoch = epoch + 1, due_at = now()
 WHERE owner IS NOT NULL
@@ -86,6 +93,13 @@ async def release(database: Database, lease: Lease) -> bool:
         "releasing a lease", _RELEASE, lease.session_id, lease.tenant, lease.owner, lease.epoch
     )
     return any(row["status"] == "running" for row in rows)
+
+
+async def due_in_s(database: Database) -> float | None:
+    """Seconds until some session wants a worker though nobody writes to it: a wait or a lease that ends. None: never."""
+    rows = await database.fetch("looking when sessions are due", _DUE_IN)
+    due_in: float | None = rows[0]["due_in_s"]
+    return due_in
 
 
 async def free_all(database: Database) -> int:

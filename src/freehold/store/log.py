@@ -160,6 +160,8 @@ class PostgresSessionLog:
 
     async def wait_for_work(self, timeout_s: float) -> None:
         """What came since the last return is not lost: then this returns at once."""
+        if not self._work.is_set() and (due_in_s := await _leases.due_in_s(self._database)) is not None:
+            timeout_s = min(timeout_s, due_in_s)
         try:
             await asyncio.wait_for(self._work.wait(), timeout_s)
         except TimeoutError:

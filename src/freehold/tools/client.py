@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, ClassVar, Final
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from freehold.core.errors import BadRequest, Internal
 from freehold.core.messages import ToolSpec, raw
@@ -16,7 +16,10 @@ from freehold.core.ports import OpenTool, ToolFunction, ToolHost, ToolKind, Tool
 from freehold.core.resources import Effect, Tool
 
 FUNCTIONS_MAX: Final = 128
-_NO_ARGUMENTS: Final = {"type": "object", "properties": {}}
+
+
+def _no_arguments() -> dict[str, Any]:
+    return {"type": "object", "properties": {}}
 
 
 class ClientFunction(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -24,7 +27,7 @@ class ClientFunction(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     name: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
     description: str = ""
-    input_schema: dict[str, Any] = _NO_ARGUMENTS
+    input_schema: dict[str, Any] = field(default_factory=_no_arguments)
     effect: Effect = "irreversible"
 
 

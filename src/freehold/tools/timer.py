@@ -23,7 +23,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Wait(Struct, frozen=True, forbid_unknown_fields=True):
-    seconds: Annotated[float | None, Meta(ge=0, description="From now on.")] = None
+    seconds: Annotated[float | None, Meta(description="From now on.")] = None
     until: Annotated[str | None, Meta(description="Like 2026-11-21T09:00:00Z.")] = None
 
 
