@@ -71,15 +71,15 @@ async def asking() -> AsyncIterator[Asking]:
 @pytest.mark.parametrize(
     ("model", "body", "says", "field"),
     [
-        ("openai/gpt-3.5-turbo", said(IMAGE), "takes no images", "messages[1].content[1]"),
-        ("openai/gpt-3.5-turbo", said(PDF), "reads no documents", "messages[1].content[1]"),
-        ("openai/gpt-4o", said(AUDIO), "takes no audio", "messages[1].content[1]"),
+        ("openai/gpt-3.5-turbo", said(IMAGE), "takes no images", "messages[1].content[1].image_url"),
+        ("openai/gpt-3.5-turbo", said(PDF), "reads no documents", "messages[1].content[1].file"),
+        ("openai/gpt-4o", said(AUDIO), "takes no audio", "messages[1].content[1].input_audio"),
         ("openai/gpt-5-chat-latest", said(tools=[TOOL]), "calls no tools", "tools"),
         ("openai/gpt-4o", said(reasoning_effort="high"), "has no reasoning", "reasoning_effort"),
         ("openai/gpt-4-turbo", said(response_format=SCHEMA), "JSON schema", "response_format"),
         ("openai/gpt-4o", said(max_tokens=16_385), "16384 tokens at most, and 16385", "max_tokens"),
         ("openai/gpt-4o", said(max_completion_tokens=99_999), "16384 tokens at most", "max_completion_tokens"),
-        ("deepseek/deepseek-v4-pro", said(IMAGE), "takes no images", "messages[1].content[1]"),
+        ("deepseek/deepseek-v4-pro", said(IMAGE), "takes no images", "messages[1].content[1].image_url"),
     ],
 )  # fmt: skip
 async def test_what_a_model_lacks_is_refused_before_it_is_sent(

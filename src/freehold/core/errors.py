@@ -10,7 +10,8 @@ from typing import ClassVar
 class FreeholdError(Exception):
     """Root of the tree. `code` is stable and may be matched on by clients.
 
-    `field` is the path of the offending input in the caller's own words (`messages[2].content[0].type`).
+    `field` is the path of the offending input in the caller's own words (`messages[2].content[0].type`); with `field_is_vendors`, in
+    those of the vendor that refused.
     `retry_after_s` is how long the other side asked us to wait, in seconds, where it said so.
     """
 
@@ -24,12 +25,14 @@ class FreeholdError(Exception):
         field: str | None = None,
         detail: str | None = None,
         retry_after_s: float | None = None,
+        field_is_vendors: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.field_is_vendors = field_is_vendors
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message

@@ -6,13 +6,15 @@ from contextlib import AbstractAsyncContextManager
 from msgspec import structs
 
 from freehold.core import tokens
-from freehold.core.errors import BrokenOff
+from freehold.core.errors import BrokenOff, FreeholdError
 from freehold.core.messages import ModelRequest, Usage
+from freehold.core.ports import Wire
 from freehold.core.records import CallRecord
 from freehold.core.stream import ArgumentsAdded, Finished, StreamEvent, TextAdded, UsageReported
 from freehold.gateway.capabilities import Lack, lack_of, text_bytes
 from freehold.gateway.metering import Meter
 from freehold.gateway.targets import Target
+from freehold.wires import path_in
 
 
 class Answer:
@@ -88,10 +90,16 @@ class Answer:
         return event
 
 
-async def answered(target: Target, request: ModelRequest, meter: Meter) -> Answer:
-    """Asks `target`. Raises before the first event, and has hung up then."""
-    opening = target.provider.call(structs.replace(request, model=target.name))
-    events = await opening.__aenter__()
+async def answered(
+    target: Target, request: ModelRequest, meter: Meter, *, wire: Wire | None, body: bytes
+) -> Answer:
+    """Asks `target`. Raises before the first event, and has hung up then. `body` is what the request came as, in `wire`."""
+    try:
+        opening = target.provider.call(structs.replace(request, model=target.name))
+        events = await opening.__aenter__()
+    except FreeholdError as error:
+        _in_callers_words(error, target, wire, body)
+        raise
     answer = Answer(target, request, opening, events, meter)
     try:
         await answer.start()
@@ -101,13 +109,25 @@ async def answered(target: Target, request: ModelRequest, meter: Meter) -> Answe
     return answer
 
 
+def _in_callers_words(error: FreeholdError, target: Target, wire: Wire | None, body: bytes) -> None:
+    """A provider's wire refuses in the heart's words, a vendor in its own."""
+    if error.field is None or wire is None:
+        return
+    if not error.field_is_vendors:
+        error.field = path_in(wire, body, error.field)
+    elif target.provider.wire != wire.name:
+        error.message = f"{error.message} (the provider names {error.field})"
+        error.field = None
+
+
 class Values:
-    """A request in values; `body` is what it came as, if it did."""
+    """A request in values; `body` is what it came as, if it did, in the client's wire."""
 
-    __slots__ = ("_request", "body")
+    __slots__ = ("_request", "_wire", "body")
 
-    def __init__(self, request: ModelRequest, body: bytes) -> None:
+    def __init__(self, request: ModelRequest, body: bytes, wire: Wire | None) -> None:
         self._request = request
+        self._wire = wire if body else None
         self.body = body
 
     def further_models(self) -> Sequence[str]:
@@ -121,7 +141,7 @@ class Values:
         return None if lack is None else (lack, request)
 
     async def ask(self, target: Target, meter: Meter) -> Answer:
-        return await answered(target, self._request, meter)
+        return await answered(target, self._request, meter, wire=self._wire, body=self.body)
 
     def input_tokens(self) -> int:
         return tokens.of_request(self._request)

@@ -6,7 +6,7 @@ which models there are instead (alternatives.py).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -24,8 +24,6 @@ BYTES_PER_TOKEN_MIN: Final = 2
 
 AUDIO_BYTES_MIN: Final = 2048
 """A body smaller than this holds no sound: that comes inline."""
-
-DEPTH_MAX: Final = 12
 
 Lacked: TypeAlias = Ability | Literal["output", "context"]
 
@@ -47,13 +45,6 @@ _SIGNS: Final[Mapping[str, Mapping[Ability, bytes]]] = {
 }
 """In a body's bytes, as each wire says it."""
 
-_BLOCKS: Final[Mapping[str, frozenset[str]]] = {
-    "images": frozenset({"image_url", "image", "input_image"}),
-    "documents": frozenset({"file", "document", "input_file"}),
-    "audio": frozenset({"input_audio", "audio"}),
-}
-"""A block's `type` where it holds such a thing, or its only field (Bedrock)."""
-
 _SET: Final[Mapping[Lacked, tuple[str, ...]]] = {
     "tools": ("tools", "toolConfig"),
     "reasoning": ("reasoning_effort", "thinking", "reasoning", "output_config", "additionalModelRequestFields"),
@@ -65,11 +56,7 @@ _SET: Final[Mapping[Lacked, tuple[str, ...]]] = {
 
 _INSIDE: Final = "generationConfig"
 _OUTPUT_FIELDS: Final = _SET["output"][:3]
-_NOT_SAID: Final = frozenset({"tools", "input_schema", "response_format", "output_config"})
-"""Where a word like `file` is somebody's own."""
-
 _NO_LIMIT: Final = 1 << 62
-_ANYTHING: Final = msgspec.json.Decoder()
 
 
 class Lack(Struct, frozen=True):
@@ -129,7 +116,7 @@ def _characters(part: Part) -> int:
 
 def _asked(request: ModelRequest, lacks: frozenset[Ability]) -> Iterator[tuple[Ability, str]]:
     """In the order in which a reader meets it. Messages are gone through only where a model lacks something that stands there."""
-    if not lacks.isdisjoint(_BLOCKS):
+    if not lacks.isdisjoint(_MEDIA.values()):
         for index, message in enumerate(request.messages):
             for place, part in enumerate(message.content):
                 yield from _media(part, f"messages[{index}].content[{place}]")
@@ -201,32 +188,3 @@ def refusal(
         case ability:
             said = f"{model} {_SAID[ability]}"
     return Unsupported(said + could, field=field)
-
-
-def field_in(body: bytes, lack: Lack) -> str:
-    """Where the body says it, in its own words; the heart's path where that is not found."""
-    try:
-        tree = _ANYTHING.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return lack.field
-    if lack.what in _BLOCKS:
-        return _block(tree, lack.what, "", 0) or lack.field
-    return next((name for name in (*_SET[lack.what], _INSIDE) if name in tree), lack.field)
-
-
-def _block(tree: Any, ability: str, path: str, depth: int) -> str | None:
-    """The path of the first block of a kind."""
-    if depth > DEPTH_MAX:
-        return None
-    if isinstance(tree, list):
-        below = ((f"{path}[{place}]", one) for place, one in enumerate(tree))
-    elif isinstance(tree, dict):
-        kind = tree.get("type") or (next(iter(tree)) if len(tree) == 1 else None)
-        if path and isinstance(kind, str) and kind in _BLOCKS[ability]:
-            return path
-        below = (
-            (f"{path}.{name}" if path else name, one) for name, one in tree.items() if name not in _NOT_SAID
-        )
-    else:
-        return None
-    return next((found for at, one in below if (found := _block(one, ability, at, depth + 1))), None)

@@ -204,7 +204,7 @@ class Bytes:
 
     async def ask(self, target: Target, meter: Meter) -> Passing | Answer:
         if not self._passes_to(target):
-            return await answered(target, self._decoded(), meter)
+            return await answered(target, self._decoded(), meter, wire=self._wire, body=self.body)
         envelope, wire = self._envelope, self._wire
         hidden = envelope.stream and wire.name == OPENAI_CHAT and not envelope.asks_for_usage()
         body = envelope.passed_as(target.name, metered=hidden)

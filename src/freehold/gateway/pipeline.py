@@ -17,7 +17,7 @@ from freehold.core.ports import CallRecords, Clock, EmbeddingWire, Wire
 from freehold.gateway.alternatives import able
 from freehold.gateway.attempts import Answered, Asked, Call, Plan
 from freehold.gateway.calling import Answer, Values
-from freehold.gateway.capabilities import Lack, field_in, refusal
+from freehold.gateway.capabilities import Lack, refusal
 from freehold.gateway.counting import Count, counted
 from freehold.gateway.embedding import Embedded, Texts
 from freehold.gateway.forwarding import Bytes, Passing
@@ -25,6 +25,7 @@ from freehold.gateway.metering import Meter, estimated, may_be_billed, outcome
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
 from freehold.gateway.targets import Target
+from freehold.wires import path_in
 
 ACTION: Final = "model:Call"
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -59,7 +60,7 @@ class Gateway:
         """
         meter = Meter(self._clock, self._records, principal, wire=wire, requested=request.model)
         meter.session_id, meter.agent, meter.streamed, meter.rules = session_id, agent, request.stream, rules
-        return Call(Values(request, body), meter, self._plan, self._settle)
+        return Call(Values(request, body, self._wires.get(wire)), meter, self._plan, self._settle)
 
     def forward(
         self,
@@ -112,7 +113,7 @@ class Gateway:
         for model in asked.further_models():
             authorize(meter.principal, ACTION, f"model/{target.provider.name}/{model}")
         if (lacking := asked.lack_of(target)) is not None:
-            raise self._refusal(meter.principal, target, asked.body, *lacking)
+            raise self._refusal(meter, target, asked.body, *lacking)
         return Plan((target,))
 
     def _settle(
@@ -127,15 +128,16 @@ class Gateway:
         meter.finish(ended, _billed(meter, asked, answer, ended))
 
     def _refusal(
-        self, principal: Principal, target: Target, body: bytes, lack: Lack, request: ModelRequest
+        self, meter: Meter, target: Target, body: bytes, lack: Lack, request: ModelRequest
     ) -> FreeholdError:
         """Names models that could do it, of those that the caller may call."""
-        facts = target.facts
+        facts, principal = target.facts, meter.principal
         assert facts is not None  # noqa: S101 - only facts say what is lacking
         may_call = partial(allowed, principal, ACTION)
         upstreams = self.models.usable_now(principal.tenant)
         instead = able(upstreams, self.models.facts, may_call, lack, request)
-        field = field_in(body, lack) if body else lack.field
+        wire = self._wires.get(meter.wire)
+        field = path_in(wire, body, lack.field) if body and wire is not None else lack.field
         return refusal(f"{target.provider.name}/{target.name}", lack, facts, field=field, instead=instead)
 
 

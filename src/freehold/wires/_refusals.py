@@ -80,6 +80,7 @@ def refused(refusal: Refusal, headers: Mapping[str, str], body: bytes) -> Freeho
     return kind(
         message,
         field=refusal.field,
+        field_is_vendors=True,
         detail=body[:DETAIL_BYTES].decode("utf-8", "replace"),
         retry_after_s=retry_after_s(headers),
     )
