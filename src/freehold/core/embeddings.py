@@ -1,6 +1,6 @@
 """What is asked of a model that turns texts into vectors, and what it answers, in words of no vendor."""
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -18,11 +18,18 @@ EmbeddingTask: TypeAlias = Literal[
 ]
 """What the vectors are for, as vendors that ask have it: some models make another vector of a question than of what answers it."""
 
+SEARCHES: Final[frozenset[EmbeddingTask]] = frozenset({"search_query", "search_document"})
+"""Towards a model that cannot be told, these two are left out: it has one vector for both, and it is the one that was asked for.
+
+Some vendors' clients must say one of them.
+"""
+
 
 class EmbeddingRequest(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One vector for each input. An input is a text, or tokens of the model's own. `model` is what the caller wrote.
 
-    `task` is of all inputs. A wire that has no word for a task refuses it: another vector would come than was asked for.
+    `task` is of all inputs. A wire that has no word for a task refuses it, apart from `SEARCHES`: another vector would come than was
+    asked for.
     """
 
     model: str

@@ -40,7 +40,9 @@ RESOLVED_MAX: Final = 10_000
 SUGGESTED_MAX: Final = 3
 SUGGEST_AMONG_MAX: Final = 1500
 DISCOVERY_S: Final = 1.0
-_COMPATIBLE: Final = ("openai_embeddings", "google_embed")
+_COMPATIBLE: Final = (
+    "openai_embeddings", "google_embed", "bedrock_titan_embed", "bedrock_nova_embed", "bedrock_cohere_embed",
+)  # fmt: skip
 """Of a vendor's further wires, those that servers at other addresses speak who follow it: hardly any has OpenAI's Responses."""
 
 LookUpRules: TypeAlias = Callable[[str], Awaitable[Rules]]

@@ -1,9 +1,10 @@
-"""Providers: Amazon Bedrock's Converse and ConverseStream, with SigV4 or a bearer key.
+"""Providers: Amazon Bedrock's Converse, ConverseStream and CountTokens, with SigV4 or a bearer key.
 
 The credential is one string: `ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN]`, as the catalog's row puts it together from AWS's usual
 variables, or a Bedrock API key as it is. The region is read off the address. Sources:
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html,
-https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys-use.html. Not here: roles and instance profiles (no credential is fetched),
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_CountTokens.html,
+https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys-use.html. Not here: embeddings (_bedrock_embeddings.py), roles and instance profiles (no credential is fetched),
 the regions' own endpoints of OpenAI's and Anthropic's dialects (rows of those adapters can have them).
 """
 
@@ -16,13 +17,14 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Raw, Struct, structs
 
 from freehold.catalog.catalog import ProviderRow
-from freehold.core.errors import BadRequest, Unavailable
+from freehold.core.errors import BadRequest, NotFound, Unavailable
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider
 from freehold.core.stream import Started, StreamEvent
+from freehold.providers._bedrock_embeddings import WIRES, BedrockEmbeddings
 from freehold.providers._http import HeaderBlock, HttpPool, Target, Timeouts, header_block
 from freehold.providers._model_list import KEPT_S, LIST_BYTES_MAX, MODELS_MAX
 from freehold.providers._model_list import TIMEOUTS as LIST_TIMEOUTS
@@ -33,6 +35,14 @@ from freehold.wires.bedrock_converse import WIRE
 SERVICE: Final = "bedrock"
 REGION_DEFAULT: Final = "us-east-1"
 """What is signed for at an address that names no region: a gateway or a test server, which rarely looks at it."""
+
+INVOKE: Final = "invoke"
+COUNT_TOKENS: Final = "count-tokens"
+COUNTED: Final = frozenset({"messages", "system", "toolConfig", "additionalModelRequestFields"})
+"""Fields of a Converse request that CountTokens takes; it refuses the others, which count for nothing."""
+
+_NOT_COUNTED: Final = re.compile(r"support\w* .*\bcount|count\w* .*support", re.IGNORECASE)
+"""How a model says that it has no counter: in words alone, as a ValidationException."""
 
 _REGION: Final = re.compile(r"\.([a-z]{2}(?:-[a-z]+)+-\d)\.")
 _BEGINNINGS: Final = (b"\x00",)
@@ -51,24 +61,57 @@ class Bedrock:
 
     def call(self, request: ModelRequest) -> "Named":
         body = WIRE.encode_request(request, provider=self.name)
-        path = _path(request.model, stream=request.stream)
+        path = _path(request.model, _converse(stream=request.stream))
         headers = self._signing.headers("POST", path, body)
         call = Call(self._upstream, body, headers, stream=request.stream, path=path)
         return Named(call, request.model)
 
     def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> Forward:
         """None of the client's headers go along: what they say of guardrails or tracing, this API says in the body."""
-        path = _path(model, stream=stream)
+        path = _path(model, _converse(stream=stream))
         signed = self._signing.headers("POST", path, body)
         return Forward(self._upstream, body, signed, stream=stream, path=path)
+
+    async def count(self, request: ModelRequest) -> int:
+        return await self._count(WIRE.encode_request(request, provider=self.name), request.model)
+
+    async def count_passed(self, body: bytes, *, model: str, headers: Mapping[str, str]) -> int:
+        return await self._count(body, model)
+
+    async def _count(self, body: bytes, model: str) -> int:
+        fields = msgspec.json.decode(body, type=dict[str, Raw])
+        converse = {name: value for name, value in fields.items() if name in COUNTED}
+        asked = msgspec.json.encode({"input": {"converse": converse}})
+        path = _path(model, COUNT_TOKENS)
+        try:
+            reply = await self._upstream.send(asked, self._signing.headers("POST", path, asked), path)
+        except BadRequest as error:
+            if _NOT_COUNTED.search(error.message):
+                raise NotFound(error.message) from error
+            raise
+        async with reply:
+            answer = await self._upstream.read(reply)
+        try:
+            return msgspec.json.decode(answer, type=_Count).input_tokens
+        except msgspec.DecodeError as error:
+            said = f"{self.name} answered with something that is no count of tokens"
+            raise Unavailable(said, detail=str(error)) from error
 
     async def models(self) -> Sequence[ModelInfo]:
         return await self._models.get()
 
 
-def _path(model: str, *, stream: bool) -> str:
+class _Count(Struct, rename="camel"):
+    input_tokens: int
+
+
+def _path(model: str, operation: str) -> str:
     """An id may hold `:` and, being an ARN, `/`: both are encoded, as AWS's SDKs do."""
-    return f"/model/{quote(model, safe='')}/{'converse-stream' if stream else 'converse'}"
+    return f"/model/{quote(model, safe='')}/{operation}"
+
+
+def _converse(*, stream: bool) -> str:
+    return "converse-stream" if stream else "converse"
 
 
 class Signing:
@@ -241,7 +284,14 @@ def create(
         timeouts=timeouts,
         beginnings=_BEGINNINGS,
     )
+    signed = signing(row.base_url, key, now_s)
+    if row.wire in WIRES:
+
+        def sign(path: str, body: bytes) -> HeaderBlock:
+            return signed.headers("POST", path, body)
+
+        return BedrockEmbeddings(WIRES[row.wire], upstream, sign, lambda model: _path(model, INVOKE))
     control = row.base_url.replace("://bedrock-runtime.", "://bedrock.")
     listing = Target(control, headers=fixed)
     models = FoundationModels(row.name, pool, listing, signing(control, key, now_s), row.models_path)
-    return Bedrock(row.name, upstream, signing(row.base_url, key, now_s), models)
+    return Bedrock(row.name, upstream, signed, models)

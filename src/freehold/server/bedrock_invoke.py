@@ -1,9 +1,10 @@
 """Server: InvokeModel at Bedrock's door: a body in a model vendor's own dialect, within AWS's paths, frames and errors.
 
-Which dialect it is, the body says: Anthropic's has `anthropic_version`, OpenAI's has `messages` without. The codecs are those wires'.
+Which dialect it is, the body says: Anthropic's has `anthropic_version`, OpenAI's has `messages` without; Titan's, Nova's and Cohere's
+for embeddings have `inputText`, `taskType` and `texts`. The codecs are those wires'.
 Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html,
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html. Not here: bodies of Nova and
-Titan; asking Bedrock itself in this way (providers/bedrock.py speaks Converse).
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html. Not here: Nova's and
+Titan's bodies for texts to write; asking Bedrock itself in this way (providers).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,13 +15,13 @@ from msgspec import Raw, structs
 
 from freehold.core.errors import FreeholdError, Internal, Unsupported
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
-from freehold.core.ports import ErrorBody, StreamDecoder, StreamEncoder, UsageTap, Wire
+from freehold.core.ports import EmbeddingWire, ErrorBody, StreamDecoder, StreamEncoder, UsageTap, Wire
 from freehold.core.stream import StreamEvent, UsageReported
 from freehold.core.validation import decode
-from freehold.wires import named
+from freehold.wires import bedrock_cohere_embed, bedrock_nova_embed, bedrock_titan_embed, named
 from freehold.wires._aws_errors import decode_error, encode_error, encode_error_in_stream
 from freehold.wires._aws_eventstream import CONTENT_TYPE, encode_event
-from freehold.wires._fields import OBJECT
+from freehold.wires._fields import OBJECT, UNREADABLE, text_in
 from freehold.wires._media import base64_of
 
 NAME: Final = "bedrock_invoke"
@@ -30,6 +31,7 @@ METRICS: Final = "amazon-bedrock-invocationMetrics"
 BETAS: Final = "additionalModelRequestFields.anthropic_beta"
 """How Converse says what is `anthropic_beta` here; to vendors who have neither it means nothing."""
 
+_NOVA_TASKS: Final = frozenset({"SINGLE_EMBEDDING", "SEGMENTED_EMBEDDING"})
 _NO_MODEL: Final = Raw(b'""')
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -99,10 +101,26 @@ def dialect_of(body: bytes) -> tuple[str, bytes, Raw | None]:
     elif "messages" in fields and "inferenceConfig" not in fields and "schemaVersion" not in fields:
         name = OPENAI
     else:
-        said = "expected a body in Anthropic's shape (with anthropic_version) or OpenAI's (with messages); Converse takes any model"
-        raise Unsupported(said, field="body")
+        raise Unsupported(
+            "expected a body in Anthropic's shape (with anthropic_version) or OpenAI's (with messages), or for embeddings in Titan's"
+            " (inputText), Nova's (taskType) or Cohere's (texts); Converse takes any model",
+            field="body",
+        )
     betas = fields.pop("anthropic_beta", None)
     return name, _encode({**fields, "model": _NO_MODEL}), betas
+
+
+def embedding_dialect_of(body: bytes) -> EmbeddingWire | None:
+    """None for a body that asks for no embeddings. Titan's older models for texts have `inputText`, too, and settings beside it."""
+    try:
+        fields = OBJECT.decode(body)
+    except UNREADABLE:
+        return None  # Whoever reads it next says what is wrong.
+    if "inputText" in fields and "textGenerationConfig" not in fields:
+        return bedrock_titan_embed.EMBEDDINGS
+    if text_in(fields.get("taskType")) in _NOVA_TASKS:
+        return bedrock_nova_embed.EMBEDDINGS
+    return bedrock_cohere_embed.EMBEDDINGS if "texts" in fields or "input_type" in fields else None
 
 
 class ChunkEncoder:

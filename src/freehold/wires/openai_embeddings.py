@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from freehold.core.embeddings import EmbeddingRequest, EmbeddingResponse
+from freehold.core.embeddings import SEARCHES, EmbeddingRequest, EmbeddingResponse
 from freehold.core.errors import BadRequest, FreeholdError, Unavailable, Unsupported
 from freehold.core.messages import Usage
 from freehold.core.ports import EmbeddingWire, ErrorBody
@@ -93,7 +93,7 @@ class OpenAIEmbeddings:
 
     def encode_request(self, request: EmbeddingRequest) -> bytes:
         check_foreign(request.extra, NAME, "request", "")
-        if request.task is not None:
+        if request.task is not None and request.task not in SEARCHES:
             said = f"{NAME} cannot say what the vectors are for ({request.task}): leave it out, or ask a model that is told"
             raise Unsupported(said, field="task")
         body: dict[str, Any] = {"model": request.model, "input": request.inputs}
