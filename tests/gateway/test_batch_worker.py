@@ -24,7 +24,7 @@ from tests.gateway._vendors import ANTHROPIC_TEXT, CUT, HOLD, Vendor, reply
 from tests.gateway.conftest import ANN, House, open_house
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-QUICK = BatchSettings(calls_max=4, sweep_s=0.02, poll_s=0.5, pause_s=0.01, attempts_max=3, drain_s=5)
+QUICK = BatchSettings(calls_max=4, poll_s=0.05, pause_s=0.01, attempts_max=3, drain_s=5)
 BUSY = reply(b'{"type":"error","error":{"type":"overloaded_error","message":"later"}}', status=529)
 OK = reply(ANTHROPIC_TEXT)
 
@@ -107,7 +107,7 @@ def error_of(result: BatchResult) -> Any:
 async def test_after_24_hours_what_has_no_result_is_expired(place: Place) -> None:
     place.vendor.play(OK, OK, BUSY)
     batch = await place.create(6)
-    patient = BatchSettings(calls_max=1, sweep_s=0.02, poll_s=0.5, pause_s=60)
+    patient = BatchSettings(calls_max=1, poll_s=0.05, pause_s=60)
     async with place.working(patient):
         await place.asked(6)
         place.clock.at = NOON + timedelta(hours=23, minutes=59)

@@ -163,6 +163,7 @@ async def test_cancel_ends_what_waits_and_lets_finish_what_runs(batches: Postgre
     canceled = await batches.cancel("t", batch.id, at=NOON)
     assert (canceled.status, canceled.cancel_initiated_at) == ("canceling", NOON)
     assert await claimed(batches) == []
+    assert await batches.sweep(NOON) == 3
     assert (await batches.get("t", batch.id)).status == "canceling"
     await batches.finish(settled(running), now=NOON)
     done = await batches.get("t", batch.id)

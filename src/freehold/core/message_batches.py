@@ -99,7 +99,7 @@ class MessageBatches(Protocol):
         ...
 
     async def cancel(self, tenant: str, batch_id: str, *, at: datetime) -> MessageBatch:
-        """What runs may finish, what waits is canceled. A batch that has ended stays as it is."""
+        """Nothing of it is claimed from now on; `sweep` ends what waits. A batch that has ended stays as it is."""
         ...
 
     async def delete(self, tenant: str, batch_id: str) -> None:

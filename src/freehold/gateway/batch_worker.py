@@ -33,6 +33,9 @@ CALL_S_MAX: Final = 600.0
 CLAIMED_AT_ONCE_MAX: Final = 16
 """So that one worker that looks first leaves some to the others."""
 
+GATHER_S: Final = 0.02
+"""How long free places are gathered before they are filled: one claim costs the database as much as many do."""
+
 CLAIMS_MAX: Final = 30
 """A request that was claimed so often without a result may be what kills its workers."""
 
@@ -45,13 +48,13 @@ AWAY_PAUSE_S: Final = 1.0
 
 
 class BatchSettings(Struct, frozen=True, kw_only=True):
-    """`calls_max`: calls at once in this process. `lease_s`: how long a dead worker's requests wait for another. `attempts_max`: calls
+    """`calls_max`: calls at once in this process. `lease_s`: how long a dead worker's requests wait for another.
+    `poll_s`: how often it looks though nobody called. `attempts_max`: calls
     made of a request whose faults may pass; the n-th is followed by a pause of about `pause_s` * 2^n. `drain_s`: how long a stop waits."""
 
     calls_max: int = 16
     lease_s: float = 15.0
     poll_s: float = 5.0
-    sweep_s: float = 10.0
     attempts_max: int = 10
     pause_s: float = 1.0
     drain_s: float = 10.0
@@ -78,8 +81,11 @@ class _PutOff(Struct, frozen=True):
 
 
 class _Held(Struct):
+    """`asking` until its call is over; what is written after that is fenced."""
+
     claim: BatchClaim
     task: asyncio.Task[None]
+    asking: bool = True
 
 
 class BatchWorker:
@@ -91,6 +97,7 @@ class BatchWorker:
         self._held: dict[tuple[str, int], _Held] = {}
         self._stopping = asyncio.Event()
         self._look = asyncio.Event()
+        self._news = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -130,12 +137,14 @@ class BatchWorker:
     async def _hear(self) -> None:
         await self._means.kept.wait_for_work(self._settings.poll_s)
         self._look.set()
+        self._news.set()
 
     async def _sweep(self) -> None:
+        self._news.clear()
         now = self._means.clock.now()
         await self._means.kept.sweep(now)
         await self._means.kept.archive(now, created_before=now - RESULTS_KEPT)
-        await asyncio.sleep(self._settings.sweep_s)
+        await self._news.wait()
 
     async def _renew(self) -> None:
         await asyncio.sleep(self._settings.lease_s / 3)
@@ -143,7 +152,7 @@ class BatchWorker:
         claims = [held.claim for held in asked.values()]
         kept = await self._means.kept.renew(self.owner, claims, lease_s=self._settings.lease_s)
         for place in asked.keys() - kept:
-            if self._held.get(place) is asked[place]:
+            if asked[place].asking and self._held.get(place) is asked[place]:
                 log.warning("batches.lease_lost", extra={"batch": place[0], "number": place[1]})
                 asked[place].task.cancel()
 
@@ -159,6 +168,7 @@ class BatchWorker:
                 log.exception("batches.crashed", extra={"worker": self.owner})
             if not found:
                 await self._look.wait()
+                await asyncio.sleep(GATHER_S)
 
     async def _claim(self, group: asyncio.TaskGroup) -> bool:
         """True when there may be more to claim at once."""
@@ -186,7 +196,10 @@ class BatchWorker:
     async def _carry(self, claim: BatchClaim) -> None:
         """The outermost edge of one request's work."""
         try:
-            match await self._answer(claim):
+            answered = await self._answer(claim)
+            if (held := self._held.get(claim.place)) is not None and held.claim is claim:
+                held.asking = False
+            match answered:
                 case Settled() as settled:
                     await self._results.write(settled)
                 case _PutOff(pause_s):

@@ -63,7 +63,7 @@ SELECT {_COLUMNS} FROM message_batches WHERE tenant = $1 AND id > $2 ORDER BY id
 _CANCEL: Final = f"""
 UPDATE message_batches SET status = 'canceling', cancel_initiated_at = $3
 WHERE tenant = $1 AND id = $2 AND status = 'in_progress'
-RETURNING {_COLUMNS}
+RETURNING {_COLUMNS}, pg_notify('{CHANNEL}', '')
 """  # noqa: S608 - our own constants
 _DELETE: Final = """
 WITH gone AS (DELETE FROM message_batches WHERE tenant = $1 AND id = $2 AND status = 'ended' RETURNING id),
@@ -242,10 +242,7 @@ class PostgresMessageBatches:
 
     async def cancel(self, tenant: str, batch_id: str, *, at: datetime) -> MessageBatch:
         rows = await self._database.fetch("canceling a batch", _CANCEL, tenant, batch_id, at)
-        if not rows:
-            return await self.get(tenant, batch_id)
-        await self.sweep(at)
-        return _batch(rows[0])
+        return _batch(rows[0]) if rows else await self.get(tenant, batch_id)
 
     async def delete(self, tenant: str, batch_id: str) -> None:
         if not await self._database.fetch("deleting a batch", _DELETE, tenant, batch_id):
