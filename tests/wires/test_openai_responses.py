@@ -191,12 +191,10 @@ def test_wrong_input_is_named_with_its_path(given, field, said):
 @pytest.mark.parametrize(
     "item",
     [
-        {"type": "custom_tool_call_output", "call_id": "c", "output": "x"},
-        {"type": "custom_tool_call", "call_id": "c", "name": "f", "input": "x"},
         {"type": "compaction", "encrypted_content": "x"},
         {"type": "something_new", "x": [1]},
         {"role": "user", "content": [{"type": "input_video", "x": 1}]},
-        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "namespace": "n"},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "async": True},
     ],
 )
 def test_what_only_this_wire_knows_returns_to_it_and_is_refused_elsewhere(item):

@@ -1,8 +1,8 @@
 """Wires: OpenAI's Responses, both directions, without anything kept on either side.
 
 Sources: https://platform.openai.com/docs/api-reference/responses and its OpenAPI document. Fields that only this dialect has ride in
-`extra["openai_responses"]`; its own items and tools (searches, computers, shells, MCP, custom and namespaced tools, references to
-items, compaction) are Carried. Not here: chat completions, conversations, responses that run in the background.
+`extra["openai_responses"]`; its own items and tools (searches, computers, shells, MCP, references to items, compaction) are
+Carried. Custom and namespaced tools are functions to everybody else. Not here: chat completions, conversations, responses that run in the background.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,10 @@ _LABEL: Final = "a label for the vendor's own records"
 _CACHING: Final = "steers caching only: the same answer, at another price"
 _ITS_NAME: Final = "what the vendor calls the item, which stands whole without"
 _SPARES: Final = "spares the model what it may not need; without it, it is given everything"
+_FREEFORM: Final = (
+    "told as a function whose only argument is the text, and its grammar in that argument's description"
+)
+_NAMESPACE: Final = "told as a part of the function's name"
 _EARLIER: Final = "what the vendor said besides of an earlier answer's text, which stands without"
 
 ADVISORY: Advisory = {
@@ -51,9 +55,17 @@ ADVISORY: Advisory = {
     "text.logprobs": _EARLIER,
     "text.prompt_cache_breakpoint": _CACHING,
     "media.prompt_cache_breakpoint": _CACHING,
+    "tool.custom": _FREEFORM,
+    "tool.namespace": _NAMESPACE,
+    "tool.namespace.spec": _NAMESPACE,
+    "tool.name": _NAMESPACE,
     "tool.defer_loading": _SPARES,
     "tool.output_schema": "what the tool's results look like, which they show themselves",
     "tool_call.id": _ITS_NAME,
+    "tool_call.type": _FREEFORM,
+    "tool_call.namespace": _NAMESPACE,
+    "tool_call.name": _NAMESPACE,
+    "tool_result.type": _FREEFORM,
     "tool_result.id": _ITS_NAME,
     "tool_result.name": "the tool's name again, which the call itself says",
 }

@@ -8,6 +8,7 @@ from freehold.wires.openai_responses._items_encode import is_plain
 from freehold.wires.openai_responses._request_decode import REASONING
 from freehold.wires.openai_responses._request_encode import text_json, tool_choice_json, tool_json
 from freehold.wires.openai_responses._shapes import NAME
+from freehold.wires.openai_responses._tools import specs
 
 _NO_REQUEST: Final = ModelRequest(model="", messages=())
 _PLAIN_TEXT: Final = {"type": "text"}
@@ -43,8 +44,9 @@ def echo(request: ModelRequest | None) -> dict[str, Any]:
         "store": False,
         "temperature": 1.0 if asked.temperature is None else asked.temperature,
         "text": {"format": _PLAIN_TEXT} | text_json(asked),
-        "tool_choice": carried.get("tool_choice") or ("auto" if choice is None else tool_choice_json(choice)),
-        "tools": [_tool(tool) for tool in asked.tools],
+        "tool_choice": carried.get("tool_choice")
+        or ("auto" if choice is None else tool_choice_json(choice, asked.tools)),
+        "tools": [*specs(asked.tools, _tool)],
         "top_p": 1.0 if asked.top_p is None else asked.top_p,
         **({} if asked.user is None else {"user": asked.user}),
     }
@@ -57,9 +59,9 @@ def _effort(request: ModelRequest) -> str | None:
     return setting.effort if setting.enabled else "none"
 
 
-def _tool(tool: Any) -> Any:
+def _tool(tool: Any, path: str) -> Any:
     """As it was asked for: fields of another wire, if there are any, are not this client's."""
     if isinstance(tool, ToolSpec):
         plain = ToolSpec(tool.name, tool.description, tool.parameters, tool.strict)
-        return tool_json(plain, "tools") | dict(own(tool.extra, NAME))
+        return tool_json(plain, path) | dict(own(tool.extra, NAME))
     return tool.spec if tool.wire == NAME else {"type": tool.type}

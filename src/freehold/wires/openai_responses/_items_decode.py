@@ -24,7 +24,8 @@ from freehold.core.messages import (
     ToolResult,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import NO_FIELDS, extra_of
+from freehold.wires._fields import NO_FIELDS, extra_of, text_in
+from freehold.wires._freeform import arguments_of
 from freehold.wires._opaque import unpacked
 from freehold.wires.openai_responses._parts_decode import part, read
 from freehold.wires.openai_responses._shapes import (
@@ -32,12 +33,14 @@ from freehold.wires.openai_responses._shapes import (
     MESSAGE,
     NAME,
     CallItem,
+    CustomCallItem,
     ItemHead,
     MessageItem,
     ReasoningItem,
     ResultItem,
     fields_of,
 )
+from freehold.wires.openai_responses._tools import CUSTOM_CALL, flat
 
 ROLES: Final = ("user", "assistant", "system", "developer")
 THOUGHT_BREAK: Final = "\n\n"
@@ -55,10 +58,12 @@ _ANSWERS: Final = frozenset({
 _HEAD: Final = msgspec.json.Decoder(ItemHead)
 _MESSAGE: Final = msgspec.json.Decoder(MessageItem)
 _CALL: Final = msgspec.json.Decoder(CallItem)
+_CUSTOM: Final = msgspec.json.Decoder(CustomCallItem)
 _RESULT: Final = msgspec.json.Decoder(ResultItem)
 _REASONING: Final = msgspec.json.Decoder(ReasoningItem)
 _MESSAGE_FIELDS: Final = fields_of(MessageItem)
 _CALL_FIELDS: Final = fields_of(CallItem)
+_CUSTOM_FIELDS: Final = fields_of(CustomCallItem)
 _RESULT_FIELDS: Final = fields_of(ResultItem)
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -81,13 +86,13 @@ class Conversation:
         match kind:
             case "message":
                 self._message(item, path)
-            case "function_call":
+            case "function_call" | "custom_tool_call":
                 self._said(call(item, path))
             case "reasoning":
                 self._said(_reasoning(item, path))
-            case "function_call_output":
+            case "function_call_output" | "custom_tool_call_output":
                 self._close_assistant()
-                self._results.append(_result(item, path))
+                self._results.append(_result(item, path, kind))
             case _:
                 carried = Carried(NAME, kind, item)
                 if kind in _ANSWERS or kind.endswith("_output"):
@@ -162,13 +167,28 @@ def _parts(
 
 
 def call(item: Raw, path: str) -> ToolCall:
-    shape, rest = read(item, _CALL, _CALL_FIELDS, path)
+    """A custom tool's text is the only argument of a function, and a namespace a part of its name."""
+    if decode(bytes(item), _HEAD, root=path).type == "custom_tool_call":
+        custom, rest = read(item, _CUSTOM, _CUSTOM_FIELDS, path)
+        rest["type"] = CUSTOM_CALL
+        return _called(custom, arguments_of(custom.input), rest)
+    function, rest = read(item, _CALL, _CALL_FIELDS, path)
+    return _called(function, function.arguments, rest)
+
+
+def _called(shape: CallItem | CustomCallItem, arguments: str, rest: dict[str, Raw]) -> ToolCall:
+    name, namespace = shape.name, text_in(rest.get("namespace"))
+    if namespace is not None:
+        rest["name"] = Raw(_encode(name))
+        name = flat(namespace, name)
     opaque = None if shape.freehold_seal is None else unpacked(shape.freehold_seal)
-    return ToolCall(shape.call_id, shape.name, shape.arguments, opaque, None, extra_of(NAME, rest))
+    return ToolCall(shape.call_id, name, arguments, opaque, None, extra_of(NAME, rest))
 
 
-def _result(item: Raw, path: str) -> ToolResult:
+def _result(item: Raw, path: str, kind: str) -> ToolResult:
     shape, rest = read(item, _RESULT, _RESULT_FIELDS, path)
+    if kind != "function_call_output":
+        rest["type"] = Raw(_encode(kind))
     content: list[Text | Media | Carried] = []
     for place, one in enumerate(_parts(shape.output, f"{path}.output")):
         if not isinstance(one, Text | Media | Carried):

@@ -26,9 +26,11 @@ from freehold.core.messages import (
     text_of,
 )
 from freehold.wires._fields import NO_FIELDS, UNREADABLE, check_foreign, may_return, own, spliced
+from freehold.wires._freeform import text_in
 from freehold.wires._media import data_url
 from freehold.wires.openai_responses._parts_decode import FILE_NAME, USUAL_DETAIL
 from freehold.wires.openai_responses._shapes import FILES, ITEM, MESSAGE, NAME, PART, ReasoningItem
+from freehold.wires.openai_responses._tools import is_custom_call
 
 _REASONING: Final = msgspec.json.Decoder(ReasoningItem)
 _PLAIN: Final = {"type", "text"}
@@ -224,7 +226,10 @@ def _call(call: ToolCall, path: str) -> Any:
     if not call.extra:
         return shape
     check_foreign(call.extra, NAME, "tool_call", path)
-    return shape | dict(own(call.extra, NAME))
+    fields = own(call.extra, NAME)
+    if is_custom_call(fields):
+        shape["input"] = text_in(shape.pop("arguments"))
+    return shape | dict(fields)
 
 
 # ------------------------------------------------------------------------------------------------ results

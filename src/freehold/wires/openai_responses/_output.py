@@ -21,10 +21,12 @@ from freehold.core.messages import (
     ToolCall,
 )
 from freehold.wires._fields import own
+from freehold.wires._freeform import text_in
 from freehold.wires._opaque import packed
 from freehold.wires.openai_responses._shapes import ITEM, MESSAGE, NAME, PART
+from freehold.wires.openai_responses._tools import CalledAs, is_custom_call
 
-_PREFIXES: Final = {"message": "msg", "function_call": "fc", "reasoning": "rs"}
+_PREFIXES: Final = {"message": "msg", "function_call": "fc", "custom_tool_call": "ctc", "reasoning": "rs"}
 DONE: Final = "completed"
 BEGUN: Final = "in_progress"
 
@@ -33,7 +35,7 @@ def item_id(kind: str, answer_id: str, place: int) -> str:
     return f"{_PREFIXES[kind]}_{answer_id}_{place}"
 
 
-def answer_items(response: ModelResponse, status: str) -> list[Any]:
+def answer_items(response: ModelResponse, status: str, called_as: CalledAs) -> list[Any]:
     """`status` is the last item's: an answer that was cut, was cut there."""
     items: list[dict[str, Any] | Raw] = []
     open_fields: Mapping[str, Raw] = {}
@@ -48,8 +50,8 @@ def answer_items(response: ModelResponse, status: str) -> list[Any]:
             open_fields = fields
             continue
         open_fields = {}
-        items.append(item_of(part, response.id, place))
-    if items and isinstance(items[-1], dict) and items[-1]["type"] != "reasoning":
+        items.append(item_of(part, response.id, place, called_as))
+    if items and isinstance(items[-1], dict) and "status" in items[-1]:
         items[-1]["status"] = status
     return items
 
@@ -95,10 +97,10 @@ def output_text(text: str, fields: Mapping[str, Raw]) -> dict[str, Any]:
     return shape | {name: value for name, value in fields.items() if not name.startswith(MESSAGE)}
 
 
-def item_of(part: AnswerPart, answer_id: str, place: int) -> dict[str, Any] | Raw:
+def item_of(part: AnswerPart, answer_id: str, place: int, called_as: CalledAs) -> dict[str, Any] | Raw:
     match part:
         case ToolCall():
-            return call_item(part, answer_id, place, part.arguments)
+            return call_item(part, called_as.fields(part), answer_id, place)
         case Reasoning():
             return reasoning_item(item_id("reasoning", answer_id, place), part.text, part.opaque)
         case Carried(wire="openai_responses"):
@@ -108,19 +110,24 @@ def item_of(part: AnswerPart, answer_id: str, place: int) -> dict[str, Any] | Ra
 
 
 def call_item(
-    call: ToolCall, answer_id: str, place: int, arguments: str, status: str = DONE
+    call: ToolCall, fields: Mapping[str, Raw], answer_id: str, place: int, *, status: str = DONE
 ) -> dict[str, Any]:
-    item: dict[str, Any] = {
-        "id": item_id("function_call", answer_id, place),
-        "type": "function_call",
-        "status": status,
-        "call_id": call.id,
-        "name": call.name,
-        "arguments": arguments,
-    }
+    """`fields` are what CalledAs says of the call."""
+    item: dict[str, Any]
+    if is_custom_call(fields):
+        text = text_in(call.arguments) if call.arguments else ""
+        item = {
+            "id": item_id("custom_tool_call", answer_id, place),
+            "type": "custom_tool_call",
+            "input": text,
+        }
+    else:
+        item = {"id": item_id("function_call", answer_id, place), "type": "function_call", "status": status}
+        item["arguments"] = call.arguments
+    item |= {"call_id": call.id, "name": call.name}
     if call.opaque is not None:
         item["freehold_seal"] = packed(call.opaque)
-    return item | dict(own(call.extra, NAME))
+    return item | dict(fields)
 
 
 def reasoning_item(made_id: str, text: str, opaque: Opaque | None) -> dict[str, Any] | Raw:

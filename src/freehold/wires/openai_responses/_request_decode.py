@@ -8,14 +8,12 @@ from msgspec import UNSET, Raw, Struct
 
 from freehold.core.errors import BadRequest
 from freehold.core.messages import (
-    CarriedTool,
     JsonOutput,
     Message,
     ModelRequest,
     ReasoningSetting,
     Text,
     ToolChoice,
-    ToolSpec,
 )
 from freehold.core.validation import decode
 from freehold.wires._fields import extra_of, is_null
@@ -25,11 +23,10 @@ from freehold.wires.openai_responses._shapes import (
     NAME,
     NEUTRAL,
     Field,
-    FunctionTool,
-    PartHead,
     RequestShape,
     fields_of,
 )
+from freehold.wires.openai_responses._tools import CUSTOM, tools_of
 
 TEXT: Final = "text."
 REASONING: Final = "reasoning."
@@ -37,10 +34,6 @@ REASONING: Final = "reasoning."
 
 _REQUEST: Final = msgspec.json.Decoder(RequestShape)
 _REQUEST_FIELDS: Final = fields_of(RequestShape)
-_TOOL_HEAD: Final = msgspec.json.Decoder(PartHead)
-_TOOL: Final = msgspec.json.Decoder(FunctionTool)
-_TOOL_FIELDS: Final = fields_of(FunctionTool)
-_NO_PARAMETERS: Final = ToolSpec("").parameters
 
 
 def decode_request(body: bytes) -> ModelRequest:
@@ -58,7 +51,7 @@ def decode_request(body: bytes) -> ModelRequest:
         model=shape.model,
         messages=messages,
         instructions=instructions,
-        tools=tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(shape.tools or ())),
+        tools=tools_of(shape.tools or ()),
         tool_choice=choice,
         output=output,
         reasoning=reasoning,
@@ -86,15 +79,6 @@ def _add(conversation: Conversation, items: Sequence[Raw]) -> None:
     conversation.close()
 
 
-def _tool(tool: Raw, path: str) -> ToolSpec | CarriedTool:
-    kind = decode(bytes(tool), _TOOL_HEAD, root=path).type
-    if kind != "function":
-        return CarriedTool(NAME, kind, tool)
-    shape, rest = read(tool, _TOOL, _TOOL_FIELDS, path)
-    parameters = _NO_PARAMETERS if is_null(shape.parameters) else shape.parameters
-    return ToolSpec(shape.name, shape.description or "", parameters, shape.strict, None, extra_of(NAME, rest))
-
-
 class _Choice(Struct):
     type: str
     name: str | None = None
@@ -118,7 +102,7 @@ def _tool_choice(shape: RequestShape, extra: dict[str, Raw]) -> ToolChoice | Non
             said = f"expected one of {', '.join(_MODES)}, or an object; got {choice!r}"
             raise BadRequest(said, field="tool_choice")
         return ToolChoice(_MODES[choice], None, parallel)
-    if choice.type == "function" and choice.name is not None:
+    if choice.type in ("function", CUSTOM) and choice.name is not None:
         return ToolChoice("named", choice.name, parallel)
     extra["tool_choice"] = given
     return None if parallel is None else ToolChoice("auto", None, parallel)

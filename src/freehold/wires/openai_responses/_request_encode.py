@@ -4,7 +4,7 @@ What the vendor cannot say is refused with its path, apart from `UNSAID`. Nothin
 and reasoning is asked for sealed, so that the conversation can return with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,7 @@ from freehold.wires._fields import check_foreign, own
 from freehold.wires.openai_responses._items_encode import instruction_items, is_plain, items
 from freehold.wires.openai_responses._request_decode import REASONING, TEXT
 from freehold.wires.openai_responses._shapes import NAME
+from freehold.wires.openai_responses._tools import CUSTOM, is_custom, specs
 
 EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 LOW_BUDGET_TOKENS: Final = 2_048
@@ -54,9 +55,9 @@ def encode_request(request: ModelRequest, provider: str) -> bytes:
     body: dict[str, Any] = {"model": request.model}
     _put_conversation(body, request, provider)
     if request.tools:
-        body["tools"] = [tool_json(tool, f"tools[{place}]") for place, tool in enumerate(request.tools)]
+        body["tools"] = [*specs(request.tools, tool_json)]
     if request.tool_choice is not None and request.tools:
-        _put_tool_choice(body, request.tool_choice)
+        _put_tool_choice(body, request.tool_choice, request.tools)
     text, reasoning = text_json(request), _reasoning(request)
     if text:
         body["text"] = text
@@ -96,14 +97,18 @@ def _put_settings(body: dict[str, Any], request: ModelRequest) -> None:
         body["stream"] = True
 
 
-def _put_tool_choice(body: dict[str, Any], choice: ToolChoice) -> None:
-    body["tool_choice"] = tool_choice_json(choice)
+def _put_tool_choice(
+    body: dict[str, Any], choice: ToolChoice, tools: Sequence[ToolSpec | CarriedTool]
+) -> None:
+    body["tool_choice"] = tool_choice_json(choice, tools)
     if choice.parallel is not None:
         body["parallel_tool_calls"] = choice.parallel
 
 
-def tool_choice_json(choice: ToolChoice) -> Any:
-    return {"type": "function", "name": choice.name or ""} if choice.mode == "named" else choice.mode
+def tool_choice_json(choice: ToolChoice, tools: Sequence[ToolSpec | CarriedTool]) -> Any:
+    if choice.mode != "named":
+        return choice.mode
+    return {"type": CUSTOM if is_custom(tools, choice.name) else "function", "name": choice.name or ""}
 
 
 def tool_json(tool: ToolSpec | CarriedTool, path: str) -> Any:

@@ -42,6 +42,7 @@ from freehold.wires.openai_responses._shapes import (
     ReasoningItem,
     fields_of,
 )
+from freehold.wires.openai_responses._tools import CalledAs
 from freehold.wires.openai_responses._usage import UsageShape, usage_from, usage_json
 
 REPEATED: Final = frozenset({
@@ -176,7 +177,7 @@ def _parts(item: Raw, path: str, origin: Origin) -> list[AnswerPart]:
             shape, fields = message_of(item, path)
             content = shape.content if isinstance(shape.content, list) else []
             return [answer_part(one, f"{path}.content[{place}]", fields) for place, one in enumerate(content)]
-        case "function_call":
+        case "function_call" | "custom_tool_call":
             return [call(item, path)]
         case "reasoning":
             return [origin.thought(item, path)]
@@ -217,7 +218,6 @@ def _is_call(part: AnswerPart) -> bool:
 _CLIENT_CALLS: Final = frozenset({
     "apply_patch_call",
     "computer_call",
-    "custom_tool_call",
     "local_shell_call",
     "mcp_approval_request",
     "shell_call",
@@ -247,7 +247,7 @@ def encode_response(response: ModelResponse, created: int, request: ModelRequest
         "status": status,
         "completed_at": None if why else created,
         "incomplete_details": {"reason": why} if why else None,
-        "output": answer_items(response, status),
+        "output": answer_items(response, status, CalledAs(request)),
         "usage": usage_json(response.usage),
     }
     return _encode(body | dict(own(response.extra, NAME)))

@@ -67,6 +67,13 @@ class CallItem(_Item, kw_only=True):
     freehold_seal: str | None = None
 
 
+class CustomCallItem(_Item, kw_only=True):
+    call_id: str
+    name: str
+    input: str
+    freehold_seal: str | None = None
+
+
 class ResultItem(_Item, kw_only=True):
     call_id: str
     output: str | list[Raw]

@@ -8,7 +8,7 @@ are done; what is told of their progress is passed over.
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from freehold.core.errors import BadRequest, BrokenOff
 from freehold.core.messages import AnswerPart, Carried, Reasoning, Refusal, Text
@@ -25,6 +25,7 @@ from freehold.core.stream import (
 )
 from freehold.core.validation import decode
 from freehold.wires._fields import OBJECT, UNREADABLE, extra_of
+from freehold.wires._freeform import BEGIN, END, escaped
 from freehold.wires._openai_errors import error_in_stream
 from freehold.wires._sse import SseReader
 from freehold.wires.openai_responses._items_decode import THOUGHT_BREAK, call
@@ -45,6 +46,7 @@ PARTS_MAX: Final = 10_000
 
 _DONE: Final = b"[DONE]"
 _ENDS: Final = ("response.completed", "response.incomplete", "response.failed")
+_ARGUMENTS: Final = ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta")
 _THOUGHTS: Final = {
     "response.reasoning_summary_text.delta": "summary",
     "response.reasoning_text.delta": "content",
@@ -188,6 +190,9 @@ class ResponsesStreamDecoder:
             case "function_call":
                 began = call(event.item, "item")
                 self._open(item, 0, began, events).told = bool(began.arguments)
+            case "custom_tool_call":
+                piece = self._open(item, 0, structs.replace(call(event.item, "item"), arguments=""), events)
+                events.append(ArgumentsAdded(piece.index, BEGIN))
             case "reasoning":
                 self._open(item, 0, Reasoning(), events)  # Its seal comes once, when it is whole.
             case _:
@@ -212,7 +217,7 @@ class ResponsesStreamDecoder:
                 content = message_of(event.item, "item")[0].content
                 for place, part in enumerate(content if isinstance(content, list) else ()):
                     self._content_done(item, place, part, events)
-            case "function_call":
+            case "function_call" | "custom_tool_call":
                 self._call_done(item, event.item, events)
             case "reasoning":
                 self._thought_done(item, event.item, events)
@@ -246,12 +251,12 @@ class ResponsesStreamDecoder:
             if piece is None:
                 part = Text("", None, extra_of(NAME, item.fields)) if "text" in kind else Refusal("")
                 piece = self._open(item, event.content_index, part, events)
-        elif kind == "response.function_call_arguments.delta":
+        elif kind in _ARGUMENTS:
             found = self._item(event, "function_call").pieces.get(0)
             if found is None:
                 raise BadRequest("arguments of a call that was never added")
             found.told = True
-            events.append(ArgumentsAdded(found.index, text))
+            events.append(ArgumentsAdded(found.index, text if kind == _ARGUMENTS[0] else escaped(text)))
             return
         elif kind in _THOUGHTS:
             item = self._item(event, "reasoning")
@@ -309,7 +314,10 @@ class ResponsesStreamDecoder:
 
     def _call_done(self, item: _Item, json: Raw, events: list[StreamEvent]) -> None:
         done, piece = call(json, "item"), item.pieces[0]
-        if done.arguments and not piece.told:
+        if item.kind == "custom_tool_call":
+            rest = END if piece.told else done.arguments.removeprefix(BEGIN)
+            events.append(ArgumentsAdded(piece.index, rest))
+        elif done.arguments and not piece.told:
             events.append(ArgumentsAdded(piece.index, done.arguments))
         if done.opaque is not None:
             events.append(OpaqueSet(piece.index, done.opaque))

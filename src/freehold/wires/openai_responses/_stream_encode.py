@@ -50,6 +50,7 @@ from freehold.wires.openai_responses._output import (
 )
 from freehold.wires.openai_responses._response import head, incomplete_reason
 from freehold.wires.openai_responses._shapes import ITEM, NAME, ReasoningItem
+from freehold.wires.openai_responses._tools import CalledAs, is_custom_call
 from freehold.wires.openai_responses._usage import usage_json
 
 _CODES: Final[Mapping[type[FreeholdError], str]] = {
@@ -86,11 +87,12 @@ class _Open:
 
 
 class ResponsesStreamEncoder:
-    __slots__ = ("_content", "_created", "_head", "_in_turn", "_items", "_message", "_message_fields", "_open", "_request",
+    __slots__ = ("_called_as", "_content", "_created", "_head", "_in_turn", "_items", "_message", "_message_fields", "_open", "_request",
                  "_sequence", "_usage")  # fmt: skip
 
     def __init__(self, request: ModelRequest, created: int) -> None:
         self._request = request
+        self._called_as = CalledAs(request)
         self._created = created
         self._sequence = 0
         self._head: dict[str, Any] = {}
@@ -182,10 +184,13 @@ class ResponsesStreamEncoder:
         self._open = opened = _Open(index, part, place)
         match part:
             case ToolCall():
-                item: Any = call_item(part, self._head["id"], index, "", BEGUN)
+                begun = ToolCall(part.id, part.name, "", part.opaque, None, part.extra)
+                fields = self._called_as.fields(begun)
+                item = call_item(begun, fields, self._head["id"], index, status=BEGUN)
                 place["item_id"] = item["id"]
                 opened.opaque = part.opaque
-                opened.begin_deltas("response.function_call_arguments.delta")
+                if not is_custom_call(fields):
+                    opened.begin_deltas("response.function_call_arguments.delta")
                 told += self._item("added", item)
                 return told + (self._delta(opened, part.arguments) if part.arguments else b"")
             case Reasoning():
@@ -244,7 +249,10 @@ class ResponsesStreamEncoder:
         return told + self._event("response.reasoning_summary_part.added", {**opened.place, "part": part})
 
     def _delta(self, opened: _Open, text: str) -> bytes:
+        """A custom tool's text is told when its arguments are whole: pieces of JSON are no pieces of the text."""
         opened.pieces.append(text)
+        if not opened.delta:
+            return b""
         number = self._sequence
         self._sequence = number + 1
         return b'%b%d,"delta":%b}\n\n' % (opened.delta, number, _encode(text))
@@ -260,10 +268,9 @@ class ResponsesStreamEncoder:
                 told = self._event("response.refusal.done", {**place, "refusal": text})
                 return told + self._end_content(opened, {"type": "refusal", "refusal": text})
             case ToolCall():
-                done = {**place, "name": part.name, "arguments": text}
-                told = self._event("response.function_call_arguments.done", done)
-                call = ToolCall(part.id, part.name, "", opened.opaque, None, part.extra)
-                return told + self._done(call_item(call, self._head["id"], opened.index, text))
+                return self._end_call(
+                    ToolCall(part.id, part.name, text, opened.opaque, None, part.extra), opened
+                )
             case Reasoning():
                 told = self._end_thought(opened) if opened.delta else self._begin_reasoning(opened)
                 told_as = place["item_id"]
@@ -275,6 +282,16 @@ class ResponsesStreamEncoder:
                 return self._done(part.block)
             case _:
                 return b""
+
+    def _end_call(self, call: ToolCall, opened: _Open) -> bytes:
+        place, fields = opened.place, self._called_as.fields(call)
+        item = call_item(call, fields, self._head["id"], opened.index)
+        if is_custom_call(fields):
+            told = self._event("response.custom_tool_call_input.delta", {**place, "delta": item["input"]})
+            done = {**place, "input": item["input"]}
+            return told + self._event("response.custom_tool_call_input.done", done) + self._done(item)
+        done = {**place, "name": item["name"], "arguments": call.arguments}
+        return self._event("response.function_call_arguments.done", done) + self._done(item)
 
     def _end_content(self, opened: _Open, shape: Any) -> bytes:
         told = self._event("response.content_part.done", {**opened.place, "part": shape})
