@@ -1,7 +1,10 @@
 """Embeddings for Google's unmodified SDK, and Google's for OpenAI's: through a whole server, with both vendors scripted."""
 
+import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -13,6 +16,7 @@ from google.oauth2.credentials import Credentials
 from tests.gateway._vendors import ANTHROPIC_TEXT, OPENAI_TEXT, Vendor, reply
 from tests.server._world import World
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "google.md"
 OPENAIS = "openai/text-embedding-3-small"
 GOOGLES = "studio/gemini-embedding-2"
 CONFIG = types.EmbedContentConfig(task_type="RETRIEVAL_DOCUMENT", output_dimensionality=2)
@@ -53,6 +57,21 @@ async def test_googles_sdk_gets_openais_vectors(place: Place) -> None:
     made = await place.client.models.embed_content(model=OPENAIS, contents=["a", "b"], config=config)
     assert [one.values for one in made.embeddings or ()] == [[0.5, -1], [0.25, 1]]
     assert vendor.asked[0].json == {"model": "text-embedding-3-small", "input": ["a", "b"], "dimensions": 2}
+
+
+async def test_the_documents_examples_run(place: Place) -> None:
+    """The client of the first, with this server's address and key; the rest as it stands."""
+    _, embedding, *_ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    place.world.script("openai", reply(openai_answer([0.5] * 256, [0.25] * 256)))
+    options = types.HttpOptions(base_url=place.world.url)
+
+    def run() -> None:
+        with genai.Client(api_key=place.world.key, http_options=options) as client:
+            exec(embedding, {"client": client, "print": printed.append})
+
+    printed: list[object] = []
+    await asyncio.to_thread(run)
+    assert printed == [[256, 256]]
 
 
 async def test_googles_sdk_gets_googles_vectors_as_they_came(place: Place) -> None:
