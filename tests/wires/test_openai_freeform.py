@@ -5,9 +5,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from freehold.core.errors import Unsupported
-from freehold.core.messages import ModelResponse, ToolCall
+from freehold.core.messages import ModelResponse, Opaque, ToolCall
 from freehold.core.stream import ArgumentsAdded, PartFinished, PartStarted, fold, unfold
 from freehold.wires import named
 from freehold.wires._freeform import arguments_of, text_in
@@ -223,6 +224,75 @@ def test_long_and_strange_names_are_names_of_functions_still():
     )
     (told,) = json.loads(WIRE.encode_response(answer, created=1, request=asked(tools=tools)))["output"]
     assert (told["name"], told["namespace"]) == ("get.1", "n" * 60)
+
+
+CHAT_TOOL = {
+    "type": "custom",
+    "custom": {
+        "name": "sh",
+        "format": {"type": "grammar", "grammar": {"syntax": "regex", "definition": "l.*"}},
+    },
+}
+CHAT = {
+    "model": "m",
+    "messages": [
+        {"role": "user", "content": "hi"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c1", "type": "custom", "custom": {"name": "sh", "input": "ls"}}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "done"},
+    ],
+    "tools": [CHAT_TOOL],
+    "tool_choice": {"type": "custom", "custom": {"name": "sh"}},
+}
+CHAT_ANSWER = ModelResponse(
+    id="1", model="m", content=(ToolCall("c2", "sh", arguments_of(PATCH)),), stop_reason="tool_use"
+)
+
+
+def test_custom_tools_of_chat_completions_are_the_same_functions():
+    request = named(OPENAI).decode_request(json.dumps(CHAT).encode())
+    told = sent(ANTHROPIC, request)
+    assert "l.*" in told["tools"][0]["input_schema"]["properties"]["input"]["description"]
+    assert told["messages"][1]["content"][0]["input"] == {"input": "ls"}
+    assert told["tool_choice"] == {"type": "tool", "name": "sh"}
+    again = sent(OPENAI, request)
+    assert {name: again[name] for name in CHAT} == CHAT
+
+
+def test_a_custom_calls_seal_survives_a_client_of_chat_completions():
+    wire, seal = named(OPENAI), Opaque("google_generate", "google", "gemini", "U0VBTA==")
+    request = wire.decode_request(json.dumps(CHAT).encode())
+    sealed = structs.replace(CHAT_ANSWER, content=(structs.replace(CHAT_ANSWER.content[0], opaque=seal),))
+    encoder = wire.stream_encoder(request, created=1)
+    stream = b"".join(map(encoder.encode, unfold(sealed))) + encoder.end()
+    told = [json.loads(line[6:]) for line in stream.decode().split("\n") if line.startswith("data: {")]
+    (streamed_call,) = (call for one in told for call in one["choices"][0]["delta"].get("tool_calls", ()))
+    del streamed_call["index"]
+    whole = json.loads(wire.encode_response(sealed, created=1, request=request))
+    assert whole["choices"][0]["message"]["tool_calls"] == [streamed_call]
+    message = {"role": "assistant", "content": None, "tool_calls": [streamed_call]}
+    again = wire.decode_request(json.dumps({**CHAT, "messages": [message]}).encode())
+    assert again.messages[0].content[0].opaque == seal
+
+
+def test_a_client_of_chat_completions_has_its_custom_calls():
+    wire = named(OPENAI)
+    request = wire.decode_request(json.dumps(CHAT).encode())
+    called = {"id": "c2", "type": "custom", "custom": {"name": "sh", "input": PATCH}}
+    whole = wire.encode_response(CHAT_ANSWER, created=1, request=request)
+    assert json.loads(whole)["choices"][0]["message"]["tool_calls"] == [called]
+    encoder = wire.stream_encoder(request, created=1)
+    stream = b"".join(map(encoder.encode, unfold(CHAT_ANSWER))) + encoder.end()
+    chunks = [json.loads(line[6:]) for line in stream.decode().split("\n") if line.startswith("data: {")]
+    deltas = [call for one in chunks for call in one["choices"][0]["delta"].get("tool_calls", ())]
+    assert deltas == [{"index": 0, **called}]
+    decoder = wire.stream_decoder(provider="p")
+    folded = fold([*decoder.feed(stream), *decoder.end()])
+    assert folded.content == wire.decode_response(whole, provider="p").content
+    assert (folded.content[0].arguments, folded.stop_reason) == (arguments_of(PATCH), "tool_use")
 
 
 @given(st.text())

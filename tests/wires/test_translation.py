@@ -182,7 +182,7 @@ def test_a_setting_becomes_the_others(direction, given, told):
         (TO_ANTHROPIC, {"web_search_options": {}}, "web_search_options"),
         (TO_ANTHROPIC, {"a_field_to_come": 1}, "a_field_to_come"),
         (TO_ANTHROPIC, {"response_format": {"type": "json_object"}}, "response_format.type"),
-        (TO_ANTHROPIC, {"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0]"),
+        (TO_ANTHROPIC, {"tools": [{"type": "to_come", "to_come": {"name": "x"}}]}, "tools[0]"),
         (
             TO_ANTHROPIC,
             {

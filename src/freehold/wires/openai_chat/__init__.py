@@ -1,8 +1,8 @@
 """Wires: OpenAI chat completions, both directions, as OpenAI and the many who follow it speak it.
 
 Sources: https://platform.openai.com/docs/api-reference/chat and its OpenAPI document; where others differ is said where it is dealt
-with. Fields that only this dialect has ride in `extra["openai_chat"]`; a message of role `function` and custom tools' calls are
-Carried. Not here: the Responses API, embeddings, addresses and credentials.
+with. Fields that only this dialect has ride in `extra["openai_chat"]`; a message of role `function` is Carried; custom tools are
+functions to everybody else. Not here: the Responses API, embeddings, addresses and credentials.
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,9 @@ _READ_AGAIN: Final = (
     "what OpenAI's own SDK has read out of the field beside it, and sends along with its message"
 )
 _CACHING: Final = "steers caching only: the same answer, at another price"
+_FREEFORM: Final = (
+    "told as a function whose only argument is the text, and its grammar in that argument's description"
+)
 
 ADVISORY: Advisory = {
     "request.metadata": _LABEL,
@@ -39,6 +42,8 @@ ADVISORY: Advisory = {
     "message.annotations": "an earlier answer's citations, which its text stands without",
     "message.parsed": _READ_AGAIN,
     "tool_call.function.parsed_arguments": _READ_AGAIN,
+    "tool_call.type": _FREEFORM,
+    "tool.custom": _FREEFORM,
     "text.message.role": "`developer` is OpenAI's later word for `system`",
     "text.message.name": "a label of an instruction",
     "text.prompt_cache_breakpoint": _CACHING,
@@ -65,7 +70,7 @@ class OpenAIChat:
     def encode_response(
         self, response: ModelResponse, *, created: int = 0, request: ModelRequest | None = None
     ) -> bytes:
-        return _response.encode_response(response, created)
+        return _response.encode_response(response, created, request)
 
     def stream_decoder(self, *, provider: str) -> StreamDecoder:
         return OpenAIStreamDecoder(provider)

@@ -30,14 +30,18 @@ class Gathered:
                 self.add(prefix + name, value)
         return {name: value for name, value in fields.items() if name in known}
 
-    def take_custom_calls(self) -> list[Raw]:
+    def take_custom_calls(self) -> list[tuple[str, Raw]]:
+        """Id and `custom` of each."""
         calls: dict[int, Any] = {}
         for json in self._values.pop(_CUSTOM_CALLS, ()):
             for call in msgspec.json.decode(json):
                 place = call.pop("index", None) or 0
                 call = {name: value for name, value in call.items() if value is not None}
                 calls[place] = _joined(calls[place], call) if place in calls else call
-        return [Raw(msgspec.json.encode(call)) for _, call in sorted(calls.items())]
+        return [
+            (call.get("id") or "", Raw(msgspec.json.encode(call.get("custom") or {})))
+            for _, call in sorted(calls.items())
+        ]
 
     def fields(self) -> dict[str, Raw]:
         """What is a field of the whole comes with every chunk, the same: of those the last counts."""

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Final, Literal, assert_never
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, structs
 
 from freehold.core.errors import BadRequest
 from freehold.core.messages import (
     Bytes,
-    Carried,
     Media,
     Opaque,
     Part,
@@ -23,6 +22,7 @@ from freehold.core.validation import decode
 from freehold.wires._fields import NO_FIELDS, UNREADABLE, extra_of, is_null
 from freehold.wires._media import from_base64, source_of
 from freehold.wires._opaque import unpacked
+from freehold.wires.openai_chat._custom import call_of
 from freehold.wires.openai_chat._shapes import (
     NAME,
     AssistantMessage,
@@ -153,15 +153,18 @@ def assistant_parts(
     if shape.refusal:
         content.append(Refusal(shape.refusal))
     if shape.tool_calls:
-        content += (_call(one, calls.get(place)) for place, one in enumerate(shape.tool_calls))
+        content += (_call(one, calls.get(place), place) for place, one in enumerate(shape.tool_calls))
     return tuple(content)
 
 
-def _call(shape: ToolCallShape, unknown: Mapping[str, Raw] | None) -> ToolCall | Carried:
+def _call(shape: ToolCallShape, unknown: Mapping[str, Raw] | None, place: int) -> ToolCall:
     function = shape.function
     if function is None:
-        block = Raw(msgspec.json.encode(shape))
-        return Carried(NAME, "custom_tool_call", block)
+        if shape.custom is UNSET:
+            raise BadRequest("expected function or custom, got neither", field=f"tool_calls[{place}]")
+        called = call_of(shape.id or "", shape.custom, f"tool_calls[{place}].custom")
+        seal = None if shape.extra_content is UNSET else seal_of(shape.extra_content)
+        return called if seal is None else structs.replace(called, opaque=seal)
     if not unknown and shape.extra_content is UNSET:
         return ToolCall(shape.id or "", function.name, function.arguments or "")
     extra = extra_of(NAME, unknown)

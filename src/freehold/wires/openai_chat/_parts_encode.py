@@ -24,6 +24,8 @@ from freehold.core.messages import (
 from freehold.wires._fields import check_foreign, may_return, own, spliced
 from freehold.wires._media import base64_of, data_url
 from freehold.wires._opaque import packed
+from freehold.wires.openai_chat._custom import is_custom_call
+from freehold.wires.openai_chat._custom import told as custom_shape
 from freehold.wires.openai_chat._parts_decode import AUDIO_FORMATS, FILE_NAME
 from freehold.wires.openai_chat._shapes import (
     NAME,
@@ -135,8 +137,6 @@ def assistant_message(message: Message, path: str, provider: str) -> Any:
                     thoughts.append(part)
             case Refusal():
                 refusals.append(part.text)
-            case Carried(wire="openai_chat", type="custom_tool_call"):
-                calls.append(part.block)
             case _:
                 raise refuse_part(part, "assistant", f"{path}.content[{place}]")
     shape = AssistantMessage(
@@ -177,6 +177,8 @@ def _call(call: ToolCall, path: str, provider: str) -> Any:
     if not call.extra:
         return ToolCallShape(call.id, "function", function, extra_content=seal)
     check_foreign(call.extra, NAME, "tool_call", path)
+    if is_custom_call(call):
+        return custom_shape(call)
     inner, outer = of_function(own(call.extra, NAME))
     told = {"id": call.id, "type": "function", "function": spliced(_encode(function), inner)}
     if seal is not UNSET:

@@ -27,6 +27,7 @@ from freehold.core.messages import (
 )
 from freehold.core.validation import decode
 from freehold.wires._fields import ARRAY, NO_FIELDS, OBJECT, UNREADABLE, extra_of, is_null, parted, text_in
+from freehold.wires.openai_chat._custom import CUSTOM, spec_of
 from freehold.wires.openai_chat._parts_decode import assistant_parts, marks, part, text_part
 from freehold.wires.openai_chat._shapes import (
     CARRIED,
@@ -72,7 +73,7 @@ class _Unknown(Struct):
 
     fields: dict[str, Raw] = {}
     messages: dict[int, Found] = {}
-    tools: dict[int, dict[str, Raw] | CarriedTool] = {}
+    tools: dict[int, dict[str, Raw] | CarriedTool | ToolSpec] = {}
 
 
 _NOTHING: Final = _Unknown()
@@ -234,12 +235,12 @@ def _result(shape: ToolMessage, note: Found, path: str) -> ToolResult:
 
 
 def _tools(
-    shapes: Sequence[ToolShape], unknown: Mapping[int, dict[str, Raw] | CarriedTool]
+    shapes: Sequence[ToolShape], unknown: Mapping[int, dict[str, Raw] | CarriedTool | ToolSpec]
 ) -> tuple[ToolSpec | CarriedTool, ...]:
     tools: list[ToolSpec | CarriedTool] = []
     for index, shape in enumerate(shapes):
         note = unknown.get(index)
-        if isinstance(note, CarriedTool):
+        if isinstance(note, CarriedTool | ToolSpec):
             tools.append(note)
             continue
         function = shape.function
@@ -269,6 +270,7 @@ class _Named(Struct):
 class _Choice(Struct):
     type: str
     function: _Named | None = None
+    custom: _Named | None = None
 
 
 _CHOICE: Final = msgspec.json.Decoder(str | _Choice)
@@ -290,8 +292,9 @@ def _tool_choice(shape: RequestShape, extra: dict[str, Raw]) -> ToolChoice | Non
                 f"expected one of {', '.join(_MODES)}, or an object; got {choice!r}", field="tool_choice"
             )
         return ToolChoice(_MODES[choice], None, parallel)
-    if choice.type == "function" and choice.function is not None:
-        return ToolChoice("named", choice.function.name, parallel)
+    named = {"function": choice.function, CUSTOM: choice.custom}.get(choice.type)
+    if named is not None:
+        return ToolChoice("named", named.name, parallel)
     extra["tool_choice"] = given
     return None if parallel is None else ToolChoice("auto", None, parallel)
 
@@ -423,11 +426,14 @@ def _known(shape: type[Struct], tag_field: str) -> frozenset[str]:
 
 
 def _clean_tool(tool: Raw, index: int, unknown: _Unknown) -> Any:
-    """A tool of another type than `function` is carried whole; a placeholder keeps the others' indexes."""
+    """A tool of a type that the heart does not have is carried whole; a placeholder keeps the others' indexes."""
     if not bytes(tool).startswith(b"{"):
         return tool
     fields = OBJECT.decode(tool)
     kind = text_in(fields.get("type")) or "function"
+    if kind == CUSTOM:
+        unknown.tools[index] = spec_of(tool, f"tools[{index}]")
+        return _PLACEHOLDER
     if kind != "function":
         unknown.tools[index] = CarriedTool(NAME, kind, tool)
         return _PLACEHOLDER

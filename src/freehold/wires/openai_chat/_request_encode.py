@@ -26,6 +26,7 @@ from freehold.core.messages import (
     text_of,
 )
 from freehold.wires._fields import NO_FIELDS, UNREADABLE, check_foreign, own, spliced
+from freehold.wires.openai_chat._custom import CUSTOM, as_it_came, names_of
 from freehold.wires.openai_chat._parts_encode import (
     WholeMessage,
     assistant_message,
@@ -138,7 +139,8 @@ def _put_tool_choice(
     if carried_choice or not request.tools:
         return  # Without tools the vendor refuses both fields, and nothing hangs on them.
     if choice.mode == "named":
-        body["tool_choice"] = {"type": "function", "function": {"name": choice.name or ""}}
+        kind = CUSTOM if choice.name in names_of(request) else "function"
+        body["tool_choice"] = {"type": kind, kind: {"name": choice.name or ""}}
     else:
         body["tool_choice"] = choice.mode
 
@@ -184,6 +186,8 @@ def _tool(tool: ToolSpec | CarriedTool, path: str) -> Any:
     if not tool.extra:
         return ToolShape(function=function)
     check_foreign(tool.extra, NAME, "tool", path)
+    if (whole := as_it_came(tool)) is not None:
+        return whole
     inner, outer = of_function(own(tool.extra, NAME))
     return spliced(_encode({"type": "function", "function": spliced(_encode(function), inner)}), outer)
 

@@ -15,6 +15,7 @@ from freehold.core.errors import BadRequest, Unavailable, Unsupported
 from freehold.core.messages import (
     AnswerPart,
     Carried,
+    ModelRequest,
     ModelResponse,
     Opaque,
     Reasoning,
@@ -26,6 +27,7 @@ from freehold.core.messages import (
 from freehold.core.validation import decode
 from freehold.wires._fields import OBJECT, UNREADABLE, own, spliced
 from freehold.wires._openai_errors import error_in_stream
+from freehold.wires.openai_chat._custom import call_of, is_custom_call, names_of, told
 from freehold.wires.openai_chat._parts_encode import call_fields, details_of
 from freehold.wires.openai_chat._shapes import NAME
 from freehold.wires.openai_chat._usage import UsageShape, usage_from, usage_json
@@ -69,6 +71,7 @@ class _Call(Struct):
     id: str | None = None
     type: str | None = None
     function: _Function | None = None
+    custom: Raw = Raw(b"{}")
     extra_content: Raw | UnsetType = UNSET
 
 
@@ -208,11 +211,12 @@ def _chunks(chunks: Sequence[_Chunk], origin: Origin) -> list[AnswerPart]:
     return parts
 
 
-def _call(json: Raw, index: int, origin: Origin) -> ToolCall | Carried:
-    call = decode(bytes(json), _CALL, root=f"choices[0].message.tool_calls[{index}]")
+def _call(json: Raw, index: int, origin: Origin) -> ToolCall:
+    path = f"choices[0].message.tool_calls[{index}]"
+    call = decode(bytes(json), _CALL, root=path)
     function = call.function
     if function is None:
-        return Carried(NAME, "custom_tool_call", json)
+        return call_of(call.id or origin.call_id(index), call.custom, f"{path}.custom")
     opaque = None
     if call.extra_content is not UNSET and _tells(call.extra_content):
         opaque = origin.seal(bytes(call.extra_content).decode(), "extra_content")
@@ -269,9 +273,7 @@ def reason_of(finish: str | None, content: Sequence[AnswerPart], stop_sequence: 
     reason = _REASONS.get(finish or "stop", "end_turn")
     if reason != "end_turn":
         return reason
-    if any(
-        isinstance(part, ToolCall) or (isinstance(part, Carried) and part.wire == NAME) for part in content
-    ):
+    if any(isinstance(part, ToolCall) for part in content):
         return "tool_use"
     if any(isinstance(part, Refusal) for part in content):
         return "refusal"
@@ -294,14 +296,14 @@ def stopped_by(given: Raw | UnsetType) -> str | None:
 # ------------------------------------------------------------------------------------------ for a client
 
 
-def encode_response(response: ModelResponse, created: int) -> bytes:
+def encode_response(response: ModelResponse, created: int, request: ModelRequest | None = None) -> bytes:
     fields = dict(own(response.extra, NAME))
     created_json = fields.pop("created", None)
     logprobs = fields.pop("choice.logprobs", None)
     finish = fields.pop("choice.finish_reason", None)
     choice: dict[str, Any] = {
         "index": 0,
-        "message": _message(response.content, fields),
+        "message": _message(response.content, fields, names_of(request)),
         "logprobs": logprobs,
         "finish_reason": finish or finish_reason(response.stop_reason, response.content),
     }
@@ -324,7 +326,8 @@ def prefixed(fields: dict[str, Raw], prefix: str) -> dict[str, Raw]:
     return {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
 
 
-def _message(content: Sequence[AnswerPart], fields: dict[str, Raw]) -> dict[str, Any]:
+def _message(content: Sequence[AnswerPart], fields: dict[str, Raw], custom: frozenset[str]) -> dict[str, Any]:
+    """`custom`: names of tools that take free text."""
     texts: list[str] = []
     refusals: list[str] = []
     thoughts: list[Reasoning] = []
@@ -338,9 +341,7 @@ def _message(content: Sequence[AnswerPart], fields: dict[str, Raw]) -> dict[str,
             case Reasoning():
                 thoughts.append(part)
             case ToolCall():
-                calls.append(_client_call(part))
-            case Carried(wire="openai_chat"):
-                calls.append(part.block)
+                calls.append(_client_call(part, custom))
             case _:
                 raise refused_in_answer(part, index)
     message: dict[str, Any] = {
@@ -357,7 +358,9 @@ def _message(content: Sequence[AnswerPart], fields: dict[str, Raw]) -> dict[str,
     return message
 
 
-def _client_call(call: ToolCall) -> Any:
+def _client_call(call: ToolCall, custom: frozenset[str]) -> Any:
+    if is_custom_call(call, custom):
+        return told(call) | dict(call_fields(call))
     shape = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
     fields = call_fields(call)
     return spliced(_encode(shape), fields) if fields else shape

@@ -8,10 +8,10 @@ without ids; ids and names repeated with every delta; `stop` as the reason thoug
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from freehold.core.errors import BadRequest, BrokenOff
-from freehold.core.messages import AnswerPart, Carried, Opaque, Reasoning, Refusal, Text, ToolCall
+from freehold.core.messages import AnswerPart, Opaque, Reasoning, Refusal, Text, ToolCall
 from freehold.core.stream import (
     ArgumentsAdded,
     Finished,
@@ -26,6 +26,7 @@ from freehold.core.stream import (
 from freehold.wires._fields import OBJECT, UNREADABLE
 from freehold.wires._openai_errors import error_in_stream
 from freehold.wires._sse import SseReader
+from freehold.wires.openai_chat._custom import call_of
 from freehold.wires.openai_chat._gathered import Gathered, merged_details
 from freehold.wires.openai_chat._response import LEGACY_FINISH, Origin, reason_of, stopped_by, text_of_details
 from freehold.wires.openai_chat._shapes import NAME
@@ -315,9 +316,10 @@ class OpenAIStreamDecoder:
     def _tell_the_end(self, events: list[StreamEvent]) -> None:
         self._close(events)
         events += (PartFinished(call.part) for call in sorted(self._calls.values(), key=_by_part))
-        for block in self._gathered.take_custom_calls():
-            index = self._new_part(Carried(NAME, "custom_tool_call", block), events)
-            events.append(PartFinished(index))
+        for place, (call_id, custom) in enumerate(self._gathered.take_custom_calls()):
+            called = call_of(call_id or self._origin.call_id(place), custom, "custom")
+            index = self._new_part(structs.replace(called, arguments=""), events)
+            events += (ArgumentsAdded(index, called.arguments), PartFinished(index))
         reason = reason_of(self._finish, self._content, self._stop_sequence)
         fields = self._gathered.fields()
         if self._finish == LEGACY_FINISH:

@@ -3,12 +3,11 @@
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import structs
 
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import (
     AnswerPart,
-    Carried,
     ModelRequest,
     Opaque,
     Reasoning,
@@ -31,6 +30,7 @@ from freehold.core.stream import (
 from freehold.wires._fields import UNREADABLE, own, spliced
 from freehold.wires._opaque import packed
 from freehold.wires._openai_errors import error_object
+from freehold.wires.openai_chat._custom import is_custom_call, names_of, told
 from freehold.wires.openai_chat._parts_encode import call_fields, detail_of
 from freehold.wires.openai_chat._response import finish_reason, prefixed, refused_in_answer
 from freehold.wires.openai_chat._shapes import NAME
@@ -59,6 +59,8 @@ class OpenAIStreamEncoder:
         "_calls",
         "_content",
         "_created",
+        "_custom",
+        "_customs",
         "_details",
         "_head",
         "_keys",
@@ -72,6 +74,8 @@ class OpenAIStreamEncoder:
     def __init__(self, request: ModelRequest, created: int) -> None:
         self._usage_wanted = _wants_usage(request)
         self._created = created
+        self._custom = names_of(request)
+        self._customs: dict[int, tuple[ToolCall, list[str]]] = {}  # Told when their text is whole.
         self._head = b""
         # OpenAI has `usage` in every chunk, once it was asked for: null in all but the last.
         self._tail = b',"usage":null}\n\n' if self._usage_wanted else b"}\n\n"
@@ -87,6 +91,9 @@ class OpenAIStreamEncoder:
         match event:
             case TextAdded():
                 return self._text(event)
+            case ArgumentsAdded() if event.index in self._customs:
+                self._customs[event.index][1].append(event.json)
+                return b""
             case ArgumentsAdded():
                 call = b'{"tool_calls":[{"index":%d,"function":{"arguments":' % self._calls[event.index]
                 return self._chunk(call + _encode(event.json) + b"}}]}")
@@ -144,27 +151,32 @@ class OpenAIStreamEncoder:
                     self._sealed[index] = part.opaque
             case ToolCall():
                 return self._call(index, part)
-            case Carried(wire="openai_chat"):
-                return self._custom_call(index, part)
             case _:
                 raise refused_in_answer(part, index)
         return self._text(TextAdded(index, part.text)) if part.text else b""
 
     def _call(self, index: int, call: ToolCall) -> bytes:
         place = self._calls[index] = len(self._calls)
+        if is_custom_call(call, self._custom):
+            self._customs[index] = (call, [call.arguments])
+            return b""
         function = {"name": call.name, "arguments": call.arguments}
         shape = _encode({"index": place, "id": call.id, "type": "function", "function": function})
         return self._chunk(b'{"tool_calls":[' + bytes(spliced(shape, call_fields(call))) + b"]}")
 
-    def _custom_call(self, index: int, call: Carried) -> bytes:
-        place = self._calls[index] = len(self._calls)
-        indexed = spliced(bytes(call.block), {"index": Raw(b"%d" % place)})
-        return self._chunk(b'{"tool_calls":[' + bytes(indexed) + b"]}")
+    def _custom_call(self, index: int) -> bytes:
+        call, pieces = self._customs.pop(index)
+        whole = told(structs.replace(call, arguments="".join(pieces))) | dict(call_fields(call))
+        return self._chunk(_encode({"tool_calls": [{"index": self._calls[index], **whole}]}))
 
     def _seal(self, index: int, opaque: Opaque) -> bytes:
         """A thought's seal goes out with the thought as a whole, when that is over; a call's at once."""
         if index in self._thoughts:
             self._sealed[index] = opaque
+            return b""
+        if index in self._customs:
+            call, pieces = self._customs[index]
+            self._customs[index] = (structs.replace(call, opaque=opaque), pieces)
             return b""
         # OpenAI's SDK wants a `function` in every delta of a call.
         shape = {"index": self._calls[index], "function": {"arguments": ""}}
@@ -172,6 +184,8 @@ class OpenAIStreamEncoder:
         return self._chunk(b'{"tool_calls":[' + sealed + b"]}")
 
     def _part_finished(self, index: int) -> bytes:
+        if index in self._customs:
+            return self._custom_call(index)
         thought, opaque = self._thoughts.pop(index, None), self._sealed.pop(index, None)
         if thought is None or opaque is None:
             return b""
