@@ -22,6 +22,7 @@ from freehold.companions import companions
 from freehold.config import Config
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
+from freehold.core.message_batches import MessageBatches
 from freehold.core.policy import Principal
 from freehold.core.ports import EmbeddingWire, KeyValues, ModelInfo, Objects, ToolKind, Wire
 from freehold.core.ports import Provider as ProviderPort
@@ -256,13 +257,6 @@ async def _furnish(
         find_principal=principals.current,
     )
     await stack.enter_async_context(background.running())
-    batch_means = BatchMeans(
-        kept=store.message_batches,
-        gateway=gateway,
-        principals=principals,
-        wire=wires[NATIVE_DIALECT],
-        clock=clock,
-    )
     service = Sessions(store.log, store.resources, live, clock)
     declared = Templates(
         store.resources,
@@ -282,7 +276,9 @@ async def _furnish(
         *tokens.operations(gateway),
         *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),
         *conversations.operations(store.conversations, clock, dialect=wires[RESPONSES]),
-        *await _batches(stack, config, batch_means),
+        *await _batches(
+            stack, config, means, gateway, kept=store.message_batches, wire=wires[NATIVE_DIALECT]
+        ),
     ]
     health = Health(store)
     await stack.enter_async_context(health.running())
@@ -300,14 +296,23 @@ async def _furnish(
     return House(app, operator_key, first_key, first_pair, secrets_of.redact)
 
 
-async def _batches(stack: AsyncExitStack, config: Config, means: BatchMeans) -> list[Operation]:
+async def _batches(
+    stack: AsyncExitStack,
+    config: Config,
+    means: Means,
+    gateway: Gateway,
+    *,
+    kept: MessageBatches,
+    wire: Wire,
+) -> list[Operation]:
+    own = BatchMeans(kept=kept, gateway=gateway, principals=means.principals, wire=wire, clock=means.clock)
     settings = BatchSettings(
         calls_max=config.runtime.batch_calls_max,
         lease_s=config.runtime.lease_s,
         drain_s=config.server.drain_s,
     )
-    await stack.enter_async_context(BatchWorker(means, settings).running())
-    return message_batches.operations(Batches(means.kept, means.gateway, means.wire, means.clock))
+    await stack.enter_async_context(BatchWorker(own, settings).running())
+    return message_batches.operations(Batches(kept, gateway, wire, means.clock))
 
 
 async def _models(
