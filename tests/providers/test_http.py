@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 import uvloop
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.errors import BrokenOff, FreeholdError, TimedOut, TooLarge, Unavailable
@@ -468,7 +468,6 @@ def exchanges(draw) -> tuple[bytes, bytes, list[bytes]]:
 def test_any_cutting_of_an_answer_gives_the_same_body(scripted):
     with asyncio.Runner() as runner:
 
-        @settings(max_examples=200, deadline=None)
         @given(exchanges())
         def check(exchange):
             body, _, pieces = exchange

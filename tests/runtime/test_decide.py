@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -338,7 +338,6 @@ def assert_speakable(conversation: tuple[Message, ...]) -> None:
 STEPS_TO_REST_MAX = 400
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_every_life_comes_to_rest_says_all_that_was_heard_and_repeats_nothing(data):
     life = Life(data.draw)
@@ -365,7 +364,6 @@ def test_every_life_comes_to_rest_says_all_that_was_heard_and_repeats_nothing(da
     assert len(done) == len(set(done))
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_a_crash_after_any_event_leaves_a_log_to_go_on_from(data):
     life = Life(data.draw)

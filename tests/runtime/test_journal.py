@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.clock import SystemClock
@@ -83,7 +83,6 @@ def _no_delays(monkeypatch, caplog):
 ACTS = st.lists(st.sampled_from(["append", "exact", "stage"]), max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     acts=ACTS,
     faults=st.lists(st.sampled_from(["none", "none", "none", "before", "after"]), max_size=30),

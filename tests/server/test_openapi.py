@@ -185,9 +185,8 @@ DESTRUCTIVE = {"revokeKey"}
 
 
 @settings(
-    max_examples=50, deadline=None, derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)  # fmt: skip
+    derandomize=True, suppress_health_check=[*settings().suppress_health_check, HealthCheck.data_too_large]
+)
 @given(data=st.data())
 async def test_nothing_that_is_sent_is_a_fault_of_ours(
     shared: World, document: dict[str, Any], data: Any

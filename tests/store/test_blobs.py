@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.errors import BadRequest, Conflict, NotFound, TooLarge, Unavailable
@@ -211,7 +211,6 @@ def test_a_location_that_makes_no_sense_is_refused(location: str, given: dict[st
         open_objects(location, given)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 async def test_any_key_is_kept_under_itself_or_refused(objects: Objects, tmp_path: Path, key: str) -> None:
     try:

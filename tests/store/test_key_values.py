@@ -1,7 +1,7 @@
 """Applications' tables: any JSON under any text, sorted as bytes, page by page."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.errors import BadRequest, TooLarge
@@ -99,7 +99,6 @@ async def test_what_does_not_fit_is_refused_by_name(store: Store) -> None:
     assert await values.put("default", "t", {}) == 0
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     keys=st.sets(st.text("ab\x01ü\ud7ff\ue000\U0010ffff", min_size=1, max_size=3), max_size=20),
     prefix=st.text("ab\x01ü\ud7ff\ue000\U0010ffff", max_size=2),

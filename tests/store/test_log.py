@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.store._parts import (
     CANCEL,
@@ -271,7 +271,6 @@ async def test_overlapping_batches_of_two_processes_never_deadlock(store: Store,
     assert {(await store.log.get("default", row.id)).version for row in rows} == {41}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_any_text_and_raw_json_come_back_byte_for_byte(store: Store, data: st.DataObject) -> None:
     text = data.draw(st.text(st.characters(exclude_categories=["Cs"])))

@@ -214,7 +214,7 @@ def _run(store: Store, loop: asyncio.AbstractEventLoop, examples: int) -> None:
 
 
 async def test_log_and_leases_behave_as_the_model(store: Store) -> None:
-    await asyncio.to_thread(_run, store, asyncio.get_running_loop(), 40)
+    await asyncio.to_thread(_run, store, asyncio.get_running_loop(), settings().max_examples)
 
 
 @pytest.mark.slow

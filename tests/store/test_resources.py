@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.store._parts import eventually
 
@@ -168,7 +168,6 @@ json = st.recursive(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(config=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), json, max_size=4))
 async def test_any_config_comes_back_as_it_was(store: Store, config: dict[str, object]) -> None:
     tool = Tool(name="any", type="sql", config=config)

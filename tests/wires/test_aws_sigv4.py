@@ -11,7 +11,7 @@ import botocore.auth
 import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.wires import _aws_sigv4 as sigv4
@@ -91,7 +91,6 @@ def header(head: verifying.Head, name: str) -> str:
 # ------------------------------------------------------------------------------------------- botocore's word
 
 
-@settings(max_examples=150)
 @given(PATHS, QUERY, HEADERS, st.binary(max_size=60), st.sampled_from([None, TOKEN]))
 def test_what_botocore_signs_is_accepted(
     path: str, query: str, headers: dict[str, str], body: bytes, token: str | None
@@ -101,7 +100,6 @@ def test_what_botocore_signs_is_accepted(
     assert (claim.scope.region, claim.scope.service) == (REGION, SERVICE)
 
 
-@settings(max_examples=60)
 @given(PATHS, QUERY, st.sampled_from([None, TOKEN]))
 def test_a_presigned_address_is_accepted(path: str, query: str, token: str | None) -> None:
     head = signed_by_botocore(
@@ -119,7 +117,6 @@ def test_s3_takes_paths_as_they_are(path: str, body: bytes) -> None:
     assert accepted(head, body).scope.service == "s3"
 
 
-@settings(max_examples=60)
 @given(PATHS, QUERY, st.binary(max_size=60), st.sampled_from([None, TOKEN]))
 def test_what_we_sign_is_what_botocore_signs(path: str, query: str, body: bytes, token: str | None) -> None:
     theirs = signed_by_botocore(path, query, {"Content-Type": "application/json"}, body, token=token)
@@ -175,7 +172,6 @@ def test_queries_are_sorted_and_encoded_once(query: str, canonical: str) -> None
 # ------------------------------------------------------------------------------------------------- forgeries
 
 
-@settings(max_examples=100)
 @given(st.data())
 def test_whatever_is_changed_is_refused(data: st.DataObject) -> None:
     body = b'{"messages":[]}'

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -53,9 +53,6 @@ NAME = "bedrock_converse"
 GOLDEN = Path(__file__).parent.parent / "golden" / NAME
 HELLO = Bytes(b"hello")
 EMPTY = ModelRequest(model="", messages=())
-slowly = settings(
-    max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
-)
 
 
 def golden(name: str) -> bytes:
@@ -214,19 +211,16 @@ RESPONSES = st.builds(
 )
 
 
-@slowly
 @given(REQUESTS)
 def test_a_request_survives_its_encoding(request: ModelRequest) -> None:
     assert WIRE.decode_request(WIRE.encode_request(request, provider=PROVIDER)) == request
 
 
-@slowly
 @given(RESPONSES)
 def test_an_answer_survives_its_encoding(response: ModelResponse) -> None:
     assert WIRE.decode_response(WIRE.encode_response(response), provider=PROVIDER) == response
 
 
-@slowly
 @given(RESPONSES, st.data())
 def test_a_stream_survives_its_encoding_and_any_cutting(response: ModelResponse, data: st.DataObject) -> None:
     encoder, decoder, tap = (
@@ -244,7 +238,6 @@ def test_a_stream_survives_its_encoding_and_any_cutting(response: ModelResponse,
     assert WIRE.usage_of(WIRE.encode_response(response)) == response.usage
 
 
-@slowly
 @given(values.any_responses, st.data())
 def test_botocore_reads_whatever_any_vendor_answers(response: ModelResponse, data: st.DataObject) -> None:
     sayable = tuple(part for part in response.content if not isinstance(part, Carried | Media))
@@ -273,7 +266,6 @@ def test_botocore_reads_whatever_any_vendor_answers(response: ModelResponse, dat
     assert stops == list(range(len(sayable) + seals))
 
 
-@slowly
 @given(st.one_of(values.openai_requests, values.anthropic_requests))
 def test_botocore_finds_nothing_wrong_with_others_requests(request: ModelRequest) -> None:
     """Apart from what it cannot know: names, schemas and texts are the client's own."""
@@ -330,7 +322,6 @@ def mutated(value: Any) -> Any:
     return values.json_values
 
 
-@slowly
 @given(st.data())
 def test_a_request_with_something_wrong_in_it_raises_nothing_but_our_errors(data: st.DataObject) -> None:
     body = json.dumps(data.draw(mutated(json.loads(golden("request.json"))))).encode()

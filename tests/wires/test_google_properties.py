@@ -4,7 +4,7 @@ import contextlib
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.errors import FreeholdError
@@ -20,9 +20,6 @@ from tests.wires.test_properties import mutations
 WIRE = named(GOOGLE)
 OTHERS = ("anthropic_messages", "bedrock_converse", GOOGLE, "openai_chat", "openai_responses")
 EMPTY = ModelRequest(model="m", messages=())
-slowly = settings(
-    max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
-)
 
 
 def streamed(response, draw):
@@ -35,19 +32,16 @@ def decoded(body):
     return [*decoder.feed(body), *decoder.end()]
 
 
-@slowly
 @given(request=google.requests)
 def test_a_request_survives_its_encoding(request):
     assert WIRE.decode_request(WIRE.encode_request(request, provider=PROVIDER)) == request
 
 
-@slowly
 @given(response=google.responses())
 def test_an_answer_survives_its_encoding(response):
     assert WIRE.decode_response(WIRE.encode_response(response), provider=PROVIDER) == response
 
 
-@slowly
 @given(response=google.responses(), data=st.data())
 def test_a_stream_survives_its_encoding_and_any_cutting(response, data):
     decoder = WIRE.stream_decoder(provider=PROVIDER)
@@ -56,7 +50,6 @@ def test_a_stream_survives_its_encoding_and_any_cutting(response, data):
     assert fold([*events, *decoder.end()]) == response
 
 
-@slowly
 @given(response=google.responses(), data=st.data())
 def test_usage_is_read_alike_from_a_whole_answer_a_stream_and_in_passing(response, data):
     tap = WIRE.usage_tap()
@@ -67,7 +60,6 @@ def test_usage_is_read_alike_from_a_whole_answer_a_stream_and_in_passing(respons
     assert WIRE.usage_of(WIRE.encode_response(response)) == response.usage
 
 
-@slowly
 @given(request=google.requests)
 def test_snake_case_and_a_field_to_come_are_read_too(request):
     body = json.loads(WIRE.encode_request(request, provider=PROVIDER))
@@ -81,7 +73,6 @@ def test_snake_case_and_a_field_to_come_are_read_too(request):
     assert (read.temperature, read.reasoning) == (request.temperature, request.reasoning)
 
 
-@slowly
 @given(response=values.any_responses, data=st.data())
 def test_any_answer_reaches_the_client_or_is_refused(response, data):
     try:
@@ -95,7 +86,6 @@ def test_any_answer_reaches_the_client_or_is_refused(response, data):
     assert [call.id for call in read.tool_calls()] == [call.id for call in response.tool_calls()]
 
 
-@slowly
 @given(request=google.requests, data=st.data())
 def test_a_damaged_request_raises_nothing_but_our_errors(request, data):
     body = json.loads(WIRE.encode_request(request, provider=PROVIDER))
@@ -110,7 +100,6 @@ def test_a_damaged_request_raises_nothing_but_our_errors(request, data):
             continue
 
 
-@slowly
 @given(response=google.responses(), data=st.data())
 def test_a_damaged_answer_raises_nothing_but_our_errors(response, data):
     body = json.dumps(data.draw(mutations(json.loads(WIRE.encode_response(response))))).encode()

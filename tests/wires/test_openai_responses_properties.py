@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.errors import FreeholdError
@@ -52,9 +52,6 @@ from tests.wires.test_properties import mutations
 RESPONSES = "openai_responses"
 WIRE = named(RESPONSES)
 EMPTY = ModelRequest(model="m", messages=())
-slowly = settings(
-    max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
-)
 
 some_id = st.sampled_from(["a", "b", "c"]).map(raw)
 phase = {"message.phase": st.just(raw("commentary"))}
@@ -232,13 +229,11 @@ def responses(draw):
     )
 
 
-@slowly
 @given(requests)
 def test_a_request_survives_its_encoding(request):
     assert WIRE.decode_request(WIRE.encode_request(request, provider=PROVIDER)) == request
 
 
-@slowly
 @given(responses())
 def test_an_answer_survives_its_encoding(response):
     assert WIRE.decode_response(WIRE.encode_response(response), provider=PROVIDER) == response
@@ -249,7 +244,6 @@ def streamed(response, draw):
     return b"".join(map(encoder.encode, values.told_in_pieces(response, draw))) + encoder.end()
 
 
-@slowly
 @given(response=responses(), data=st.data())
 def test_a_stream_survives_its_encoding_and_any_cutting(response, data):
     decoder = WIRE.stream_decoder(provider=PROVIDER)
@@ -258,7 +252,6 @@ def test_a_stream_survives_its_encoding_and_any_cutting(response, data):
     assert fold([*events, *decoder.end()]) == response
 
 
-@slowly
 @given(response=responses(), data=st.data())
 def test_a_stream_repeats_at_its_end_what_it_told(response, data):
     *_, last = [line[6:] for line in streamed(response, data.draw).splitlines() if line.startswith(b"data: ")]
@@ -268,7 +261,6 @@ def test_a_stream_repeats_at_its_end_what_it_told(response, data):
     assert (again.text(), again.stop_reason) == (response.text(), response.stop_reason)
 
 
-@slowly
 @given(response=responses(), data=st.data())
 def test_events_are_numbered_and_named(response, data):
     lines = streamed(response, data.draw).splitlines()
@@ -282,7 +274,6 @@ def test_events_are_numbered_and_named(response, data):
     assert added == done == list(range(len(events[-1]["response"]["output"])))
 
 
-@slowly
 @given(response=responses(), data=st.data())
 def test_usage_is_read_alike_from_a_whole_answer_a_stream_and_in_passing(response, data):
     tap = WIRE.usage_tap()
@@ -293,7 +284,6 @@ def test_usage_is_read_alike_from_a_whole_answer_a_stream_and_in_passing(respons
     assert WIRE.usage_of(WIRE.encode_response(response)) == response.usage
 
 
-@slowly
 @given(response=values.any_responses)
 def test_any_answer_is_told_alike_whole_and_as_a_stream_or_refused(response):
     try:
@@ -308,7 +298,6 @@ def test_any_answer_is_told_alike_whole_and_as_a_stream_or_refused(response):
 # ---------------------------------------------------------------------------------------------- hostile
 
 
-@slowly
 @given(request=requests, data=st.data())
 def test_a_damaged_request_raises_nothing_but_our_errors(request, data):
     body = json.loads(WIRE.encode_request(request, provider=PROVIDER))
@@ -323,7 +312,6 @@ def test_a_damaged_request_raises_nothing_but_our_errors(request, data):
             continue
 
 
-@slowly
 @given(response=responses(), data=st.data())
 def test_a_damaged_answer_raises_nothing_but_our_errors(response, data):
     damaged = json.dumps(data.draw(mutations(json.loads(WIRE.encode_response(response))))).encode()
@@ -336,7 +324,6 @@ def test_a_damaged_answer_raises_nothing_but_our_errors(response, data):
         return
 
 
-@slowly
 @given(response=responses(), data=st.data())
 def test_a_damaged_stream_raises_nothing_but_our_errors(response, data):
     lines = streamed(response, data.draw).split(b"\n")

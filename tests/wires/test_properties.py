@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.errors import FreeholdError
@@ -18,14 +18,9 @@ RESPONSES = {OPENAI: values.openai_responses(), ANTHROPIC: values.anthropic_resp
 EMPTY = ModelRequest(model="m", messages=())
 
 every_wire = pytest.mark.parametrize("name", sorted(REQUESTS))
-slowly = settings(
-    max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
-)
-"""The values are large: thirty of them take as long as hundreds of others."""
 
 
 @every_wire
-@slowly
 @given(data=st.data())
 def test_a_request_survives_its_encoding(name, data):
     wire, request = named(name), data.draw(REQUESTS[name])
@@ -33,7 +28,6 @@ def test_a_request_survives_its_encoding(name, data):
 
 
 @every_wire
-@slowly
 @given(data=st.data())
 def test_an_answer_survives_its_encoding(name, data):
     wire, response = named(name), data.draw(RESPONSES[name])
@@ -41,7 +35,6 @@ def test_an_answer_survives_its_encoding(name, data):
 
 
 @every_wire
-@slowly
 @given(data=st.data())
 def test_a_stream_survives_its_encoding_and_any_cutting(name, data):
     wire, response = named(name), data.draw(RESPONSES[name])
@@ -57,7 +50,6 @@ def test_a_stream_survives_its_encoding_and_any_cutting(name, data):
 
 
 @every_wire
-@slowly
 @given(data=st.data())
 def test_usage_is_read_alike_from_a_whole_answer_a_stream_and_in_passing(name, data):
     wire, response = named(name), data.draw(RESPONSES[name])
@@ -100,7 +92,6 @@ def mutations(value):
 
 
 @every_wire
-@slowly
 @given(data=st.data())
 def test_a_damaged_request_raises_nothing_but_our_errors(name, data):
     wire = named(name)
@@ -118,7 +109,6 @@ def test_a_damaged_request_raises_nothing_but_our_errors(name, data):
 
 
 @every_wire
-@slowly
 @given(data=st.data())
 def test_a_damaged_answer_raises_nothing_but_our_errors(name, data):
     wire = named(name)
@@ -134,7 +124,6 @@ def test_a_damaged_answer_raises_nothing_but_our_errors(name, data):
 
 
 @every_wire
-@slowly
 @given(data=st.data())
 def test_a_damaged_stream_raises_nothing_but_our_errors(name, data):
     wire = named(name)
