@@ -6,6 +6,7 @@ from msgspec import structs
 from freehold.catalog import catalog
 from freehold.core.errors import BadRequest, NotFound
 from freehold.gateway.surroundings import addressed, credential
+from freehold.governance.secrets import Secrets
 from tests.gateway.conftest import open_house
 
 ROW = catalog.providers()["bedrock"]
@@ -75,3 +76,21 @@ async def test_an_arn_is_bedrocks_without_saying_so():
     async with open_house() as house:
         with pytest.raises(NotFound, match=r"it would be at bedrock .*AWS_BEARER_TOKEN_BEDROCK"):
             await house.models.resolve("acme", ARN)
+
+
+VERTEX = catalog.providers()["vertex"]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("key.json", '{"type":"service_account"}'), ("none.json", None)]
+)
+def test_a_variable_may_name_the_file_in_which_a_credential_stands(tmp_path, path, expected):
+    (tmp_path / "key.json").write_text('{"type":"service_account"}')
+    secrets = Secrets({"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / path)})
+    assert credential(VERTEX, secrets.resolve) == expected
+
+
+def test_a_file_that_holds_no_text_is_no_credential(tmp_path):
+    (tmp_path / "key.json").write_bytes(b"\xff")
+    secrets = Secrets({"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json")})
+    assert credential(VERTEX, secrets.resolve) is None
