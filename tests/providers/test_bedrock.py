@@ -210,3 +210,26 @@ def test_the_region_is_read_off_the_address(url: str, region: str) -> None:
 def test_the_catalog_has_it() -> None:
     row = catalog.providers()["bedrock"]
     assert row.base_url.startswith("https://bedrock-runtime.{AWS_REGION|")
+
+
+async def test_tokens_are_counted_by_the_vendor(scripted: Any, pool: HttpPool) -> None:
+    async with scripted(answer(b'{"inputTokens":7}')) as server:
+        provider = opened(server.url, pool)
+        assert await provider.count(asking()) == 7
+        passed = b'{"messages":[],"inferenceConfig":{"maxTokens":9},"system":[{"text":"x"}]}'
+        assert await provider.count_passed(passed, model="m", headers={}) == 7
+    first, second = server.calls
+    assert head_of(first).target.endswith("/count-tokens")
+    assert json.loads(first.body) == {
+        "input": {"converse": {"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}}
+    }
+    assert json.loads(second.body) == {"input": {"converse": {"messages": [], "system": [{"text": "x"}]}}}
+    signed_by(second)
+
+
+async def test_a_model_without_a_counter_is_not_found_to_have_one(scripted: Any, pool: HttpPool) -> None:
+    said = b'{"message":"The provided model doesn\'t support counting tokens. Try another model."}'
+    refused = answer(said, status=400, headers="x-amzn-errortype: ValidationException\r\n")
+    async with scripted(refused) as server:
+        with pytest.raises(NotFound, match="counting"):
+            await opened(server.url, pool).count(asking())

@@ -100,7 +100,10 @@ async def test_openais_body_is_answered_in_openais_shape(shared: World, client: 
     assert METRICS in events[-1]
 
 
-@pytest.mark.parametrize("body", [{"inputText": "x"}, {"schemaVersion": "messages-v1", "messages": []}, {}])
+@pytest.mark.parametrize(
+    "body",
+    [{"inputText": "x", "textGenerationConfig": {}}, {"schemaVersion": "messages-v1", "messages": []}, {}],
+)
 async def test_bodies_of_other_shapes_are_refused(client: Any, body: Any) -> None:
     with pytest.raises(ClientError, match="Anthropic's shape") as caught:
         await invoked(client, "openai/gpt-4o", body)
