@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from freehold.catalog.catalog import ProviderRow
+from freehold.catalog.models import facts
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider
 from freehold.providers._counts import anthropic_counted, count_in
@@ -21,6 +23,13 @@ VERSION: Final = "2023-06-01"
 CLIENT_HEADERS: Final = ("anthropic-version", "anthropic-beta")
 """What a client may say beside the body. A request in another wire cannot say them, so it speaks plain `VERSION`."""
 
+TOKENS_STREAMED_MAX: Final = 64_000
+TOKENS_WHOLE_MAX: Final = 16_384
+"""Of an answer, where nobody said how long it may be. More than this takes longer to wait for than connections last.
+
+https://docs.anthropic.com/en/api/errors#long-requests
+"""
+
 _PLAIN: Final = header_block(((b"anthropic-version", VERSION.encode()),))
 
 
@@ -28,14 +37,18 @@ class Anthropic:
     wire: str | None = WIRE.name
     is_language_model = True
 
-    def __init__(self, name: str, upstream: Upstream, counting: Upstream, models: ModelList) -> None:
+    def __init__(
+        self, name: str, upstream: Upstream, counting: Upstream, models: ModelList, *, known_by: str
+    ) -> None:
+        """`known_by` is the price list under which the models' limits are found."""
         self.name = name
+        self._known_by = known_by
         self._upstream = upstream
         self._counting = counting
         self._models = models
 
     def call(self, request: ModelRequest) -> Call:
-        body = WIRE.encode_request(request, provider=self.name)
+        body = WIRE.encode_request(_limited(request, self._known_by), provider=self.name)
         return Call(self._upstream, body, _PLAIN, stream=request.stream)
 
     def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> Forward:
@@ -54,6 +67,22 @@ class Anthropic:
 
     async def models(self) -> Sequence[ModelInfo]:
         return await self._models.get()
+
+
+def _limited(request: ModelRequest, known_by: str) -> ModelRequest:
+    """Where nobody set a limit, which is required here, it is what the model can give: up to a bound besides what is for thinking,
+    and the wire's own default where that is not known.
+    """
+    if request.tokens_max is not None:
+        return request
+    known = facts().find(known_by, request.model)
+    most = None if known is None else known.output_tokens_max
+    if most is None:
+        return request
+    setting = request.reasoning
+    thinking = (setting.budget_tokens or 0) if setting is not None else 0
+    bound = TOKENS_STREAMED_MAX if request.stream else TOKENS_WHOLE_MAX
+    return structs.replace(request, tokens_max=min(most, bound + thinking))
 
 
 def _spoken(headers: Mapping[str, str]) -> HeaderBlock:
@@ -82,4 +111,5 @@ def create(
     )
     listing = Target(row.base_url, headers=[*fixed, (b"anthropic-version", VERSION.encode())])
     path = f"/v1{row.models_path}?limit=1000" if row.models_path else ""
-    return Anthropic(row.name, upstream, counting, ModelList(row.name, pool, listing, path))
+    listed = ModelList(row.name, pool, listing, path)
+    return Anthropic(row.name, upstream, counting, listed, known_by=row.prices or "")
