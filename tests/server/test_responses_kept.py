@@ -212,6 +212,21 @@ async def test_tokens_are_counted_with_what_came_before(shared: World) -> None:
     assert texts(asked.json["messages"]) == ["One", "Hello there", "Two"]
 
 
+async def test_a_reference_stands_for_an_item_of_a_kept_answer(shared: World) -> None:
+    claude = shared.script("anthropic", reply(ANTHROPIC_TEXT))
+    create = shared.openai.responses.create
+    first = await create(model=CLAUDE, input="One")
+    asked = {"role": "user", "content": "Two"}
+    referred = {"type": "item_reference", "id": first.output[0].id}
+    second = await create(model=CLAUDE, input=[{"role": "user", "content": "One"}, referred, asked])
+    await create(model=CLAUDE, input="Three", previous_response_id=second.id)
+    assert texts(claude.asked[1].json["messages"]) == ["One", "Hello there", "Two"]
+    assert texts(claude.asked[2].json["messages"]) == ["One", "Hello there", "Two", "Hello there", "Three"]
+    with pytest.raises(openai.NotFoundError, match="Item with id 'msg_none'") as raised:
+        await create(model=CLAUDE, input=[{"type": "item_reference", "id": "msg_none"}])
+    assert raised.value.param == "input[0].id"
+
+
 async def test_compaction_is_refused_aloud(shared: World) -> None:
     with pytest.raises(openai.BadRequestError, match="not compacted here"):
         await shared.openai.responses.compact(model=CLAUDE, input="Hi")

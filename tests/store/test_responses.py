@@ -63,6 +63,21 @@ async def test_a_response_is_read_back_as_it_was_by_its_tenant_alone(store: Stor
         await store.responses.get("default", "resp_1")
 
 
+async def test_responses_are_found_by_the_items_of_their_output_within_their_tenant(store: Store) -> None:
+    await asyncio.gather(
+        *(store.responses.keep(kept(n, item_ids=(f"msg_{n}", "msg_shared"))) for n in range(3)),
+        store.responses.keep(kept(3)),
+    )
+    found = await store.responses.with_items("default", ["msg_1", "msg_none"])
+    assert [(one.id, one.output) for one in found] == [("resp_1", b"[-1]")]
+    assert [one.id for one in await store.responses.with_items("default", ["msg_shared"])] == [
+        "resp_2",
+        "resp_1",
+        "resp_0",
+    ]
+    assert await store.responses.with_items("acme", ["msg_1"]) == []
+
+
 async def test_many_that_end_at_once_share_transactions(store: Store) -> None:
     before = await transactions(store)
     await asyncio.gather(*(store.responses.keep(kept(number)) for number in range(200)))

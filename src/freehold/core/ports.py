@@ -595,6 +595,7 @@ class KeptResponse(Struct, frozen=True, kw_only=True):
 
     `input` is what came with this request alone; what was said before is with `previous_id`, or in the conversation.
     `request` is what is left to be asked, of one in the background that has not ended. `streamed`: its events are kept.
+    `item_ids` are those of its output, by which clients may refer to them; they are written and not read.
     """
 
     id: str
@@ -610,6 +611,7 @@ class KeptResponse(Struct, frozen=True, kw_only=True):
     request: bytes | None = None
     attempts: int = 0
     epoch: int = 0
+    item_ids: tuple[str, ...] = ()
 
 
 class PastResponse(Struct, frozen=True):
@@ -660,6 +662,10 @@ class Responses(Protocol):
 
     async def history(self, tenant: str, response_id: str) -> Sequence[PastResponse]:
         """That one and all before it, oldest first. Raises NotFound, also where one in between is gone; TooLarge."""
+        ...
+
+    async def with_items(self, tenant: str, item_ids: Sequence[str]) -> Sequence[PastResponse]:
+        """Those whose output has any of these items, newest first; not all, if they are many."""
         ...
 
     async def delete(self, tenant: str, response_id: str) -> None:

@@ -5,6 +5,9 @@ from typing import Final
 CHANNEL: Final = "freehold_responses"
 """Payload: the id of a response to which something happened; empty: one wants to be run."""
 
+ID_BREAK: Final = " "
+"""No id has one."""
+
 COLUMNS: Final = ("id", "tenant", "created_by", "status", "previous_id", "conversation_id", "streamed", "head", "input",
                   "output", "request", "attempts", "epoch")  # fmt: skip
 KEPT: Final = (
@@ -26,7 +29,14 @@ _ARRAYS: Final = ", ".join(
 )
 _ALL: Final = ", ".join(f"r.{name}" for name in COLUMNS)
 
-INSERT: Final = f"INSERT INTO responses ({', '.join(KEPT)}) SELECT * FROM unnest({_ARRAYS})"  # noqa: S608 - our own constants
+_GIVEN: Final = ", ".join(f"given.{name}" for name in KEPT)
+
+INSERT: Final = f"""
+INSERT INTO responses ({", ".join(KEPT)}, item_ids)
+SELECT {_GIVEN}, string_to_array(given.item_ids, '{ID_BREAK}')
+FROM unnest({_ARRAYS}, ${len(KEPT) + 1}::text[]) AS given ({", ".join(KEPT)}, item_ids)
+"""  # noqa: S608 - our own constants
+"""The last array has each row's ids in one text: an array of arrays would be unnested too."""
 
 INSERT_LATER: Final = f"""
 WITH called AS (SELECT pg_notify('{CHANNEL}', ''))
@@ -52,6 +62,10 @@ FROM chain JOIN responses r ON r.id = chain.id, (SELECT max(size_bytes) AS size_
 ORDER BY chain.depth DESC
 """
 """`size_bytes` is that of the row and all newer ones; `length` of what is stored apart does not read it."""
+
+WITH_ITEMS: Final = """
+SELECT id, status, input, output FROM responses WHERE tenant = $1 AND item_ids && $2::text[] ORDER BY id DESC LIMIT $3
+"""
 
 DELETE: Final = f"""
 WITH gone AS (DELETE FROM responses WHERE tenant = $1 AND id = $2 RETURNING id)
@@ -114,7 +128,7 @@ SELECT response_id, pg_notify('{CHANNEL}', response_id) FROM added
 
 END: Final = f"""
 WITH ended AS (
-    UPDATE responses SET status = $3, head = $4, output = $5, request = NULL, owner = NULL
+    UPDATE responses SET status = $3, head = $4, output = $5, item_ids = $6, request = NULL, owner = NULL
     WHERE id = $1 AND epoch = $2 AND status = 'in_progress'
     RETURNING id
 )

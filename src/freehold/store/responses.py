@@ -36,6 +36,9 @@ WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
 RESPONSE_BYTES_MAX: Final = 64 * 1024 * 1024
 CHAIN_MAX: Final = 1_000
 CHAIN_BYTES_MAX: Final = 64 * 1024 * 1024
+REFERRED_MAX: Final = 200
+"""Responses that one request's references may lie in."""
+
 EVENT_RUNS_MAX: Final = 200
 """Read at once."""
 
@@ -116,6 +119,7 @@ class PostgresResponses:
     async def _insert(self, batch: Sequence[_Waiting]) -> None:
         rows = [waiting.response for waiting in batch]
         columns = [[getattr(row, name) for row in rows] for name in sql.KEPT]
+        columns.append([sql.ID_BREAK.join(row.item_ids) for row in rows])
         told = [(row.response.conversation_id or "", row.items) for row in batch if row.items]
         if not told:
             await self._database.fetch("keeping answers", sql.INSERT, *columns)
@@ -153,6 +157,12 @@ class PostgresResponses:
                     "one with what still matters"
                 )
             raise not_found(oldest["previous_id"])
+        return [PastResponse(row["id"], row["status"], row["input"], row["output"]) for row in rows]
+
+    async def with_items(self, tenant: str, item_ids: Sequence[str]) -> Sequence[PastResponse]:
+        rows = await self._database.fetch(
+            "finding items of responses", sql.WITH_ITEMS, tenant, list(item_ids), REFERRED_MAX
+        )
         return [PastResponse(row["id"], row["status"], row["input"], row["output"]) for row in rows]
 
     async def delete(self, tenant: str, response_id: str) -> None:
@@ -217,7 +227,7 @@ class PostgresResponses:
     ) -> None:
         async def work(connection: Connection) -> None:
             written = await connection.fetch(
-                sql.END, held.id, held.epoch, held.status, held.head, held.output
+                sql.END, held.id, held.epoch, held.status, held.head, held.output, list(held.item_ids)
             )
             if not written:
                 raise _late(held)

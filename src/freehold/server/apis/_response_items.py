@@ -10,12 +10,13 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from freehold.core.errors import BadRequest, Unsupported
+from freehold.core.errors import BadRequest, NotFound
 from freehold.core.ports import ConversationItem, KeptResponse, PastResponse
 from freehold.core.validation import decode
 
 EMPTY: Final = b"[]"
 PLACE_DIGITS: Final = 4
+REFERENCE: Final = b"item_reference"
 
 _PREFIXES: Final[Mapping[str, str]] = {
     "message": "msg",
@@ -43,21 +44,40 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def array_of(given: Raw | None, *, field: str = "input") -> bytes:
-    """A request's `input` as an array of items. Raises BadRequest, and Unsupported for items that are elsewhere."""
+    """A request's `input` as an array of items. Raises BadRequest."""
     if given is None or bytes(given) == b"null":
         return EMPTY
     json = bytes(given)
     if json.startswith(b'"'):
         content = [{"type": "input_text", "text": decode(json, _TEXT, root=field)}]
         return _encode([{"type": "message", "role": "user", "content": content}])
-    heads = decode(json, _HEADS, root=field)
-    for place, head in enumerate(heads):
-        if head.type == "item_reference":
-            raise Unsupported(
-                "items are not looked up by their ids: send the item itself, or previous_response_id",
-                field=f"{field}[{place}].type",
-            )
+    decode(json, _HEADS, root=field)
     return json
+
+
+def references(array: bytes) -> list[str]:
+    """Ids of items that the client left out, since it knows them to be kept."""
+    if REFERENCE not in array:
+        return []
+    return [head.id or "" for head in _HEADS.decode(array) if head.type == REFERENCE.decode()]
+
+
+def own_ids(array: bytes) -> tuple[str, ...]:
+    """Of items that came with one."""
+    return tuple(head.id for head in _HEADS.decode(array) if head.id)
+
+
+def resolved(array: bytes, found: Mapping[str, bytes]) -> bytes:
+    """With the items themselves in the place of references. Raises NotFound."""
+    told: list[Raw] = []
+    for place, (head, item) in enumerate(zip(_HEADS.decode(array), _RAWS.decode(array), strict=True)):
+        if head.type != REFERENCE.decode():
+            told.append(item)
+        elif (referred := found.get(head.id or "")) is not None:
+            told.append(Raw(referred))
+        else:
+            raise NotFound(f"Item with id '{(head.id or '')[:80]}' not found.", field=f"input[{place}].id")
+    return _encode(told)
 
 
 def joined(arrays: Iterable[bytes]) -> bytes:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from freehold.core import ids
-from freehold.core.errors import BadRequest
+from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.policy import authorize
 from freehold.core.ports import Clock, Conversation, ConversationItem, Conversations, Wire
 from freehold.server.apis import _response_items as items
@@ -144,6 +144,10 @@ class ConversationApi:
                 f"expected at most {ITEMS_AT_ONCE_MAX} items at once, got {len(given)}", field="items"
             )
         array = items.array_of(Raw(_encode(given)), field="items")
+        if items.references(array):
+            raise Unsupported(
+                "a conversation keeps items, not references: send the item itself", field="items"
+            )
         return items.identified(array, self._new_id("items"))
 
     def _new_id(self, prefix: str) -> str:

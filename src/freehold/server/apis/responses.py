@@ -127,11 +127,10 @@ class ResponseApi:
         asked = asked_in({**given.fields, "store": Raw(b"true"), "background": Raw(b"false")})
         envelope = given
         if asked is not None:
+            asked = await self._keeper.resolved(call.principal, asked)
             before = await self._keeper.before(call.principal, asked)
             fields = {"input": _NO_INPUT, **given.fields}
-            envelope = await self._keeper.expanded(
-                call.principal, Envelope(_encode(fields)), asked.input, before
-            )
+            envelope = await self._keeper.expanded(call.principal, Envelope(_encode(fields)), asked, before)
         counted = await self._gateway.count(call.principal, envelope, wire=WIRE, headers=call.headers)
         by = CountedBy(counted.estimated, f"{counted.provider}/{counted.model}")
         response = json_response(InputTokensShown(counted.input_tokens, by), request_id=call.request_id)

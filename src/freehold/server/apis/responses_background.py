@@ -31,7 +31,7 @@ from freehold.server.apis._response_answers import (
     shown,
     split,
 )
-from freehold.server.apis.responses_keeping import Asked, Keeper, for_conversation
+from freehold.server.apis.responses_keeping import Asked, Keeper, for_conversation, with_answer
 from freehold.server.exchange import Exchange
 from freehold.server.front import Front
 
@@ -95,6 +95,9 @@ class BackgroundResponses:
             except FreeholdError as error:
                 log.warning("responses.claim_failed", extra={"error": str(error), "detail": error.detail})
                 await asyncio.sleep(PAUSE_S)
+            except Exception:
+                log.exception("responses.crashed", extra={"worker": self._owner})
+                await asyncio.sleep(PAUSE_S)
 
     async def _claim(self) -> None:
         room = RUNS_MAX - len(self._held)
@@ -119,6 +122,9 @@ class BackgroundResponses:
                 )
             except FreeholdError as error:
                 log.warning("responses.not_renewed", extra={"error": str(error), "detail": error.detail})
+                continue
+            except Exception:
+                log.exception("responses.crashed", extra={"worker": self._owner})
                 continue
             for response_id in asked.keys() - kept:
                 asked[response_id][1].cancel()
@@ -227,7 +233,7 @@ class BackgroundResponses:
         )
         whole = Envelope(_encode({**fields, "input": Raw(held.input), "stream": True}))
         before = await self._keeper.before(principal, asked)
-        return await self._keeper.expanded(principal, whole, held.input, before)
+        return await self._keeper.expanded(principal, whole, asked, before)
 
 
 class _Fault(Struct, frozen=True):
@@ -353,7 +359,7 @@ class _Answer(Exchange):
         if self._held.streamed:
             self._unkept.append(numbered(event, self._number)[1])
             self._number += 1
-        response = structs.replace(self._held, status=ended.status, head=ended.head, output=ended.output)
+        response = with_answer(self._held, ended)
         await self._responses.end(response, self._next_run(), for_conversation(response))
 
     def _next_run(self) -> ResponseEvents | None:

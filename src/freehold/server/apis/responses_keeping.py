@@ -13,7 +13,7 @@ from msgspec import Raw, Struct, structs
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound
-from freehold.core.policy import Principal, authorize
+from freehold.core.policy import Principal, allowed, authorize
 from freehold.core.ports import (
     Clock,
     ConversationItem,
@@ -52,13 +52,14 @@ _CONVERSATION: Final = msgspec.json.Decoder(str | _ConversationRef | None)
 
 
 class Asked(Struct, frozen=True):
-    """What a request says of keeping. `input` is its own, an array."""
+    """What a request says of keeping. `input` is its own, an array; `referred`: with items that the client left out."""
 
     stored: bool
     background: bool
     previous_id: str | None
     conversation_id: str | None
     input: bytes
+    referred: bool = False
 
 
 def asked_in(fields: Mapping[str, Raw]) -> Asked | None:
@@ -91,6 +92,16 @@ def _read(fields: Mapping[str, Raw], name: str, decoder: "msgspec.json.Decoder[A
     return None if given is None else decode(bytes(given), decoder, root=name)
 
 
+def with_answer(response: KeptResponse, ended: Ended) -> KeptResponse:
+    return structs.replace(
+        response,
+        status=ended.status,
+        head=ended.head,
+        output=ended.output,
+        item_ids=items.own_ids(ended.output),
+    )
+
+
 def for_conversation(response: KeptResponse) -> Sequence[ConversationItem]:
     """What it adds to its conversation. One that came to nothing adds nothing."""
     if response.conversation_id is None or response.status not in ("completed", "incomplete"):
@@ -119,6 +130,7 @@ class Keeper:
         asked = asked_in(envelope.fields)
         if asked is None:
             return envelope, exchange
+        asked = await self.resolved(principal, asked)
         if asked.background:
             await self._put_off(principal, envelope, asked, exchange, request_id)
             return None
@@ -129,7 +141,7 @@ class Keeper:
             conversation_id=asked.conversation_id,
         )
         before = await self.before(principal, asked)
-        expanded = await self.expanded(principal, envelope, asked.input, before)
+        expanded = await self.expanded(principal, envelope, asked, before)
         return expanded, _KeepingExchange(exchange, marks, self, KeptResponse(
             id=marks.response_id,
             tenant=principal.tenant,
@@ -140,6 +152,17 @@ class Keeper:
             previous_id=asked.previous_id,
             conversation_id=asked.conversation_id,
         ))  # fmt: skip
+
+    async def resolved(self, principal: Principal, asked: Asked) -> Asked:
+        """With the items that `input` refers to. Raises NotFound with the path."""
+        wanted = items.references(asked.input)
+        if not wanted:
+            return asked
+        found: dict[str, bytes] = {}
+        for response in reversed(await self._responses.with_items(principal.tenant, wanted)):
+            if allowed(principal, GET, f"response/{response.id}"):
+                found |= {item.id: item.body for item in items.said_in(response)}
+        return structs.replace(asked, input=items.resolved(asked.input, found), referred=True)
 
     async def before(self, principal: Principal, asked: Asked) -> Sequence[bytes]:
         """Arrays of what was said before, oldest first."""
@@ -172,12 +195,14 @@ class Keeper:
         return [array for one in chain for array in (one.input, one.output)]
 
     async def expanded(
-        self, principal: Principal, envelope: Envelope, own: bytes, before: Sequence[bytes]
+        self, principal: Principal, envelope: Envelope, asked: Asked, before: Sequence[bytes]
     ) -> Envelope:
         """The request as a model can answer it that remembers nothing."""
         fields = {name: value for name, value in envelope.fields.items() if name not in _OURS}
         if before:
-            fields["input"] = Raw(items.joined([*before, own]))
+            fields["input"] = Raw(items.joined([*before, asked.input]))
+        elif asked.referred:
+            fields["input"] = Raw(asked.input)
         fields["store"] = _FALSE
         fields["include"] = await self._include(principal, envelope)
         return Envelope(_encode(fields))
@@ -198,7 +223,7 @@ class Keeper:
 
     async def keep(self, response: KeptResponse, marks: Marks, ended: Ended) -> None:
         """Durable on return."""
-        whole = structs.replace(response, status=ended.status, head=ended.head, output=ended.output)
+        whole = with_answer(response, ended)
         told = for_conversation(whole)
         if marks.stored:
             await self._responses.keep(whole, told)

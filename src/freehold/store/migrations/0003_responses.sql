@@ -11,6 +11,7 @@ CREATE TABLE responses (
     input            bytea NOT NULL,
     output           bytea NOT NULL,
     request          bytea,
+    item_ids         text[] COLLATE "C",
     attempts         integer NOT NULL DEFAULT 0,
     epoch            bigint NOT NULL DEFAULT 0,
     owner            text COLLATE "C",
@@ -23,10 +24,12 @@ COMMENT ON TABLE responses IS 'Answers of the Responses API that are kept: one r
 COMMENT ON COLUMN responses.head IS 'The response object as UTF-8 JSON, without its output and as it stood when it began or ended; its status is the column''s.';
 COMMENT ON COLUMN responses.input IS 'The input items that came with this request, a JSON array; earlier ones are in the rows before it.';
 COMMENT ON COLUMN responses.request IS 'What to ask the model, without the input; only of those in the background, and only until they have ended.';
+COMMENT ON COLUMN responses.item_ids IS 'Ids of the output''s items: clients may send a reference to one in its place.';
 COMMENT ON COLUMN responses.epoch IS 'Fencing token: grows with every claim and release. Who writes under an older one is too late.';
 
 CREATE INDEX responses_after ON responses (previous_id) WHERE previous_id IS NOT NULL;
 CREATE INDEX responses_due ON responses (due_at) WHERE status IN ('queued', 'in_progress');
+CREATE INDEX responses_items ON responses USING gin (item_ids);
 CREATE INDEX responses_created ON responses (created_at);
 
 CREATE TABLE response_events (
