@@ -95,6 +95,7 @@ def test_segments_go_when_their_entries_have_arrived_and_stay_until_then(
         for segment in segments[:-1]:
             assert segment is not None
             spool.settle(segment)
+        spooling.remove(spool.done())
         assert len(files(tmp_path)) == 1
         assert segments[-1] is not None
         spool.settle(segments[-1])

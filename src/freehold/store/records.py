@@ -103,8 +103,11 @@ class PostgresCallRecords:
         async with self._writing:
             for _ in range(-(-len(self._held) // BATCH_MAX)):
                 await self._write_held()
-            if self._on_disk_count and self._spool is not None:
-                await self._read_back(self._spool)
+            if self._spool is not None:
+                if self._on_disk_count:
+                    await self._read_back(self._spool)
+                if done := self._spool.done():
+                    await asyncio.to_thread(spooling.remove, done)
 
     async def list(
         self, tenant: str, *, limit: int = 100, session_id: str | None = None

@@ -34,11 +34,16 @@ SEGMENT_BYTES: Final = 4 * 1024 * 1024
 SPOOL_BYTES_MAX: Final = 1024 * 1024 * 1024
 """On disk, of one owner: about three million records, an hour at 800 a second without a database."""
 
+EMPTIED_BYTES_MAX: Final = 64 * 1024
+"""Larger segments are removed, in a thread: a file system takes milliseconds to give back megabytes."""
+
 ENTRY_BYTES_MAX: Final = 64 * 1024
 OWNERS_MAX: Final = 1000
 """Looked at in one go; those of further ended processes wait for the next."""
 
 _HEAD: Final = struct.Struct("<II")
+_pack: Final = _HEAD.pack
+_write: Final = os.write
 _FOLDER_LOCK: Final = "spool.lock"
 
 log = logging.getLogger(__name__)
@@ -47,7 +52,7 @@ log = logging.getLogger(__name__)
 class Segment:
     """One file. `waiting_count` are its entries that PostgreSQL isn't known to have; `unheld_count` of these, nobody holds in memory."""
 
-    __slots__ = ("descriptor", "gone", "path", "size_bytes", "unheld_count", "waiting_count")
+    __slots__ = ("descriptor", "gone", "path", "size_bytes", "synced", "unheld_count", "waiting_count")
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -56,6 +61,7 @@ class Segment:
         self.waiting_count = 0
         self.unheld_count = 0
         self.gone = False
+        self.synced = True
 
 
 class Entries(Struct, frozen=True):
@@ -86,8 +92,8 @@ class Spool:
         self._current: Segment | None = None
         self._sealed: list[Segment] = []
         self._size_bytes = 0
-        self._unsynced: set[Segment] = set()
         self._new_files = False
+        self._done: list[Path] = []
 
     @property
     def size_bytes(self) -> int:
@@ -95,16 +101,17 @@ class Spool:
 
     def append(self, payload: bytes) -> Segment | None:
         """None where the disk doesn't take it (see `fault`): nothing of it is then in the segment."""
-        entry = _HEAD.pack(len(payload), crc32(payload)) + payload
+        entry = _pack(len(payload), crc32(payload)) + payload
+        size_bytes = len(entry)
         segment = self._current
         try:
-            if segment is None or segment.size_bytes + len(entry) > SEGMENT_BYTES:
+            if segment is None or segment.size_bytes + size_bytes > SEGMENT_BYTES:
                 segment = self._next_segment()
-            if self._size_bytes + len(entry) > SPOOL_BYTES_MAX:
+            if self._size_bytes + size_bytes > SPOOL_BYTES_MAX:
                 self._fail(f"its {SPOOL_BYTES_MAX} bytes (SPOOL_BYTES_MAX) are full")
                 return None
-            written = os.write(segment.descriptor, entry)
-            if written != len(entry):
+            written = _write(segment.descriptor, entry)
+            if written != size_bytes:
                 os.ftruncate(segment.descriptor, segment.size_bytes)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
@@ -113,7 +120,7 @@ class Spool:
         segment.size_bytes += written
         segment.waiting_count += 1
         self._size_bytes += written
-        self._unsynced.add(segment)
+        segment.synced = False
         if self.fault is not None:
             log.warning("store.spool.writing_again", extra={"folder": str(self.folder)})
             self.fault = None
@@ -125,10 +132,12 @@ class Spool:
         if segment.waiting_count > 0 or segment.unheld_count or segment.gone:
             return
         if segment is self._current:
+            if segment.size_bytes > EMPTIED_BYTES_MAX:
+                self._seal()
+                return
             os.ftruncate(segment.descriptor, len(SEGMENT_MARK))
             self._size_bytes -= segment.size_bytes - len(SEGMENT_MARK)
             segment.size_bytes = len(SEGMENT_MARK)
-            self._unsynced.discard(segment)
         else:
             self._remove(segment)
 
@@ -146,10 +155,13 @@ class Spool:
 
     def unsynced(self) -> Sequence[Path]:
         """What the disk may not have yet; asked for once. For `sync`."""
-        paths = [segment.path for segment in self._unsynced]
+        paths = []
+        for segment in self._segments():
+            if not segment.synced and segment.waiting_count:
+                paths.append(segment.path)
+            segment.synced = True
         if self._new_files:
             paths.append(self.folder)
-        self._unsynced.clear()
         self._new_files = False
         return paths
 
@@ -179,13 +191,19 @@ class Spool:
                 (self.folder / f"{leftover.owner}.lock").unlink(missing_ok=True)
             os.close(leftover.lock)
 
+    def done(self) -> Sequence[Path]:
+        """Segments of which PostgreSQL has all; asked for once. For `remove`."""
+        paths, self._done = self._done, []
+        return paths
+
     def close(self) -> None:
         """Segments with entries that PostgreSQL isn't known to have stay for the next process."""
-        for segment in [*self._sealed, *([self._current] if self._current else [])]:
-            if segment.waiting_count == 0 and segment.unheld_count == 0:
-                segment.path.unlink(missing_ok=True)
-            os.close(segment.descriptor)
-        self._sealed, self._current = [], None
+        if self._current is not None:
+            self._seal()
+        remove(self.done())
+
+    def _segments(self) -> Sequence[Segment]:
+        return self._sealed if self._current is None else [*self._sealed, self._current]
 
     def _next_segment(self) -> Segment:
         self._seal()
@@ -209,17 +227,16 @@ class Spool:
         segment, self._current = self._current, None
         if segment is None:
             return
+        os.close(segment.descriptor)
         self._sealed.append(segment)
         if segment.waiting_count == 0 and segment.unheld_count == 0:
             self._remove(segment)
 
     def _remove(self, segment: Segment) -> None:
         self._sealed.remove(segment)
-        self._unsynced.discard(segment)
         self._size_bytes -= segment.size_bytes
         segment.gone = True
-        os.close(segment.descriptor)
-        segment.path.unlink(missing_ok=True)
+        self._done.append(segment.path)
 
     def _fail(self, why: str) -> None:
         if self.fault is None:
@@ -295,6 +312,12 @@ def _try_lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def remove(paths: Sequence[Path]) -> None:
+    """Blocks. What is not removed for a crash is written once more, and counts once."""
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def sync(paths: Sequence[Path]) -> None:
