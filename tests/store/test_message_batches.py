@@ -59,7 +59,7 @@ def settled(claims: Sequence[BatchClaim], body: bytes = b"{}") -> list[Settled]:
 
 async def every_result(batches: PostgresMessageBatches, batch_id: str) -> list[BatchResult]:
     found: list[BatchResult] = []
-    while page := await batches.results(batch_id, after=found[-1].number if found else -1):
+    while page := await batches.results("t", batch_id, after=found[-1].number if found else -1):
         found += page
     return found
 
@@ -204,8 +204,8 @@ async def test_results_go_after_their_time_and_the_batch_says_so(batches: Postgr
     assert await batches.archive(NOON + 2 * DAY, created_before=NOON - DAY) == 0
     assert await batches.archive(NOON + 2 * DAY, created_before=NOON) == 1
     assert (await batches.get("t", batch.id)).archived_at == NOON + 2 * DAY
-    assert await batches.results(batch.id) == []
-    assert len(await batches.results(open_one.id)) == 1
+    assert await batches.results("t", batch.id) == []
+    assert len(await batches.results("t", open_one.id)) == 1
 
 
 async def test_a_key_makes_one_batch_however_often_it_is_sent(batches: PostgresMessageBatches) -> None:
@@ -242,10 +242,11 @@ async def test_only_what_has_ended_is_deleted_and_only_by_its_tenant(batches: Po
     for act in (batches.delete, batches.get):
         with pytest.raises(NotFound, match="no message batch"):
             await act("other", batch.id)
+    assert await batches.results("other", batch.id) == []
     await batches.delete("t", batch.id)
     with pytest.raises(NotFound):
         await batches.get("t", batch.id)
-    assert await batches.results(batch.id) == []
+    assert await batches.results("t", batch.id) == []
 
 
 async def test_large_results_are_read_in_pieces_and_none_is_left_out(
@@ -259,9 +260,9 @@ async def test_large_results_are_read_in_pieces_and_none_is_left_out(
         [Settled(claim, "succeeded", b"x" * size) for claim, size in zip(claims, sizes, strict=True)],
         now=NOON,
     )
-    first = await batches.results(batch.id)
+    first = await batches.results("t", batch.id)
     assert [len(one.body) for one in first] == [2000]
-    assert [len(one.body) for one in await batches.results(batch.id, after=0)] == [400, 400]
+    assert [len(one.body) for one in await batches.results("t", batch.id, after=0)] == [400, 400]
     assert [len(one.body) for one in await every_result(batches, batch.id)] == sizes
 
 

@@ -106,7 +106,7 @@ class MessageBatches(Protocol):
         """Raises BadRequest unless it has ended."""
         ...
 
-    async def results(self, batch_id: str, *, after: int = -1) -> Sequence[BatchResult]:
+    async def results(self, tenant: str, batch_id: str, *, after: int = -1) -> Sequence[BatchResult]:
         """Of an ended batch, a bounded piece by number; none: that was all."""
         ...
 

@@ -180,7 +180,7 @@ class Batches:
 
     async def _pieces(self, batch: MessageBatch) -> AsyncIterator[Sequence[BatchResult]]:
         count, last = 0, -1
-        while piece := await self._kept.results(batch.id, after=last):
+        while piece := await self._kept.results(batch.tenant, batch.id, after=last):
             count, last = count + len(piece), piece[-1].number
             yield piece
         if count != batch.request_count:

@@ -49,9 +49,9 @@ RETURNING id
 """
 _BY_KEY: Final = f"SELECT {_COLUMNS} FROM message_batches WHERE tenant = $1 AND idempotency_key = $2"  # noqa: S608 - our own constants
 _INSERT: Final = """
-INSERT INTO message_batch_requests (batch_id, number, custom_id, params)
-SELECT $1, given.number, given.custom_id, given.params
-FROM unnest($2::integer[], $3::text[], $4::bytea[]) AS given (number, custom_id, params)
+INSERT INTO message_batch_requests (batch_id, tenant, number, custom_id, params)
+SELECT $1, $2, given.number, given.custom_id, given.params
+FROM unnest($3::integer[], $4::text[], $5::bytea[]) AS given (number, custom_id, params)
 """
 _GET: Final = f"SELECT {_COLUMNS} FROM message_batches WHERE tenant = $1 AND id = $2"  # noqa: S608 - our own constants
 _OLDER: Final = f"""
@@ -74,7 +74,7 @@ _RESULTS: Final = """
 SELECT number, custom_id, outcome, result FROM (
     SELECT number, custom_id, outcome, result, row_number() OVER places AS place,
            sum(coalesce(octet_length(result), 0)) OVER places AS bytes
-    FROM message_batch_requests WHERE batch_id = $1 AND number > $2
+    FROM message_batch_requests WHERE batch_id = $1 AND tenant = $5 AND number > $2
     WINDOW places AS (ORDER BY number)
     ORDER BY number LIMIT $3
 ) AS page
@@ -213,7 +213,7 @@ class PostgresMessageBatches:
                 piece = requests[start : start + INSERTED_AT_ONCE]
                 numbers = list(range(start, start + len(piece)))
                 names, params = [one.custom_id for one in piece], [one.params for one in piece]
-                await connection.execute(_INSERT, batch.id, numbers, names, params)
+                await connection.execute(_INSERT, batch.id, batch.tenant, numbers, names, params)
             await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
             return True
 
@@ -249,9 +249,15 @@ class PostgresMessageBatches:
             found = await self.get(tenant, batch_id)
             raise BadRequest(f"the batch {found.id} is {found.status}: cancel it, or wait until it has ended")
 
-    async def results(self, batch_id: str, *, after: int = -1) -> Sequence[BatchResult]:
+    async def results(self, tenant: str, batch_id: str, *, after: int = -1) -> Sequence[BatchResult]:
         rows = await self._database.fetch(
-            "reading a batch's results", _RESULTS, batch_id, after, RESULTS_AT_ONCE_MAX, RESULTS_BYTES_MAX
+            "reading a batch's results",
+            _RESULTS,
+            batch_id,
+            after,
+            RESULTS_AT_ONCE_MAX,
+            RESULTS_BYTES_MAX,
+            tenant,
         )
         return [
             BatchResult(row["number"], row["custom_id"], row["outcome"], row["result"] or b"") for row in rows

@@ -34,6 +34,7 @@ CREATE INDEX message_batches_kept ON message_batches (created_at) WHERE status =
 CREATE TABLE message_batch_requests (
     batch_id   text COLLATE "C" NOT NULL,
     number     integer NOT NULL,
+    tenant     text COLLATE "C" NOT NULL,
     custom_id  text COLLATE "C" NOT NULL,
     params     bytea,
     outcome    text COLLATE "C",
