@@ -168,7 +168,10 @@ def _said_in(content: list[Any], fields: Mapping[str, Raw]) -> Iterable[Any]:
     """A list of what was said belongs to an answer of the vendor's, by its id. Of anybody else it takes plain texts, one a message."""
     plain = [said["text"] if isinstance(said, dict) and said.keys() == _PLAIN else "" for said in content]
     if "id" in fields:
-        whole = [{"annotations": [], **said} if plain[place] else said for place, said in enumerate(content)]
+        whole = [
+            {"annotations": [], "logprobs": [], **said} if plain[place] else said
+            for place, said in enumerate(content)
+        ]
         yield _message("assistant", whole, {"status": _DONE, **fields})
         return
     if not all(plain):
