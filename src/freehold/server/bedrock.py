@@ -21,7 +21,7 @@ from freehold.core.stream import Finished, StreamEvent
 from freehold.gateway.passing import Envelope
 from freehold.server import bedrock_asides, bedrock_unserved
 from freehold.server.aws_signed import FindSigner, read_signed
-from freehold.server.bedrock_invoke import ElapsedMs, InvokedWire, embedding_dialect_of
+from freehold.server.bedrock_invoke import INPUT_TOKENS, ElapsedMs, InvokedWire, embedding_dialect_of
 from freehold.server.edge import at_the_edge
 from freehold.server.exchange import Exchange, header_lines, printable
 from freehold.server.front import Ask, Front
@@ -29,7 +29,6 @@ from freehold.server.operations import stopping, told_in
 from freehold.wires.bedrock_converse import WIRE, BedrockConverse
 
 PREFIXES: Final = (b"/model/", b"/bedrock/model/")
-TOKENS_HEADER: Final = "x-amzn-bedrock-input-token-count"
 OURS: Final = b"/bedrock"
 ASIDES: Final = tuple(
     prefix + path for prefix in (b"", OURS) for path in (bedrock_asides.MODELS, *bedrock_unserved.PATHS)
@@ -78,9 +77,12 @@ class BedrockDoor(Struct, frozen=True, kw_only=True):
         def elapsed_ms() -> int:
             return round((clock.monotonic_s() - started_s) * 1000)
 
-        invoked = exchange.path.rpartition(b"/")[2] in INVOKE
-        wire = InvokedWire(elapsed_ms) if invoked else TimedConverse(elapsed_ms)
-        await self.front.answer(wire, ask, exchange, request_id_as=REQUEST_ID)
+        if exchange.path.rpartition(b"/")[2] in INVOKE:
+            wire = InvokedWire(elapsed_ms)
+            more = wire.usage_lines
+            await self.front.answer(wire, ask, exchange, request_id_as=REQUEST_ID, more_lines=more)
+        else:
+            await self.front.answer(TimedConverse(elapsed_ms), ask, exchange, request_id_as=REQUEST_ID)
 
     async def _aside(self, exchange: Exchange, tell: Tell) -> None:
         """Answers that no model writes, within the same bounds and in the same dialect."""
@@ -133,7 +135,7 @@ class BedrockDoor(Struct, frozen=True, kw_only=True):
             "x-freehold-model": printable(f"{made.provider}/{made.model}"),
         }
         if made.usage is not None:
-            headers[TOKENS_HEADER] = str(made.usage.input_tokens)
+            headers[INPUT_TOKENS] = str(made.usage.input_tokens)
         await exchange.respond(200, header_lines(headers.items()), made.body)
 
     async def _told(self, exchange: Exchange) -> bedrock_asides.Told:

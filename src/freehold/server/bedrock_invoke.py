@@ -18,6 +18,7 @@ from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import EmbeddingWire, ErrorBody, StreamDecoder, StreamEncoder, UsageTap, Wire
 from freehold.core.stream import StreamEvent, UsageReported
 from freehold.core.validation import decode
+from freehold.server.exchange import header_lines
 from freehold.wires import bedrock_cohere_embed, bedrock_nova_embed, bedrock_titan_embed, named
 from freehold.wires._aws_errors import decode_error, encode_error, encode_error_in_stream
 from freehold.wires._aws_eventstream import CONTENT_TYPE, encode_event
@@ -27,6 +28,7 @@ from freehold.wires._media import base64_of
 NAME: Final = "bedrock_invoke"
 ANTHROPIC: Final = "anthropic_messages"
 OPENAI: Final = "openai_chat"
+INPUT_TOKENS: Final = "x-amzn-bedrock-input-token-count"
 METRICS: Final = "amazon-bedrock-invocationMetrics"
 BETAS: Final = "additionalModelRequestFields.anthropic_beta"
 """How Converse says what is `anthropic_beta` here; to vendors who have neither it means nothing."""
@@ -47,6 +49,17 @@ class InvokedWire:
     def __init__(self, elapsed_ms: ElapsedMs) -> None:
         self._elapsed_ms = elapsed_ms
         self._chosen: Wire | None = None
+        self._usage: Usage | None = None
+
+    def usage_lines(self) -> bytes:
+        """Of a whole answer: clients read what it took off AWS's headers, whatever the body's dialect."""
+        if self._usage is None:
+            return b""
+        return header_lines([
+            (INPUT_TOKENS, str(self._usage.input_tokens)),
+            ("x-amzn-bedrock-output-token-count", str(self._usage.output_tokens)),
+            ("x-amzn-bedrock-invocation-latency", str(self._elapsed_ms())),
+        ])
 
     @property
     def _dialect(self) -> Wire:
@@ -71,6 +84,7 @@ class InvokedWire:
     def encode_response(
         self, response: ModelResponse, *, created: int = 0, request: ModelRequest | None = None
     ) -> bytes:
+        self._usage = response.usage
         return self._dialect.encode_response(response, created=created, request=request)
 
     def stream_decoder(self, *, provider: str) -> StreamDecoder:

@@ -33,6 +33,10 @@ Ask: TypeAlias = Callable[[], Awaitable[tuple[Principal, Envelope]]]
 """Who asks, and what. Raises what is wrong with it."""
 
 
+MoreLines: TypeAlias = Callable[[], bytes]
+"""Header lines."""
+
+
 class StreamForm(Protocol):
     """Of one answer: other bytes for the same stream, where a wire has two ways to tell it."""
 
@@ -82,12 +86,14 @@ class Front(Struct, frozen=True, kw_only=True):
         *,
         request_id_as: str = "x-request-id",
         form: StreamForm | None = None,
+        more_lines: MoreLines | None = None,
     ) -> None:
         """A call in `wire`, wherever it came in; `ask` authenticates and reads it. `request_id_as` is the vendor's header.
 
-        `form` is for this answer alone, should it be a stream.
+        `form` is for this answer alone, should it be a stream; `more_lines` are asked for when it is whole and goes out.
         """
         call = _Call(self, wire, exchange, request_id_as, form)
+        call.more_lines = more_lines
 
         async def work() -> None:
             if exchange.method != b"POST":
@@ -103,7 +109,9 @@ class Front(Struct, frozen=True, kw_only=True):
 class _Call:
     """One call on its way through. Holds what its parts share."""
 
-    __slots__ = ("_encoder", "_exchange", "_form", "_front", "_request_id_as", "_wire", "request_id")
+    __slots__ = (
+        "_encoder", "_exchange", "_form", "_front", "_request_id_as", "_wire", "more_lines", "request_id",
+    )  # fmt: skip
 
     def __init__(
         self, front: Front, wire: Wire, exchange: Exchange, request_id_as: str, form: StreamForm | None
@@ -114,6 +122,7 @@ class _Call:
         self._encoder: StreamEncoder | None = None
         self._request_id_as = request_id_as
         self._form = form
+        self.more_lines: MoreLines | None = None
         self.request_id = ids.new("req", front.door.clock)
 
     async def answer(self, principal: Principal, envelope: Envelope) -> None:
@@ -134,7 +143,8 @@ class _Call:
         if stream:
             await self._end(last)
         else:
-            await exchange.respond(200, lines, last)
+            more = b"" if self.more_lines is None else self.more_lines()
+            await exchange.respond(200, lines + more, last)
 
     async def _passed(self, answer: Passing, stream: bool) -> bytes:  # noqa: FBT001
         if not stream:
