@@ -24,6 +24,8 @@ CLIENT_GONE: Final = "client_gone"
 _MAY_BE_BILLED: Final = {CLIENT_GONE, TimedOut.code, BrokenOff.code}
 """Outcomes after which the vendor may still bill the input, although nothing came."""
 
+_KEY: Final = "key_"
+
 
 class Meter:
     """One call, from before its model is known. Whoever opens it finishes it, once."""
@@ -80,7 +82,7 @@ class Meter:
             streamed=self.streamed,
             session_id=self.session_id,
             agent=self.agent,
-            key_id=account.key_id,
+            key_id=account.key_id or (self.principal.id if self.principal.id.startswith(_KEY) else None),
             organisation=account.organisation,
             team=account.team,
             user=account.user,
