@@ -6,7 +6,7 @@ All I/O is async. Whoever opens closes: long-lived things come as async context 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
@@ -179,19 +179,27 @@ class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     price: ModelPrice | None = None
 
 
-class Chunks(Protocol):
-    """A stream's bytes, read once, in one of two ways; one may begin by the first and go on by the second."""
+P_co = TypeVar("P_co", covariant=True)
+
+
+@runtime_checkable
+class Pours(Protocol[P_co]):
+    """Of a stream: another way to read it than iterating. One may begin by that and go on by this."""
+
+    async def pour(self, take: Callable[[P_co], bool], drained: Callable[[], Awaitable[object]]) -> None:
+        """Hands every piece to `take` as it comes, without waking anybody for it; returns at the end.
+
+        `take` must not wait. Where it says False, `drained` is awaited before the next piece is handed over that is not
+        here yet, and the sender is held back. Raises what they raise, and what iterating would.
+        """
+        ...
+
+
+class Chunks(Pours[bytes], Protocol):
+    """A stream's bytes, read once."""
 
     def __aiter__(self) -> "Chunks": ...
     async def __anext__(self) -> bytes: ...
-
-    async def pour(self, write: Callable[[bytes], bool], drained: Callable[[], Awaitable[object]]) -> None:
-        """Hands every chunk to `write` as it comes, without waking anybody for it; returns at the end.
-
-        `write` must not wait. Where it says False, `drained` is awaited before it is called again, and the sender is held
-        back. Raises what they raise, and what iterating would.
-        """
-        ...
 
 
 class RawAnswer(Protocol):
@@ -215,7 +223,10 @@ class Provider(Protocol):
     """False for `rules`: every screen that shows its answers says that no language model was asked."""
 
     def call(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[StreamEvent]]:
-        """Entering sends the request and raises what the provider refused it with, before any event."""
+        """Entering sends the request and raises what the provider refused it with, before any event.
+
+        What comes over a network should be `Pours[StreamEvent]`, too.
+        """
         ...
 
     def forward(

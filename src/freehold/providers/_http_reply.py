@@ -51,7 +51,7 @@ class Reply:
         self._inflate: _Inflate | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._write: Callable[[bytes], bool] | None = None
-        self._poured: Exception | bool = True
+        self._poured: FreeholdError | bool = True
         """What `_write` said last, where it was called from `add`."""
         self._first = b""
         self._limit_bytes = self._left_bytes = sys.maxsize
@@ -118,7 +118,7 @@ class Reply:
             finally:
                 self._write = None
                 said, self._poured = self._poured, True
-            if isinstance(said, Exception):
+            if isinstance(said, FreeholdError):
                 raise said
             if not said:
                 await drained()
@@ -190,7 +190,7 @@ class Reply:
         self._left_bytes = left_bytes
         try:
             self._poured = write(piece)
-        except Exception as error:  # It is raised to whoever pours: the event loop, which calls this, has no use for it.
+        except FreeholdError as error:  # For whoever pours: the event loop, which calls this, has no use for it.
             self._poured = error
         if self._poured is not True and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

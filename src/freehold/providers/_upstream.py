@@ -321,22 +321,86 @@ class Events:
         try:
             if piece is None:
                 piece = await reply.__anext__()
-            self._size_bytes += len(piece)
-            if self._size_bytes > ANSWER_BYTES_MAX:
-                raise TooLarge(f"the stream is over ANSWER_BYTES_MAX = {ANSWER_BYTES_MAX}")
-            self._events = events = self._decoder.feed(piece)
-            self._finished = bool(events) and isinstance(events[-1], Finished)
+            self._events = self.decode(piece)
         except StopAsyncIteration:
             self._reply = None
             self._events = self._end()
         except FreeholdError as error:
             raise self._upstream.named(error) from error.__cause__
 
+    async def pour(
+        self, take: Callable[[StreamEvent], bool], drained: Callable[[], Awaitable[object]]
+    ) -> None:
+        """As `core.ports.Pours` has it."""
+        while self._piece is not None or self._at < len(self._events):
+            if not take(await self.__anext__()):
+                await drained()
+        reply, self._reply = self._reply, None
+        if reply is None:
+            return
+        if not self._finished:
+            pouring = _Pouring(self, take, drained)
+            try:
+                await reply.pour(pouring.feed, pouring.wait)
+            except _Over:
+                pass
+            except FreeholdError as error:
+                raise (error if pouring.taking else self._upstream.named(error)) from error.__cause__
+            else:
+                for event in self._end():
+                    take(event)
+                return
+        await _run_out(reply)
+
+    def decode(self, piece: bytes) -> Sequence[StreamEvent]:
+        self._size_bytes += len(piece)
+        if self._size_bytes > ANSWER_BYTES_MAX:
+            raise TooLarge(f"the stream is over ANSWER_BYTES_MAX = {ANSWER_BYTES_MAX}")
+        events = self._decoder.feed(piece)
+        self._finished = bool(events) and type(events[-1]) is Finished
+        return events
+
     def _end(self) -> Sequence[StreamEvent]:
         try:
             return self._decoder.end()
         except FreeholdError as error:
             raise self._upstream.named(error) from error.__cause__
+
+
+class _Over(Exception):
+    """The answer is finished, although its bytes may go on."""
+
+
+class _Pouring:
+    """From a reply's pieces to events, while they are poured. `taking`: the fault is of whoever takes them."""
+
+    __slots__ = ("_drained", "_events", "_finished", "_take", "taking")
+
+    def __init__(
+        self,
+        events: Events,
+        take: Callable[[StreamEvent], bool],
+        drained: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._events = events
+        self._take = take
+        self._drained = drained
+        self._finished = False
+        self.taking = False
+
+    def feed(self, piece: bytes) -> bool:
+        events, ready = self._events.decode(piece), True
+        self.taking = True
+        for event in events:
+            ready = self._take(event) and ready
+        self.taking = False
+        self._finished = bool(events) and type(events[-1]) is Finished
+        return ready and not self._finished
+
+    async def wait(self) -> None:
+        if self._finished:
+            raise _Over
+        await self._drained()
 
 
 async def _run_out(reply: Reply) -> None:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from freehold.server.operations import too_large
@@ -20,6 +21,52 @@ Answer: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+class Arrival:
+    """That something came: as `asyncio.Event`, for one who waits, and for nothing where nobody does."""
+
+    __slots__ = ("_came", "_waiter")
+
+    def __init__(self) -> None:
+        self._came = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        self._came = True
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def clear(self) -> None:
+        self._came = False
+
+    async def wait(self) -> None:
+        if self._came:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class _Own:
+    """The header lines that the server adds to every answer. uvicorn makes a new list of them each second."""
+
+    __slots__ = ("_lines", "_made_of")
+
+    def __init__(self) -> None:
+        self._made_of: list[tuple[bytes, bytes]] = []
+        self._lines = b""
+
+    def lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        if headers is not self._made_of:
+            self._made_of, self._lines = headers, b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        return self._lines
+
+
+_own: Final = _Own()
 
 
 class Exchange:
@@ -43,7 +90,7 @@ class Exchange:
         self.keep_alive = not http_1_0 and parser.should_keep_alive()
         self.body = bytearray()
         self.more_body = True
-        self.message_event = asyncio.Event()
+        self.message_event = Arrival()
         self.disconnected = False
         self.response_complete = False
         self.started = False
@@ -69,6 +116,20 @@ class Exchange:
         finally:
             if not self.response_complete:
                 self._transport.close()
+
+    def add_body(self, data: bytes) -> None:
+        """Of the request's body. After the answer it is thrown away."""
+        if self.response_complete:
+            return
+        self.body += data
+        if len(self.body) > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+        self.message_event.set()
+
+    def end_body(self) -> None:
+        if not self.response_complete:
+            self.more_body = False
+            self.message_event.set()
 
     def hang_up(self) -> None:
         """The connection is gone. Nobody reads the answer, so whoever works at it stops."""
@@ -107,8 +168,12 @@ class Exchange:
 
     async def respond(self, status: int, lines: bytes, body: bytes) -> None:
         """The whole answer. `lines` are header lines, by `header_lines`."""
-        head = b"%bcontent-length: %d\r\n\r\n" % (self._opened(status, lines), len(body))
-        await self._write(head if self.method == b"HEAD" else head + body)
+        if self._flow.write_paused:
+            await self._flow.drain()
+        if not self.disconnected:
+            shown = b"" if self.method == b"HEAD" else body
+            opened = self._opened(status, lines)
+            self._transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (opened, len(body), shown))
         self._complete()
 
     def begin(self, status: int, lines: bytes) -> None:
@@ -160,9 +225,9 @@ class Exchange:
     def _opened(self, status: int, lines: bytes) -> bytes:
         self.started = True
         self._expects = False
-        own = b"".join([b"%b: %b\r\n" % pair for pair in self._protocol.server_state.default_headers])
+        own = _own.lines(self._protocol.server_state.default_headers)
         closing = b"" if self.keep_alive else b"connection: close\r\n"
-        return b"%b%b%b%b" % (STATUS_LINE[status], own, lines, closing)
+        return STATUS_LINE[status] + own + lines + closing
 
     async def _write(self, data: bytes) -> None:
         if self._flow.write_paused:

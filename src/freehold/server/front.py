@@ -4,8 +4,10 @@ Same wire on both sides: bytes pass through. Otherwise the client's wire decodes
 that hangs up hangs up the provider.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -15,12 +17,12 @@ from freehold.core.errors import BadRequest, FreeholdError
 from freehold.core.messages import ModelRequest
 from freehold.core.policy import Principal
 from freehold.core.ports import StreamEncoder, Wire
-from freehold.core.stream import Folding
+from freehold.core.stream import Folding, StreamEvent
 from freehold.gateway.calling import Answer
 from freehold.gateway.forwarding import Passing
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
-from freehold.server.edge import at_the_edge
+from freehold.server.edge import tell
 from freehold.server.exchange import Exchange, header_lines, printable
 from freehold.server.operations import Door, stopping, told_in
 
@@ -72,11 +74,12 @@ class Front(Struct, frozen=True, kw_only=True):
     keepers: Mapping[str, Keeper] = {}
 
     async def serve(self, exchange: Exchange) -> None:
-        async def ask() -> tuple[Principal, Envelope]:
-            principal = self.door.authenticate(exchange.headers)
-            return principal, Envelope(await exchange.read(self.door.body_bytes_max))
+        """At one of `paths`."""
+        await self.answer(self.paths[exchange.path], partial(self._ask, exchange), exchange)
 
-        await self.answer(self.paths[exchange.path], ask, exchange)
+    async def _ask(self, exchange: Exchange) -> tuple[Principal, Envelope]:
+        principal = self.door.authenticate(exchange.headers)
+        return principal, Envelope(await exchange.read(self.door.body_bytes_max))
 
     async def answer(
         self,
@@ -92,18 +95,18 @@ class Front(Struct, frozen=True, kw_only=True):
 
         `form` is for this answer alone, should it be a stream; `more_lines` are asked for when it is whole and goes out.
         """
-        call = _Call(self, wire, exchange, request_id_as, form)
+        door, call = self.door, _Call(self, wire, exchange, request_id_as, form)
         call.more_lines = more_lines
-
-        async def work() -> None:
+        try:
             if exchange.method != b"POST":
                 await call.refuse_method()
                 return
-            if self.door.leaving.is_set():
+            if door.leaving.is_set():
                 raise stopping()
-            await call.answer(*await ask())
-
-        await at_the_edge(work(), call.refuse, exchange=exchange, door=self.door, request_id=call.request_id)
+            principal, envelope = await ask()
+            await call.answer(principal, envelope)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the outermost edge of the task
+            await tell(error, call.refuse, exchange=exchange, door=door, request_id=call.request_id)
 
 
 class _Call:
@@ -166,8 +169,18 @@ class _Call:
             async for event in answer:
                 folding.add(event)
             return self._wire.encode_response(folding.response(), created=created, request=request)
+        exchange = self._exchange
         self._encoder = encoder = self._wire.stream_encoder(request, created=created)
-        send = self._exchange.send if self._form is None else self._formed
+        if self._form is None and exchange.direct:
+            encode, write = encoder.encode, exchange.write
+
+            def told(event: StreamEvent) -> bool:
+                data = encode(event)
+                return not data or write(data)
+
+            await answer.pour(told, exchange.drained)
+            return encoder.end()
+        send = exchange.send if self._form is None else self._formed
         async for event in answer:
             if data := encoder.encode(event):
                 await send(data)

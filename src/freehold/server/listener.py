@@ -5,6 +5,7 @@ import contextlib
 import socket
 from typing import Any, Final, cast
 
+import httptools
 import uvicorn
 from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -74,9 +75,21 @@ class Protocol(HttpToolsProtocol):
             if PREFACE.startswith(data[: len(PREFACE)]):
                 self._speak_http2(data)
                 return
-        super().data_received(data)
-        if not self._in_request or self.transport.is_closing():
+        self._idle_since = None
+        try:
+            self.parser.feed_data(data)
+        except (
+            httptools.HttpParserUpgrade
+        ):  # Nothing here is spoken but HTTP: the request is answered as if it had not asked.
+            pass
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
             return
+        if self._in_request and not self.transport.is_closing():
+            self._watch(data)
+
+    def _watch(self, data: bytes) -> None:
+        """What has not come whole is bounded."""
         self._came_bytes += len(data)
         if self._slow is None:
             self._slow = self.loop.call_later(HEAD_S_MAX if self._in_head else REQUEST_S_MAX, self._hang_up)
@@ -100,16 +113,17 @@ class Protocol(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) >= HEADERS_MAX:
-            raise _TooMuch
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if len(self.headers) > HEADERS_MAX:
+            raise _TooMuch
         self._in_head = False
-        self._in_time()
+        if self._slow is not None:
+            self._in_time()
         path = self.url.partition(b"?")[0]
         if self._server.takes(path) and len(self.connections) < CONNECTIONS_MAX:
             self._take(Exchange(self, path))
@@ -140,15 +154,24 @@ class Protocol(HttpToolsProtocol):
             self._exchange = None
             super()._start_asgi_task(cycle, app)
 
+    def on_body(self, body: bytes) -> None:
+        cycle: Any = self.cycle
+        if isinstance(cycle, Exchange):
+            cycle.add_body(body)
+        else:
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._in_request = False
-        self._in_time()
-        super().on_message_complete()
+        if self._slow is not None:
+            self._in_time()
+        cycle: Any = self.cycle
+        if isinstance(cycle, Exchange):
+            cycle.end_body()
+        else:
+            super().on_message_complete()
 
     # uvicorn sets a timer after each answer and takes it back at each request. Ours stays, and looks when it rings.
-
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1

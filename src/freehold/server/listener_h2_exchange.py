@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from h2.errors import ErrorCodes
 
-from freehold.server.exchange import Answer, Exchange
+from freehold.server.exchange import Answer, Arrival, Exchange
 
 if TYPE_CHECKING:
     from freehold.server.listener_h2 import Http2
@@ -39,7 +39,7 @@ class StreamExchange(Exchange):
         self.keep_alive = True
         self.body = bytearray()
         self.more_body = True
-        self.message_event = asyncio.Event()
+        self.message_event = Arrival()
         self.widened = asyncio.Event()
         self.disconnected = False
         self.response_complete = False

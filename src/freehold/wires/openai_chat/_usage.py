@@ -83,9 +83,10 @@ class _OnlyUsage(Struct):
 
 _ONLY_USAGE: Final = msgspec.json.Decoder(_OnlyUsage)
 _USAGE: Final = b'"usage"'
-_NO_USAGE: Final = (b'"usage":null', b'"usage": null')
+_REASON: Final = b'"finish_reason"'
 _DONE: Final = b"[DONE]"
-_REASONS: Final = (b'"finish_reason":"', b'"finish_reason": "')
+_NULL_BYTES_MAX: Final = 8
+"""Of what stands after a field's name, so much is looked at: a colon, spaces, null."""
 
 
 def usage_of(body: bytes) -> Usage | None:
@@ -111,18 +112,16 @@ class OpenAIUsageTap:
 
     def _look(self, lines: bytes) -> None:
         """A server that says `"usage":null` in every chunk is not read chunk by chunk for it."""
-        if _DONE in lines or (
-            _USAGE in lines and lines.count(_USAGE) > lines.count(_NO_USAGE[0]) + lines.count(_NO_USAGE[1])
-        ):
+        if _DONE in lines or _says(lines, _USAGE):
             for line in lines.splitlines():
                 self._read(line)
         if not self._finished:
-            self._finished = _REASONS[0] in lines or _REASONS[1] in lines
+            self._finished = _says(lines, _REASON)
 
     def _read(self, line: bytes) -> None:
         if not line.startswith(b"data:"):
             return
-        if _USAGE in line and _NO_USAGE[0] not in line and _NO_USAGE[1] not in line:
+        if _says(line, _USAGE):
             self._usage = usage_of(line[5:]) or self._usage
         elif line[5:].strip() == _DONE:
             self._finished = True
@@ -136,3 +135,14 @@ class OpenAIUsageTap:
     def finished(self) -> bool:
         self._look(self._lines.rest)
         return self._finished
+
+
+def _says(lines: bytes, name: bytes) -> bool:
+    """Whether a field of this quoted name is there, with another value than null."""
+    at = lines.find(name)
+    while at >= 0:
+        at += len(name)
+        if not lines[at : at + _NULL_BYTES_MAX].lstrip(b": ").startswith(b"null"):
+            return True
+        at = lines.find(name, at)
+    return False
