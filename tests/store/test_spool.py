@@ -241,3 +241,16 @@ async def test_while_the_database_is_away_records_wait_and_none_is_lost_or_doubl
         "SELECT count(*) AS records, (SELECT sum(calls)::bigint FROM call_days) AS calls FROM call_records",
     )
     assert dict(row) == {"records": 2500, "calls": 2500}
+
+
+async def test_closing_while_the_database_is_away_leaves_records_for_the_next(
+    opened: Opens, store: Store, store_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "left"
+    async with proxied(store_url) as away, opened("first", url=away.url, spool_folder=folder) as first:
+        away.cut()
+        first.records.add(record(1))
+    assert len(files(folder)) == 1
+    async with opened("second", spool_folder=folder):
+        await eventually(lambda: not files(folder))
+    assert await store.records.list("default") == [record(1)]
