@@ -1,7 +1,7 @@
 """Kept responses, in OpenAI's shapes: /v1/responses/{id}. Source: https://platform.openai.com/docs/api-reference/responses.
 
-Not here: making one (front.py, by way of responses_keeping.py). A client's `compact` is refused by there being no such address's
-operation: what is compacted is sealed by its vendor, and a seal of ours would be no smaller.
+Not here: making one (front.py, by way of responses_keeping.py). A client's `compact` is refused: what comes of it is sealed by its
+vendor and read by no other.
 """
 
 from typing import Any, Final
