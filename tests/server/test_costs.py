@@ -12,12 +12,12 @@ import asyncpg
 import httpx2
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from freehold.core.billing import Month
 from freehold.store.embedded import EmbeddedServer
-from tests._postgres import fresh_database
+from tests._postgres import MIGRATED, fresh_database
 from tests.cli._freehold import Freehold
 from tests.gateway._vendors import ANTHROPIC_TEXT, CUT, OPENAI_TEXT, Vendor, reply
 from tests.server._process import freehold, until
@@ -50,7 +50,7 @@ async def own(
     postgres_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
     async with (
-        fresh_database(postgres_server) as url,
+        fresh_database(postgres_server, template=MIGRATED) as url,
         world(url, tmp_path_factory.mktemp("costs")) as opened,
     ):
         await opened.apply(TEMPLATE)
@@ -151,7 +151,12 @@ FAILURES = (
 
 
 @pytest.mark.slow
-@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=2,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     seed=st.integers(0, 2**32),
     micros=st.integers(0, 10**9),
@@ -178,7 +183,7 @@ prices: [{{ models: "openai/*", input: "{price}", output: "{price}" }}]
 volume: {{ applies: above, tiers: [{steps}] }}
 """
     answered: list[int] = []
-    async with fresh_database(postgres_server) as url, Vendor([]) as vendor:
+    async with fresh_database(postgres_server, template=MIGRATED) as url, Vendor([]) as vendor:
         numbers = list(range(1, 3001))
         vendor.play(
             *(chance.choice(FAILURES) if chance.random() < 0.1 else answer_of(number) for number in numbers)
