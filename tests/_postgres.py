@@ -13,10 +13,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from freehold.store.database import open_database
 from freehold.store.embedded import EmbeddedServer, embedded
+from freehold.store.migrations import migrate
 
 FORGETFUL = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 EMPTY = "template1"
+MIGRATED = "migrated"
+"""Of `postgres_server` alone."""
 
 _numbers = itertools.count(1)
 
@@ -25,6 +29,11 @@ _numbers = itertools.count(1)
 async def postgres_server() -> AsyncIterator[EmbeddedServer]:
     with tempfile.TemporaryDirectory(prefix="freehold-tests-") as folder:
         async with embedded(Path(folder) / "data", settings=FORGETFUL) as server:
+            connection = await asyncpg.connect(server.dsn())
+            await connection.execute(f"CREATE DATABASE {MIGRATED}")
+            await connection.close()
+            async with open_database(server.dsn(MIGRATED)) as database:
+                await migrate(database)
             yield server
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from freehold.store.embedded import EmbeddedServer
-from tests._postgres import fresh_database
+from tests._postgres import MIGRATED, fresh_database
 from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.matrix._documents import Example, examples
 from tests.matrix._node import node_folder
@@ -26,7 +26,10 @@ HERE = "http://127.0.0.1:8484"
 async def moved(
     postgres_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
-    async with fresh_database(postgres_server) as url, world(url, tmp_path_factory.mktemp("moved")) as opened:
+    async with (
+        fresh_database(postgres_server, template=MIGRATED) as url,
+        world(url, tmp_path_factory.mktemp("moved")) as opened,
+    ):
         yield opened
 
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from freehold.store.embedded import EmbeddedServer
-from tests._postgres import fresh_database
+from tests._postgres import MIGRATED, fresh_database
 
 
 @pytest.fixture(scope="module")
 async def database_url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
-    async with fresh_database(postgres_server) as url:
+    async with fresh_database(postgres_server, template=MIGRATED) as url:
         yield url

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from freehold.store.embedded import EmbeddedServer
-from tests._postgres import fresh_database
+from tests._postgres import MIGRATED, fresh_database
 from tests.server._world import World, world
 
 
@@ -14,5 +14,5 @@ async def shared(
 ) -> AsyncIterator[World]:
     """One server for all tests that only add to it."""
     folder: Path = tmp_path_factory.mktemp("shared")
-    async with fresh_database(postgres_server) as url, world(url, folder) as opened:
+    async with fresh_database(postgres_server, template=MIGRATED) as url, world(url, folder) as opened:
         yield opened

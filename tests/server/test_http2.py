@@ -27,7 +27,7 @@ from freehold.wires._aws_sigv4 import (
     signing_key,
     string_to_sign,
 )
-from tests._postgres import fresh_database
+from tests._postgres import MIGRATED, fresh_database
 from tests.gateway._vendors import HOLD, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._raw import connected
 from tests.server._world import World, world
@@ -313,7 +313,7 @@ async def test_a_stop_says_goodbye_and_ends_what_runs(
     postgres_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("stopping")
-    async with fresh_database(postgres_server) as url, world(url, folder) as own:
+    async with fresh_database(postgres_server, template=MIGRATED) as url, world(url, folder) as own:
         own.script("openai", stream(PIECE, HOLD))
         async with raw(own) as client:
             stream_id = client.post(STREAMED)

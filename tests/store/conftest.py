@@ -7,13 +7,11 @@ from typing import Protocol
 
 import asyncpg
 import pytest
-from tests._postgres import fresh_database
+from tests._postgres import MIGRATED, fresh_database
 from tests.store._proxy import Proxy, proxied
 
 from freehold.store.blobs import open_objects
-from freehold.store.database import open_database
 from freehold.store.embedded import EmbeddedServer
-from freehold.store.migrations import migrate
 from freehold.store.store import Store, open_store
 
 TABLES = (
@@ -42,9 +40,7 @@ class Opens(Protocol):
 
 @pytest.fixture(scope="session")
 async def migrated_url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
-    async with fresh_database(postgres_server) as url:
-        async with open_database(url) as database:
-            await migrate(database)
+    async with fresh_database(postgres_server, template=MIGRATED) as url:
         yield url
 
 
