@@ -181,6 +181,7 @@ async def _some(world: World, session_id: str, count: int, resumed: dict[str, st
     return found
 
 
+@pytest.mark.slow
 async def test_two_hundred_sessions_at_once(ready: World) -> None:
     ids = await asyncio.gather(*(ready.session("counter", "how many SKU-1") for _ in range(SESSIONS_AT_ONCE)))
     for session_id in ids:

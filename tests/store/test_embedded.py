@@ -267,6 +267,7 @@ class TestFoldersAndUsers:
         async with embedded(made) as server:
             assert await fetch(server.dsn(), "SELECT '[1,2]'::vector(2) <-> '[1,3]'") == 1.0
 
+    @pytest.mark.slow
     async def test_a_kill_in_the_middle_of_initialisation_does_no_harm(self, folder: Path):
         process = subprocess.Popen(
             [sys.executable, str(HOLDER), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -348,6 +349,7 @@ class TestFoldersAndUsers:
             async with embedded(folder) as server:
                 assert await fetch(server.dsn(), "SELECT 1") == 1
 
+    @pytest.mark.slow
     async def test_an_ordinary_user_needs_nothing_but_a_folder(self):
         with (
             ordinary_user() as (command, options, home),
@@ -356,6 +358,7 @@ class TestFoldersAndUsers:
             assert await fetch(holder.said["dsn"], "SELECT 1") == 1
             assert (home / "data" / "postgres").stat().st_uid == options["user"]
 
+    @pytest.mark.slow
     async def test_under_root_programs_behind_a_closed_folder_are_found_a_way_around(self, folder: Path):
         if os.geteuid() != 0:
             pytest.skip("needs root")
