@@ -3,6 +3,12 @@
 import os
 import time
 from datetime import UTC, datetime
+from typing import Final
+
+from freehold.core.ids import CHANCE_BYTES
+
+READY_MAX: Final = 256
+"""Ids' worth of chance that one call of the operating system brings, which costs as much as making the id."""
 
 
 class SystemClock:
@@ -18,4 +24,16 @@ class SystemClock:
         return time.monotonic()
 
     def entropy(self, size_bytes: int) -> bytes:
-        return os.urandom(size_bytes)
+        """An id's worth is kept ready; secrets, which are longer, never are."""
+        if size_bytes != CHANCE_BYTES:
+            return os.urandom(size_bytes)
+        try:
+            return _ready.pop()
+        except IndexError:
+            many = os.urandom(READY_MAX * CHANCE_BYTES)
+            _ready.extend(many[at : at + CHANCE_BYTES] for at in range(CHANCE_BYTES, len(many), CHANCE_BYTES))
+            return many[:CHANCE_BYTES]
+
+
+_ready: Final[list[bytes]] = []
+os.register_at_fork(after_in_child=_ready.clear)

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.wires._opaque import RARE_MAX, holds_packed
+from freehold.wires._marks import RARE_MAX
+from freehold.wires._opaque import holds_packed
 
 # Pieces of the marks themselves, and enough of their rare bytes to use up the patience for them.
 PIECES = st.sampled_from([

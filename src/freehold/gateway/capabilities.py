@@ -56,6 +56,9 @@ _SET: Final[Mapping[Lacked, tuple[str, ...]]] = {
 
 _INSIDE: Final = "generationConfig"
 _OUTPUT_FIELDS: Final = _SET["output"][:3]
+_LIST: Final = b"["
+"""Signs stand in the list of a message's parts, within that of messages: where there is but one list, there is none of them."""
+
 _NO_LIMIT: Final = 1 << 62
 
 
@@ -164,6 +167,8 @@ class Suspicion:
         for name in _OUTPUT_FIELDS:
             if name in fields and len(bytes(fields[name])) >= self._output_digits:
                 return True
+        if body.count(_LIST) <= 1:
+            return False
         for sign in self._signs if len(body) < AUDIO_BYTES_MIN else self._every_sign:
             if sign in body:
                 return True

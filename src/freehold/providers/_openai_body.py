@@ -5,7 +5,10 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Raw
 
+from freehold.wires import holds
+
 _WITH_USAGE: Final = Raw(b'{"include_usage":true}')
+_OPTIONS: Final = b'"stream_options"'
 _TOKENS_MAX_FIELDS: Final = ("max_tokens", "max_completion_tokens")
 
 
@@ -24,8 +27,8 @@ class Fitting:
 
     def fitted(self, body: bytes, *, metered: bool) -> bytes:
         """Untouched, and not even parsed, where it has none of the differing fields."""
-        rename = bool(self._tokens_max_field) and self._other_field_json in body
-        options = b'"stream_options"' in body
+        rename = bool(self._tokens_max_field) and holds(body, self._other_field_json, b"_")
+        options = holds(body, _OPTIONS, b"_")
         add, drop = metered and self._stream_options and not options, options and not self._stream_options
         if not (rename or add or drop):
             return body
