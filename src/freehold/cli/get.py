@@ -15,7 +15,7 @@ from freehold.cli._output import ago
 @json_option
 @click.pass_context
 def get(ctx: click.Context, *, kind: str | None, archived: bool, as_json: bool) -> None:
-    """List resources: all, or those of one KIND (agents, tools, rules, providers, price_books, capacity)."""
+    """List resources: all, or those of one KIND (agents, tools, rules, providers, routes, drains, price_books ...)."""
     chosen = settings(ctx)
     with connected(chosen) as client:
         query = {"kind": kind, "include_archived": "true" if archived else None}
@@ -83,5 +83,10 @@ def _about(resource: dict[str, Any]) -> str:
             return f"{len(resource['prices'])} prices in {resource.get('currency', 'USD')}"
         case "capacity":
             return f"{resource['models']}: {resource['tokens_per_minute']} tokens/min"
+        case "route":
+            models = [one if isinstance(one, str) else one["model"] for one in resource["models"]]
+            return f"{resource.get('strategy', 'ordered')}: {', '.join(models)}"[:80]
+        case "drain":
+            return f"{resource['models']}{': ' + resource['reason'] if resource.get('reason') else ''}"[:80]
         case _:
             return f"{len(resource.get('rules', ()))} rules"

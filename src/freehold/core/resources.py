@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest
+from freehold.core.routes import CallTimeouts, Drain, Route
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 SECRET: Final = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
@@ -176,7 +177,8 @@ class Provider(
     """Where models live. `type` names the adapter (openai, anthropic ...); `base_url` as that vendor's SDK takes it.
 
     `wire` is the one by which all its models are asked, where the address speaks several (`openai_chat`, `openai_responses`);
-    without it, the catalog says which model is asked by which.
+    without it, the catalog says which model is asked by which. `regions` are those to which what is sent there may go; `labels` are
+    your own. `timeouts` hold for every call.
     """
 
     name: str
@@ -186,11 +188,14 @@ class Provider(
     models: tuple[str, ...] = ()
     headers: dict[str, str] = {}
     wire: str | None = None
+    regions: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    timeouts: CallTimeouts | None = None
 
 
-Resource: TypeAlias = Agent | Tool | Rules | Provider | PriceBook | Capacity
-Kind: TypeAlias = Literal["agent", "tool", "rules", "provider", "price_book", "capacity"]
-KINDS: Final[tuple[Kind, ...]] = ("provider", "rules", "tool", "agent", "price_book", "capacity")
+Resource: TypeAlias = Agent | Tool | Rules | Provider | PriceBook | Capacity | Route | Drain
+Kind: TypeAlias = Literal["agent", "tool", "rules", "provider", "price_book", "capacity", "route", "drain"]
+KINDS: Final[tuple[Kind, ...]] = ("provider", "rules", "route", "tool", "agent", "price_book", "capacity", "drain")
 """In the order in which they may refer to each other: later ones name earlier ones."""
 
 
@@ -208,6 +213,10 @@ def kind_of(resource: Resource) -> Kind:
             return "price_book"
         case Capacity():
             return "capacity"
+        case Route():
+            return "route"
+        case Drain():
+            return "drain"
 
 
 def check_name(name: str, *, field: str = "name") -> str:

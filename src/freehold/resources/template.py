@@ -14,17 +14,20 @@ from msgspec import Struct
 from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest, TooLarge
 from freehold.core.resources import KINDS, Agent, Provider, Resource, Rules, Tool, check_name, kind_of
+from freehold.core.routes import Drain, Route
 from freehold.core.validation import convert, near
 from freehold.resources._yaml import Misread, Reader, documents
 
 TEMPLATE_BYTES_MAX: Final = 2_000_000
 PROBLEMS_SHOWN_MAX: Final = 20
 
-_SHAPES: Final[dict[str, type[Agent | Capacity | PriceBook | Provider | Rules | Tool]]] = {
+_SHAPES: Final[dict[str, type[Resource]]] = {
     "agent": Agent,
     "capacity": Capacity,
+    "drain": Drain,
     "price_book": PriceBook,
     "provider": Provider,
+    "route": Route,
     "rules": Rules,
     "tool": Tool,
 }

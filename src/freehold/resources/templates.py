@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from freehold.core import contracts
+from freehold.core import contracts, routes
 from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest, NotFound
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Resources, Versioned
 from freehold.core.resources import SECRET, Agent, Kind, Provider, Resource, Rules, Tool, kind_of
+from freehold.core.routes import Drain, Route
 from freehold.core.validation import convert, near
 from freehold.resources.plan import Plan, plan
 from freehold.resources.template import Declared, read_template, refuse
@@ -110,13 +111,13 @@ class Templates:
     async def _check(self, tenant: str, check: "_Check", *, unknown_models_allowed: bool) -> None:
         problems = await asyncio.to_thread(lambda: list(self._problems(check)))
         for one in check.declared:
-            if isinstance(one.resource, Agent):
-                unknown = await self._model_problem(tenant, one.resource, check.beside)
+            for path, model in _models_named(one.resource):
+                unknown = await self._model_problem(tenant, model, check.beside)
                 if unknown and unknown_models_allowed:
-                    check.warnings.append(check.told(one, "model", unknown))
+                    check.warnings.append(check.told(one, path, unknown))
                 elif unknown:
                     hint = "(--allow-unknown-models applies it all the same)"
-                    problems.append(check.told(one, "model", f"{unknown} {hint}"))
+                    problems.append(check.told(one, path, f"{unknown} {hint}"))
         refuse(problems)
 
     def _problems(self, check: "_Check") -> Iterator[str]:
@@ -124,9 +125,9 @@ class Templates:
             for path, problem in self._wrong(one.resource, check.names):
                 yield check.told(one, path, problem)
 
-    async def _model_problem(self, tenant: str, agent: Agent, beside: Sequence[Resource]) -> str | None:
+    async def _model_problem(self, tenant: str, model: str, beside: Sequence[Resource]) -> str | None:
         try:
-            await self._check_model(tenant, agent.model, beside)
+            await self._check_model(tenant, model, beside)
         except (NotFound, BadRequest) as error:
             return error.message
         return None
@@ -147,6 +148,11 @@ class Templates:
             case PriceBook() | Capacity():
                 try:
                     contracts.check(resource)
+                except BadRequest as error:
+                    yield error.field, error.message
+            case Route() | Drain():
+                try:
+                    routes.check(resource)
                 except BadRequest as error:
                     yield error.field, error.message
 
@@ -170,6 +176,7 @@ class Templates:
             yield "type", f"expected one of {known}; got {provider.type!r}{near(provider.type, types)}"
         if provider.api_key is not None and not SECRET.fullmatch(provider.api_key):
             yield "api_key", "expected a reference (env:NAME or file:PATH), never the key itself"
+        yield from routes.timeout_problems(provider.timeouts, "timeouts")
 
 
 class _Check:
@@ -187,6 +194,17 @@ class _Check:
     def told(self, one: Declared, path: str | None, problem: str) -> str:
         where = f"{self._source}:{one.line_of(path)}: {kind_of(one.resource)} {one.resource.name}"
         return f"{where}: {path}: {problem}" if path else f"{where}: {problem}"
+
+
+def _models_named(resource: Resource) -> Sequence[tuple[str, str]]:
+    """With the path at which each is named."""
+    match resource:
+        case Agent():
+            return (("model", resource.model),)
+        case Route():
+            return [(f"models[{place}]", one.model) for place, one in enumerate(resource.members())]
+        case _:
+            return ()
 
 
 def _agent_problems(agent: Agent, names: frozenset[tuple[Kind, str]]) -> Iterator[Problem]:

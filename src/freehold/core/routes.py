@@ -1,0 +1,211 @@
+"""Routes as they are declared: rules that pick among models, and what is done where one fails. Drains: models that take no new calls.
+
+Not here: the choice itself (gateway/routing.py), and how its targets are asked (gateway/routing_course.py).
+"""
+
+from collections.abc import Iterator
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from freehold.core.contracts import money, pattern_of
+from freehold.core.errors import BadRequest
+
+PREFIX: Final = "route"
+"""`route/NAME` is the model's name of a route wherever its bare name could mean something else."""
+
+MODELS_MAX: Final = 50
+AGAIN_MAX: Final = 5
+WAITING_MAX: Final = 10_000
+WAIT_S_MAX: Final = 300.0
+CONCURRENT_MAX: Final = 100_000
+
+Strategy: TypeAlias = Literal["ordered", "weighted", "cheapest", "fastest", "best", "least_busy", "sticky"]
+
+
+class CallTimeouts(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """In seconds; None is the default (10, 600, 300, 3600). `first_event_s`: until a stream's first event, or a whole answer begins.
+    `idle_s`: between two pieces of an answer.
+    """
+
+    connect_s: float | None = None
+    first_event_s: float | None = None
+    idle_s: float | None = None
+    total_s: float | None = None
+
+
+class RouteModel(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """`model` is `provider/name`. `quality` is a score of your own, on one scale throughout the route; more is better.
+
+    `regions` and `labels` go before the provider's. `concurrent_max`: calls under way at once, by routes, for each server process.
+    """
+
+    model: str
+    weight: float = 1.0
+    quality: float | None = None
+    regions: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    drained: bool = False
+    concurrent_max: int | None = None
+    timeouts: CallTimeouts | None = None
+
+
+class Constraints(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What a model must meet. `price_max` is decimal text, in the route's currency, for one call as it is expected.
+
+    Latency is measured: first token by its 95th percentile, tokens per second by their median; a model that was not measured yet
+    meets both, and where no model is quick enough the others are asked all the same. A model meets `regions` whose regions are all
+    among them, and `labels` if it has them all.
+    """
+
+    price_max: str | None = None
+    first_token_s_max: float | None = None
+    tokens_per_s_min: float | None = None
+    quality_min: float | None = None
+    context_tokens_min: int | None = None
+    regions: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+
+
+class Retries(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """After all models have failed once: how often they are asked again, with growing pauses, if the budget has it: `share_max`
+    of the route's calls. `wait_s_max`: a longer `retry-after` than this is not waited for.
+    """
+
+    again_max: int = 1
+    share_max: float = 0.2
+    wait_s_max: float = 5.0
+
+
+class Hedge(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A second model is asked too, where the first has not begun after `after_s` (its own 95th percentile where none is given); the
+    quicker one answers. At most `share_max` of the route's calls.
+    """
+
+    after_s: float | None = None
+    share_max: float = 0.1
+
+
+class Queue(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Where all models are at their `concurrent_max`: so many calls wait, each so long; the others are told to come back."""
+
+    waiting_max: int = 100
+    wait_s: float = 5.0
+
+
+class Route(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    tag="route",
+    tag_field="kind",
+):
+    """Its name is used as a model's. `models` are names, or more about them. Strategies:
+
+    ordered: the first that can. weighted: by chance. cheapest: by the price expected. fastest: by what was measured. best: by quality.
+    least_busy: the fewest calls under way. sticky: the same for a session (or a principal), so that vendors' prompt caches stay warm.
+    `output_tokens` is a typical answer, for prices, until the models' own are known.
+    """
+
+    name: str
+    models: tuple[str | RouteModel, ...]
+    strategy: Strategy = "ordered"
+    description: str = ""
+    constraints: Constraints = Constraints()
+    currency: str = "USD"
+    output_tokens: int = 500
+    sticky_by: Literal["session", "principal"] = "session"
+    retries: Retries = Retries()
+    timeouts: CallTimeouts | None = None
+    hedge: Hedge | None = None
+    queue: Queue = Queue()
+    refused_content_falls_back: bool = False
+
+    def members(self) -> tuple[RouteModel, ...]:
+        return tuple(RouteModel(model=one) if isinstance(one, str) else one for one in self.models)
+
+
+class Drain(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    tag="drain",
+    tag_field="kind",
+):
+    """`models` (`provider/name`, `*` and `?` stand for any) take no new calls; those under way end as they would."""
+
+    name: str
+    models: str
+    reason: str = ""
+
+
+def check(declared: Route | Drain) -> None:
+    """Raises BadRequest with the path of what is wrong."""
+    if isinstance(declared, Drain):
+        pattern_of(declared.models, "models")
+        return
+    for field, problem in _problems(declared):
+        raise BadRequest(problem, field=field)
+    if declared.constraints.price_max is not None:
+        money(declared.constraints.price_max, "constraints.price_max")
+
+
+def _problems(route: Route) -> Iterator[tuple[str, str]]:
+    if not 0 < len(route.models) <= MODELS_MAX:
+        yield "models", f"expected 1 to {MODELS_MAX} models, got {len(route.models)}"
+    seen: set[str] = set()
+    for place, one in enumerate(route.members()):
+        path = f"models[{place}]"
+        provider, _, name = one.model.partition("/")
+        if not provider or not name or provider == PREFIX:
+            yield path, f"expected provider/name (no route, no bare name), got {one.model[:80]!r}"
+        if one.model in seen:
+            yield path, f"{one.model} is there a second time"
+        seen.add(one.model)
+        yield from _model_problems(one, path)
+    if route.strategy == "best" and all(one.quality is None for one in route.members()):
+        yield "strategy", "best goes by quality: give the models one"
+    if not route.output_tokens > 0:
+        yield "output_tokens", f"expected more than 0, got {route.output_tokens}"
+    yield from timeout_problems(route.timeouts, "timeouts")
+    yield from _failure_problems(route)
+
+
+def _model_problems(one: RouteModel, path: str) -> Iterator[tuple[str, str]]:
+    if not 0 < one.weight < float("inf"):
+        yield f"{path}.weight", f"expected more than 0, got {one.weight}"
+    if one.concurrent_max is not None and not 0 < one.concurrent_max <= CONCURRENT_MAX:
+        yield f"{path}.concurrent_max", f"expected 1 to {CONCURRENT_MAX}, got {one.concurrent_max}"
+    yield from timeout_problems(one.timeouts, f"{path}.timeouts")
+
+
+def timeout_problems(timeouts: CallTimeouts | None, path: str) -> Iterator[tuple[str, str]]:
+    """Paths, and what is wrong there."""
+    for name in CallTimeouts.__struct_fields__ if timeouts else ():
+        value = getattr(timeouts, name)
+        if value is not None and not 0 < value < float("inf"):
+            yield f"{path}.{name}", f"expected more than 0 seconds, got {value}"
+
+
+def _failure_problems(route: Route) -> Iterator[tuple[str, str]]:
+    retries, queue = route.retries, route.queue
+    if not 0 <= retries.again_max <= AGAIN_MAX:
+        yield "retries.again_max", f"expected 0 to {AGAIN_MAX}, got {retries.again_max}"
+    shares = {"retries": retries.share_max, "hedge": route.hedge.share_max if route.hedge else 0.0}
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            yield f"{name}.share_max", f"expected 0 to 1, got {share}"
+    if not 0 <= retries.wait_s_max <= WAIT_S_MAX:
+        yield "retries.wait_s_max", f"expected 0 to {WAIT_S_MAX:g} seconds, got {retries.wait_s_max}"
+    if not 0 <= queue.waiting_max <= WAITING_MAX:
+        yield "queue.waiting_max", f"expected 0 to {WAITING_MAX}, got {queue.waiting_max}"
+    if not 0 <= queue.wait_s <= WAIT_S_MAX:
+        yield "queue.wait_s", f"expected 0 to {WAIT_S_MAX:g} seconds, got {queue.wait_s}"
+    if route.hedge is not None and route.hedge.after_s is not None and not route.hedge.after_s > 0:
+        yield "hedge.after_s", f"expected more than 0 seconds, got {route.hedge.after_s}"
+    if len(route.currency) != 3 or not route.currency.isupper():
+        yield "currency", f"expected three capital letters (ISO 4217), got {route.currency[:20]!r}"
