@@ -6,12 +6,12 @@ Not here: what events mean (core/session.py) and what to do next (runtime/).
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
 import msgspec
 
-from freehold.core.errors import BadRequest, NotFound
+from freehold.core.errors import BadRequest, NotFound, Unavailable
 from freehold.core.messages import Usage
 from freehold.core.ports import Lease, SessionLog, SessionPage, SessionRow
 from freehold.core.session import Recorded, SessionEvent, SessionStatus, SessionWaits
@@ -160,8 +160,11 @@ class PostgresSessionLog:
 
     async def wait_for_work(self, timeout_s: float) -> None:
         """What came since the last return is not lost: then this returns at once."""
-        if not self._work.is_set() and (due_in_s := await _leases.due_in_s(self._database)) is not None:
-            timeout_s = min(timeout_s, due_in_s)
+        if not self._work.is_set():
+            # A database that is away says nothing of its own timers: then only `timeout_s` holds.
+            with suppress(Unavailable):
+                due_in_s = await _leases.due_in_s(self._database)
+                timeout_s = timeout_s if due_in_s is None else min(timeout_s, due_in_s)
         try:
             await asyncio.wait_for(self._work.wait(), timeout_s)
         except TimeoutError:
