@@ -15,9 +15,11 @@ import pytest
 
 from freehold.client.client import Client
 from freehold.client.errors import ApiError
+from freehold.core.resources import KINDS
 from tests.cli._freehold import Freehold
 
 AGENT = "kind: agent\nname: {name}\nrules: clerk\n"
+KNOWN = ", ".join(KINDS)
 
 
 # -- apply
@@ -27,7 +29,7 @@ AGENT = "kind: agent\nname: {name}\nrules: clerk\n"
     ("template", "at", "says"),
     [
         ("kind: agent\nname: a\ninstrctions: x\n", "t.yaml:3: agent a: instrctions: ", "did you mean 'instructions'?"),
-        ("kind: agnt\nname: a\n", "t.yaml:1: kind: expected one of provider, rules, tool, agent, price_book, capacity; got 'agnt'", "did you mean 'agent'?"),
+        ("kind: agnt\nname: a\n", f"t.yaml:1: kind: expected one of {KNOWN}; got 'agnt'", "did you mean 'agent'?"),
         ("kind: agent\nname: a\ntools: [stok]\n", "t.yaml:3: agent a: tools[0]: there is no tool 'stok'", "did you mean 'stock'?"),
         ("kind: agent\nname: a\nmodel: opnai/gpt-5\n", "t.yaml:3: agent a: model: ", "'opnai/gpt-5'"),
         ("kind: tool\nname: t\ntype: sqll\n", "t.yaml:3: tool t: type: expected one of function, http, kv, objects, sql; got 'sqll'", "did you mean 'sql'?"),

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.errors import BadRequest, TooLarge
-from freehold.core.resources import Agent, Rules, Tool
+from freehold.core.resources import KINDS, Agent, Rules, Tool
 from freehold.resources.template import TEMPLATE_BYTES_MAX, read_template
 
 AGENT = "kind: agent\nname: clerk\n"
+KNOWN = ", ".join(KINDS)
 
 
 def refused(text: str, **variables: str) -> list[str]:
@@ -29,9 +30,9 @@ def only(text: str, **variables: str) -> Agent | Tool | Rules:
     ("text", "said"),
     [
         ("kind: agnet\nname: a\n",
-         "shop.yaml:1: kind: expected one of provider, rules, tool, agent, price_book, capacity; got 'agnet' (did you mean 'agent'?)"),
-        ("name: a\n", "shop.yaml:1: kind: expected one of provider, rules, tool, agent, price_book, capacity; got nothing"),
-        ("kind: [tool]\nname: a\n", "shop.yaml:1: kind: expected one of provider, rules, tool, agent, price_book, capacity; got ['tool']"),
+         f"shop.yaml:1: kind: expected one of {KNOWN}; got 'agnet' (did you mean 'agent'?)"),
+        ("name: a\n", f"shop.yaml:1: kind: expected one of {KNOWN}; got nothing"),
+        ("kind: [tool]\nname: a\n", f"shop.yaml:1: kind: expected one of {KNOWN}; got ['tool']"),
         (AGENT + "modle: x\n",
          ("shop.yaml:3: agent clerk: modle: unknown field 'modle' (did you mean 'model'?); known: name, model, instructions, "
          "description, tools, rules, limits, temperature, tokens_max, reasoning_effort, metadata")),

@@ -5,12 +5,14 @@ from typing import Any
 import httpx2
 import pytest
 
+from freehold.core.resources import KINDS
 from tests.gateway._vendors import OPENAI_TEXT, reply
 from tests.server._raw import connected, request
 from tests.server._world import World
 
 OPENAI, ANTHROPIC, NATIVE = "/v1/chat/completions", "/v1/messages", "/v1/sessions"
 LIMIT = 33_554_432
+KNOWN = ", ".join(KINDS)
 
 everywhere = pytest.mark.parametrize("path", [OPENAI, ANTHROPIC, NATIVE])
 
@@ -134,7 +136,7 @@ async def test_the_native_api_names_the_field_and_what_is_known(
         ("/v1/sessions?page=%00%ff", "listing sessions: the database cannot hold this text"),
         ("/v1/sessions/sess_short/events", "session_id: expected an id like sess_01j…, got 'sess_short'"),
         ("/v1/sessions/sess_01m7xs6x5j0hqa1hz5wtgtb61p/events?page=x", "page: expected an event's cursor like 12.0, got 'x'"),
-        ("/v1/resources/agnets/x", "kind: expected one of provider, rules, tool, agent, price_book, capacity; got 'agnets' (did you mean 'agent'?)"),
+        ("/v1/resources/agnets/x", f"kind: expected one of {KNOWN}; got 'agnets' (did you mean 'agent'?)"),
         ("/v1/objects/%ff", "key: expected percent-encoded UTF-8, got '%ff'"),
     ],
 )  # fmt: skip
