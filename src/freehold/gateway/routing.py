@@ -1,0 +1,287 @@
+"""Gateway: the choice that a route makes. Pure: the same candidates, request and draw give the same order.
+
+A candidate is left where it cannot be asked (drained, resting, not able, too dear ...), and the others are put in the order of the
+route's strategy. Those at their limit of calls come last: only where all are does a call wait. Not here: where the figures come from
+(health.py), what a route's names stand for (routing_table.py), and what happens where one fails (routing_course.py).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from math import log
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from freehold.core.contracts import money
+from freehold.core.pricing import show
+from freehold.core.routes import Constraints, Route, Strategy
+
+EXPLORED: Final = 0.05
+"""Of a `fastest` route's calls, the part that goes to a model that was not measured lately: else it never would be again."""
+
+_UNKNOWN: Final = float("inf")
+_HASH_BYTES: Final = 8
+_HASH_SPAN: Final = float(1 << (8 * _HASH_BYTES))
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """A model as a route sees it now. None is not known. Durations in seconds, of late, in this process.
+
+    `barred` is why it cannot be asked for this request, or not now. `full`: at its limit of calls, so that one more would wait.
+    `regions` are all to which what is sent there may go.
+    """
+
+    model: str
+    weight: float = 1.0
+    quality: float | None = None
+    regions: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+    context_tokens: int | None = None
+    price_pico: int | None = None
+    first_p50_s: float | None = None
+    first_p95_s: float | None = None
+    whole_p50_s: float | None = None
+    tokens_per_s: float | None = None
+    busy_count: int = 0
+    full: bool = False
+    barred: str | None = None
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What the choice knows of a request. `affinity` is what a sticky route holds on to."""
+
+    streamed: bool = False
+    affinity: str = ""
+
+
+class Rule(Struct, frozen=True):
+    """A route's declaration, ready to be held against candidates. `needs_price`: the price decides, or may."""
+
+    strategy: Strategy
+    currency: str
+    price_max_pico: int | None
+    constraints: Constraints
+    sticky_by: str
+    needs_price: bool
+
+
+class Decision(Struct, frozen=True):
+    """`order`: places in the candidates given, the one to be asked first first; empty where all are left. `left`: why, by place.
+
+    `slow`: those in `order` are slower than the route wants, but none is quicker.
+    """
+
+    order: tuple[int, ...]
+    left: Mapping[int, str]
+    slow: bool = False
+
+
+class Verdict(Struct, frozen=True):
+    """For people. `place` is 1 for the one that is asked first, None for one that is left."""
+
+    model: str
+    place: int | None
+    why: str
+
+
+def rule_of(route: Route) -> Rule:
+    """Raises BadRequest for a price that is none."""
+    limits = route.constraints
+    price_max = None if limits.price_max is None else money(limits.price_max, "constraints.price_max")
+    needs_price = price_max is not None or route.strategy in {"cheapest", "best"}
+    return Rule(route.strategy, route.currency, price_max, limits, route.sticky_by, needs_price)
+
+
+def decide(rule: Rule, candidates: Sequence[Candidate], wanted: Wanted, draw: float) -> Decision:
+    """`draw` is chance, 0 to less than 1."""
+    left: dict[int, str] = {}
+    slow: dict[int, str] = {}
+    able: list[int] = []
+    for place, one in enumerate(candidates):
+        if one.barred is not None:
+            left[place] = one.barred
+        elif (why := _unfit(rule, one)) is not None:
+            left[place] = why
+        elif (why := _too_slow(rule.constraints, one)) is not None:
+            slow[place] = why
+        else:
+            able.append(place)
+    all_slow = not able and bool(slow)
+    if all_slow:
+        able = list(slow)
+    else:
+        left |= slow
+    if len(able) > 1:
+        able = _ORDERS[rule.strategy](able, candidates, wanted, draw)
+        if any(candidates[place].full for place in able):
+            able.sort(key=lambda place: candidates[place].full)
+    return Decision(tuple(able), left, all_slow)
+
+
+def verdicts(rule: Rule, candidates: Sequence[Candidate], decision: Decision) -> list[Verdict]:
+    """Of every candidate: first those that are asked, in order, then those that are left."""
+    taken = [
+        Verdict(candidates[place].model, number, taken_because(rule, candidates[place], slow=decision.slow))
+        for number, place in enumerate(decision.order, 1)
+    ]
+    return taken + [Verdict(candidates[place].model, None, why) for place, why in decision.left.items()]
+
+
+def taken_because(rule: Rule, one: Candidate, *, slow: bool = False) -> str:
+    """Short, and in ASCII: it goes into a header and into the record."""
+    match rule.strategy:
+        case "ordered":
+            said = "in order"
+        case "weighted":
+            said = f"weighted: {one.weight:g}"
+        case "cheapest":
+            said = f"cheapest: {_price(rule, one)}"
+        case "fastest":
+            said = f"fastest: {_speed(one)}"
+        case "best":
+            said = f"best: quality {'not declared' if one.quality is None else f'{one.quality:g}'}"
+        case "least_busy":
+            said = f"least busy: {one.busy_count} calls under way"
+        case "sticky":
+            said = f"sticky by {rule.sticky_by}"
+    if slow:
+        said += "; slower than the route wants, but none is quicker"
+    return f"{said}; all are at their limit, so it waits" if one.full else said
+
+
+# ---------------------------------------------------------------------------------------------- constraints
+
+
+def _unfit(rule: Rule, one: Candidate) -> str | None:
+    limits = rule.constraints
+    if limits.regions and not (one.regions and set(one.regions) <= set(limits.regions)):
+        found = ", ".join(one.regions) or "not declared"
+        return f"its region ({found}) is not among {', '.join(limits.regions)}"
+    for name, value in limits.labels.items():
+        if one.labels.get(name) != value:
+            return f"its label {name} is {one.labels.get(name, 'not declared')}, not {value}"
+    if limits.quality_min is not None and (one.quality is None or one.quality < limits.quality_min):
+        found = "not declared" if one.quality is None else f"{one.quality:g}"
+        return f"quality {found}, under {limits.quality_min:g}"
+    least = limits.context_tokens_min
+    if least is not None and (one.context_tokens is None or one.context_tokens < least):
+        return f"context of {one.context_tokens or 'unknown'} tokens, under {least}"
+    most = rule.price_max_pico
+    if most is not None and (one.price_pico is None or one.price_pico > most):
+        return f"price: {_price(rule, one)}, over {show(most, rule.currency)}"
+    return None
+
+
+def _too_slow(limits: Constraints, one: Candidate) -> str | None:
+    most, least = limits.first_token_s_max, limits.tokens_per_s_min
+    if most is not None and one.first_p95_s is not None and one.first_p95_s > most:
+        return f"first token in {one.first_p95_s:.2f} s (p95), over {most:g} s"
+    if least is not None and one.tokens_per_s is not None and one.tokens_per_s < least:
+        return f"{one.tokens_per_s:.1f} tokens/s, under {least:g}"
+    return None
+
+
+def _price(rule: Rule, one: Candidate) -> str:
+    if one.price_pico is None:
+        return f"no price in {rule.currency} is known"
+    return f"{show(one.price_pico, rule.currency)} expected"
+
+
+def _speed(one: Candidate) -> str:
+    if one.first_p50_s is None and one.whole_p50_s is None:
+        return "not measured lately"
+    first = "" if one.first_p50_s is None else f"first token in {one.first_p50_s:.2f} s"
+    whole = "" if one.whole_p50_s is None else f"whole answer in {one.whole_p50_s:.2f} s"
+    return ", ".join(filter(None, (first, whole)))
+
+
+# ------------------------------------------------------------------------------------------------- orders
+# Each gives the places in a new order; ties stay in the order of the route.
+
+Order: TypeAlias = Callable[[list[int], Sequence[Candidate], Wanted, float], list[int]]
+
+
+def _ordered(able: list[int], _among: Sequence[Candidate], _wanted: Wanted, _draw: float) -> list[int]:
+    return able
+
+
+def _weighted(able: list[int], among: Sequence[Candidate], _wanted: Wanted, draw: float) -> list[int]:
+    """The first by chance, each by its weight; then, of the rest, the next: what was left of the draw is chance again."""
+    rest, order = list(able), []
+    while len(rest) > 1:
+        at = draw * sum(among[place].weight for place in rest)
+        for place in rest:
+            weight = among[place].weight
+            if at < weight:
+                break
+            at -= weight
+        order.append(place)
+        rest.remove(place)
+        draw = min(max(at / weight, 0.0), 1.0 - 2**-53)
+    return order + rest
+
+
+def _cheapest(able: list[int], among: Sequence[Candidate], _wanted: Wanted, _draw: float) -> list[int]:
+    def price(place: int) -> float:
+        pico = among[place].price_pico
+        return _UNKNOWN if pico is None else pico
+
+    return sorted(able, key=price)
+
+
+def _best(able: list[int], among: Sequence[Candidate], _wanted: Wanted, _draw: float) -> list[int]:
+    """Of equal quality, the cheaper one."""
+
+    def key(place: int) -> tuple[float, float]:
+        quality, pico = among[place].quality, among[place].price_pico
+        return (_UNKNOWN if quality is None else -quality, _UNKNOWN if pico is None else pico)
+
+    return sorted(able, key=key)
+
+
+def _fastest(able: list[int], among: Sequence[Candidate], wanted: Wanted, draw: float) -> list[int]:
+    """A stream by its first token, a whole answer by its end; what was not measured lately goes last, but for some of the calls."""
+
+    def seconds(place: int) -> float:
+        one = among[place]
+        known = (one.first_p50_s, one.whole_p50_s) if wanted.streamed else (one.whole_p50_s, one.first_p50_s)
+        return next((one_s for one_s in known if one_s is not None), _UNKNOWN)
+
+    order = sorted(able, key=seconds)
+    unmeasured = [place for place in order if seconds(place) == _UNKNOWN]
+    if draw < EXPLORED and 0 < len(unmeasured) < len(order):
+        explored = unmeasured[int(draw / EXPLORED * len(unmeasured))]
+        order.remove(explored)
+        order.insert(0, explored)
+    return order
+
+
+def _least_busy(able: list[int], among: Sequence[Candidate], _wanted: Wanted, _draw: float) -> list[int]:
+    """For its weight: one that counts double may be twice as busy."""
+    return sorted(able, key=lambda place: (among[place].busy_count + 1) / among[place].weight)
+
+
+def _sticky(able: list[int], among: Sequence[Candidate], wanted: Wanted, _draw: float) -> list[int]:
+    """Weighted rendezvous hashing: when a model goes or comes, only what was, or will be, its own moves.
+
+    https://www.snia.org/sites/default/files/SDC15_presentations/dist_sys/Jason_Resch_New_Consistent_Hashings_Rev.pdf
+    """
+    salt = wanted.affinity.encode("utf-8", "surrogatepass")
+
+    def score(place: int) -> float:
+        one = among[place]
+        mixed = blake2b(one.model.encode() + b"\0" + salt, digest_size=_HASH_BYTES).digest()
+        return log((int.from_bytes(mixed) + 0.5) / _HASH_SPAN) / one.weight
+
+    return sorted(able, key=score, reverse=True)
+
+
+_ORDERS: Final[Mapping[Strategy, Order]] = {
+    "ordered": _ordered,
+    "weighted": _weighted,
+    "cheapest": _cheapest,
+    "fastest": _fastest,
+    "best": _best,
+    "least_busy": _least_busy,
+    "sticky": _sticky,
+}
