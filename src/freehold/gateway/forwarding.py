@@ -128,8 +128,13 @@ class Passing:
         if raw is None or tap is None:
             raise Internal("only a stream can be poured")
 
-        def passed(data: bytes) -> bool:
-            data = self._tapped(data, tap)
+        feed, mark, hidden = tap.feed, self._mark, self._hidden
+
+        def passed(data: bytes) -> bool:  # As `_tapped`.
+            feed(data)
+            self._output_tokens += data.count(mark)
+            if hidden is not None:
+                data = hidden.feed(data)
             return not data or write(data)
 
         if self._first and not write(await self.read()):

@@ -170,8 +170,14 @@ class Reply:
         self._inflate = _Inflate(self._name)
 
     def add(self, parts: list[bytes]) -> None:
-        if self._write is not None and self._pass_on(parts, self._write):
-            return
+        write = self._write
+        if write is not None and self._poured is True:
+            piece = parts[0] if len(parts) == 1 else b"".join(parts)
+            left_bytes = self._left_bytes - len(piece)
+            if left_bytes >= 0:  # Else its reader says so.
+                self._left_bytes = left_bytes
+                self._pass_on(piece, write)
+                return
         self._parts += parts
         for part in parts:
             self.size += len(part)
@@ -179,22 +185,16 @@ class Reply:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _pass_on(self, parts: list[bytes], write: Callable[[bytes], bool]) -> bool:
-        """False where it must wait for its reader, who counts what is too much, too."""
-        if self._poured is not True:
-            return False
-        piece = parts[0] if len(parts) == 1 else b"".join(parts)
-        left_bytes = self._left_bytes - len(piece)
-        if left_bytes < 0:
-            return False
-        self._left_bytes = left_bytes
+    def _pass_on(self, piece: bytes, write: Callable[[bytes], bool]) -> None:
+        """Wakes whoever pours only if that is not all."""
         try:
             self._poured = write(piece)
-        except FreeholdError as error:  # For whoever pours: the event loop, which calls this, has no use for it.
+        except (
+            FreeholdError
+        ) as error:  # For whoever pours: the event loop, which calls this, has no use for it.
             self._poured = error
         if self._poured is not True and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        return True
 
     def end(self, failure: FreeholdError | None) -> None:
         self._ended = True
