@@ -29,6 +29,8 @@ TABLES = (
     "conversations",
     "message_batches",
     "message_batch_requests",
+    "allowance_leases",
+    "allowances",
 )
 
 

@@ -7,6 +7,7 @@ import yaml
 
 from freehold.cli._connection import connected, json_option, settings
 from freehold.cli._output import ago
+from freehold.core.allowances import SIZES
 
 
 @click.command()
@@ -83,6 +84,12 @@ def _about(resource: dict[str, Any]) -> str:
             return f"{len(resource['prices'])} prices in {resource.get('currency', 'USD')}"
         case "capacity":
             return f"{resource['models']}: {resource['tokens_per_minute']} tokens/min"
+        case "budget":
+            return f"${resource['amount_usd']} a {resource.get('period', 'month')}, {resource.get('scope', 'organisation')}"
+        case "limit":
+            sizes = {name: resource[name] for name in SIZES if name in resource}
+            told = ", ".join(f"{size} {name}" for name, size in sizes.items())
+            return f"{resource.get('scope', 'organisation')}: {told}"
         case "route":
             models = [one if isinstance(one, str) else one["model"] for one in resource["models"]]
             return f"{resource.get('strategy', 'ordered')}: {', '.join(models)}"[:80]

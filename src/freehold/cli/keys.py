@@ -23,14 +23,24 @@ def keys() -> None:
     help="Allow only this, e.g. model:Call=model/openai/*; repeatable. Default: everything.",
 )
 @click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Default: never.")
+@click.option("--team", metavar="NAME", help="Whose limits and budgets its calls count against.")
+@click.option("--user", metavar="NAME", help="Who uses it, where it is one person's.")
 @json_option
 @click.pass_context
 def create(
-    ctx: click.Context, *, name: str, allowed: tuple[str, ...], expires_in_days: float | None, as_json: bool
+    ctx: click.Context,
+    *,
+    name: str,
+    allowed: tuple[str, ...],
+    expires_in_days: float | None,
+    team: str | None,
+    user: str | None,
+    as_json: bool,
 ) -> None:
     """Make a key called NAME and print it, this once."""
     chosen = settings(ctx)
     body: dict[str, Any] = {"name": name}
+    body |= {field: given for field, given in (("team", team), ("user", user)) if given is not None}
     if expires_in_days is not None:
         body["expires_in_s"] = int(expires_in_days * 86_400)
     if allowed:
@@ -63,10 +73,17 @@ def list_keys(ctx: click.Context, *, as_json: bool) -> None:
         chosen.output.json(found)
         return
     rows = [
-        (one["id"], one["name"], one["status"], ago(one["created_at"]), one["expires_at"] or "never")
+        (
+            one["id"],
+            one["name"],
+            one["team"] or "-",
+            one["status"],
+            ago(one["created_at"]),
+            one["expires_at"] or "never",
+        )
         for one in found
     ]
-    chosen.output.table(("KEY", "NAME", "STATUS", "MADE", "EXPIRES"), rows, empty="No keys.")
+    chosen.output.table(("KEY", "NAME", "TEAM", "STATUS", "MADE", "EXPIRES"), rows, empty="No keys.")
 
 
 @keys.command()

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from freehold.core.errors import Forbidden
+from freehold.core.records import NOBODY, Account
 
 PrincipalKind: TypeAlias = Literal["user", "service", "agent", "session"]
 
@@ -34,16 +35,21 @@ ALLOW_ALL = Policy(statement=(Statement("Allow", "*", "*"),))
 
 
 class Principal(Struct, frozen=True):
-    """Who acts. `layers` are the policies that must each allow: a key's own, then those of what acts in its name."""
+    """Who acts. `layers` are the policies that must each allow: a key's own, then those of what acts in its name.
+
+    `account` is whom its calls are put down to, `key_name` what its key is called.
+    """
 
     tenant: str
     kind: PrincipalKind
     id: str
     layers: tuple[Policy, ...]
+    account: Account = NOBODY
+    key_name: str | None = None
 
     def narrowed(self, kind: PrincipalKind, id: str, policy: Policy) -> "Principal":  # noqa: A002
         """The same tenant acting through something (an agent, a session): can do what both may."""
-        return Principal(self.tenant, kind, id, (*self.layers, policy))
+        return Principal(self.tenant, kind, id, (*self.layers, policy), self.account, self.key_name)
 
 
 Decision: TypeAlias = Literal["allowed", "implicitly_denied", "explicitly_denied"]

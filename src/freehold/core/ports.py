@@ -352,7 +352,10 @@ class ToolKind(Protocol):
 
 
 class SessionRow(Struct, frozen=True, kw_only=True):
-    """A projection of the log, for lists and workers. `version` is the number of events; `waits` is for `waiting` and `paused`."""
+    """A projection of the log, for lists and workers. `version` is the number of events; `waits` is for `waiting` and `paused`.
+
+    A fork has its origin's events up to `origin_seq` as its first; its usage and cost are those of its own events alone.
+    """
 
     id: str
     tenant: str
@@ -370,6 +373,8 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     created_by: str = ""
     waits: SessionWaits | None = None
     parent_id: str | None = None
+    origin_id: str | None = None
+    origin_seq: int | None = None
 
 
 class Lease(Struct, frozen=True):
@@ -391,6 +396,15 @@ class SessionLog(Protocol):
         self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
     ) -> SessionRow:
         """With a key that was used before in the tenant: the session of that time, nothing new."""
+        ...
+
+    async def fork(
+        self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
+    ) -> SessionRow:
+        """As `create`, with the events of `row.origin_id` up to `row.origin_seq` before `events`: shared, not copied.
+
+        Raises NotFound where the origin is gone, Conflict where it is shorter, TooLarge where it is a fork of too many forks.
+        """
         ...
 
     async def get(self, tenant: str, session_id: str) -> SessionRow:
@@ -429,6 +443,14 @@ class SessionLog(Protocol):
         ...
 
     async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]: ...
+
+    async def keep_block(self, tenant: str, digest: str, body: bytes) -> None:
+        """Durable on return, and kept once, however often: what events refer to by `digest`, the SHA-256 of `body` in hex."""
+        ...
+
+    async def blocks(self, tenant: str, digests: Sequence[str]) -> Mapping[str, bytes]:
+        """Those that are there."""
+        ...
 
     def follow(
         self, session_id: str, *, after: int = 0
@@ -536,6 +558,8 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    team: str | None = None
+    user: str | None = None
 
 
 class Keys(Protocol):

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from freehold.core.allowances import Budget, Limit
 from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest
 from freehold.core.routes import CallTimeouts, Drain, Route
@@ -193,9 +194,13 @@ class Provider(
     timeouts: CallTimeouts | None = None
 
 
-Resource: TypeAlias = Agent | Tool | Rules | Provider | PriceBook | Capacity | Route | Drain
-Kind: TypeAlias = Literal["agent", "tool", "rules", "provider", "price_book", "capacity", "route", "drain"]
-KINDS: Final[tuple[Kind, ...]] = ("provider", "rules", "route", "tool", "agent", "price_book", "capacity", "drain")
+Resource: TypeAlias = Agent | Tool | Rules | Provider | PriceBook | Capacity | Route | Drain | Limit | Budget
+Kind: TypeAlias = Literal[
+    "agent", "tool", "rules", "provider", "price_book", "capacity", "route", "drain", "limit", "budget"
+]
+KINDS: Final[tuple[Kind, ...]] = (
+    "provider", "rules", "route", "tool", "agent", "price_book", "capacity", "drain", "limit", "budget",
+)  # fmt: skip
 """In the order in which they may refer to each other: later ones name earlier ones."""
 
 
@@ -213,6 +218,10 @@ def kind_of(resource: Resource) -> Kind:
             return "price_book"
         case Capacity():
             return "capacity"
+        case Limit():
+            return "limit"
+        case Budget():
+            return "budget"
         case Route():
             return "route"
         case Drain():

@@ -16,7 +16,7 @@ from freehold.core.messages import Usage
 from freehold.core.policy import Principal
 from freehold.core.ports import CallRecords, Clock
 from freehold.core.pricing import cost_pico
-from freehold.core.records import DIRECT, NOBODY, UNPRICED, Account, CallRecord, Choice
+from freehold.core.records import DIRECT, UNPRICED, Account, CallRecord, Choice
 from freehold.gateway.targets import Target
 
 OK: Final = "ok"
@@ -49,7 +49,7 @@ class Meter:
         self.agent: str | None = None
         self.rules: str | None = None
         self.streamed = False
-        self.account: Account = NOBODY
+        self.account: Account = principal.account
         self.choice: Choice = DIRECT
         self.record: CallRecord | None = None
 

@@ -24,6 +24,7 @@ from freehold.core import ids
 from freehold.core.errors import BadRequest, Internal, Unauthenticated, Unavailable
 from freehold.core.policy import ALLOW_ALL, Policy, Principal
 from freehold.core.ports import Clock, KeyRow, Keys
+from freehold.core.records import Account
 
 PREFIX: Final = "fh_"
 SECRET_BYTES: Final = 32
@@ -136,11 +137,21 @@ class KeyTable:
         self._by_id = {one.principal.id: one for one in known.values()}
 
     async def create(
-        self, tenant: str, name: str, policy: Policy = ALLOW_ALL, *, expires_at: datetime | None = None
+        self,
+        tenant: str,
+        name: str,
+        policy: Policy = ALLOW_ALL,
+        *,
+        expires_at: datetime | None = None,
+        team: str | None = None,
+        user: str | None = None,
     ) -> IssuedKey:
-        """Good at once in this process, and within a second in the others."""
-        if not 1 <= len(name) <= NAME_CHARS_MAX:
-            raise BadRequest(f"expected 1 to {NAME_CHARS_MAX} characters, got {len(name)}", field="name")
+        """Good at once in this process, and within a second in the others. `team` and `user` are whom its calls are put down to."""
+        for field, given in (("name", name), ("team", team), ("user", user)):
+            if given is not None and not (1 <= len(given) <= NAME_CHARS_MAX and given.isprintable()):
+                raise BadRequest(
+                    f"expected 1 to {NAME_CHARS_MAX} printable characters, got {given[:80]!r}", field=field
+                )
         now = self._clock.now()
         if expires_at is not None and (expires_at.tzinfo is None or expires_at <= now):
             raise BadRequest("expected a time in the future with its zone", field="expires_at")
@@ -154,6 +165,8 @@ class KeyTable:
             policy=policy,
             created_at=now,
             expires_at=expires_at,
+            team=team,
+            user=user,
         )
         await self._keys.add(row)
         self._learn({**self._known, row.digest: _known(row)})
@@ -233,7 +246,14 @@ def _known(row: KeyRow) -> _Known:
     policy = ALLOW_ALL if row.policy == ALLOW_ALL else row.policy  # `authorize` passes the constant at once.
     return _Known(
         digest=row.digest,
-        principal=Principal(row.tenant, "service", row.id, (policy,)),
+        principal=Principal(
+            row.tenant,
+            "service",
+            row.id,
+            (policy,),
+            Account(key_id=row.id, team=row.team, user=row.user),
+            row.name,
+        ),
         expires_at_ms=None if row.expires_at is None else int(row.expires_at.timestamp() * 1000),
         revoked=row.revoked_at is not None,
     )

@@ -11,6 +11,7 @@ from typing import Final
 import yaml
 from msgspec import Struct
 
+from freehold.core.allowances import Budget, Limit
 from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest, TooLarge
 from freehold.core.resources import KINDS, Agent, Provider, Resource, Rules, Tool, check_name, kind_of
@@ -23,8 +24,10 @@ PROBLEMS_SHOWN_MAX: Final = 20
 
 _SHAPES: Final[dict[str, type[Resource]]] = {
     "agent": Agent,
+    "budget": Budget,
     "capacity": Capacity,
     "drain": Drain,
+    "limit": Limit,
     "price_book": PriceBook,
     "provider": Provider,
     "route": Route,

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from freehold.core import contracts, routes
+from freehold.core import allowances, contracts, routes
+from freehold.core.allowances import Budget, Limit
 from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest, NotFound
 from freehold.core.policy import Principal, authorize
@@ -148,6 +149,11 @@ class Templates:
             case PriceBook() | Capacity():
                 try:
                     contracts.check(resource)
+                except BadRequest as error:
+                    yield error.field, error.message
+            case Limit() | Budget():
+                try:
+                    allowances.check(resource)
                 except BadRequest as error:
                     yield error.field, error.message
             case Route() | Drain():

@@ -15,9 +15,11 @@ from freehold.store.database import Database, Row
 LIST_MAX: Final = 100_000
 CHANNEL: Final = "freehold_keys"
 
-_COLUMNS: Final = "id, tenant, name, digest, policy, created_at, expires_at, revoked_at, last_used_at"
+_COLUMNS: Final = (
+    "id, tenant, name, digest, policy, created_at, expires_at, revoked_at, last_used_at, team, user_name"
+)
 _ADD: Final = f"""
-INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 RETURNING pg_notify('{CHANNEL}', '')
 """  # noqa: S608 - our own constants
 _LIST: Final = f"""
@@ -59,6 +61,8 @@ class PostgresKeys:
             key.expires_at,
             key.revoked_at,
             key.last_used_at,
+            key.team,
+            key.user,
         )
         self._tell()
 
@@ -91,6 +95,8 @@ def _key(row: Row) -> KeyRow:
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
         last_used_at=row["last_used_at"],
+        team=row["team"],
+        user=row["user_name"],
     )
 
 

@@ -8,6 +8,7 @@ from msgspec import Struct, structs
 from freehold.core.errors import BadRequest
 from freehold.core.policy import ALLOW_ALL, Policy, authorize
 from freehold.core.ports import Clock, KeyRow
+from freehold.core.records import Account
 from freehold.governance.keys import KeyTable
 from freehold.server.operations import Call, Operation
 
@@ -15,11 +16,15 @@ EXPIRES_IN_S_MAX: Final = 10 * 366 * 86_400
 
 
 class CreateKey(Struct, frozen=True, forbid_unknown_fields=True):
-    """`policy` in IAM's JSON (Version, Statement); without one the key may do everything."""
+    """`policy` in IAM's JSON (Version, Statement); without one the key may do everything. `team` and `user`: whom its calls are
+    put down to; limits and budgets may be theirs.
+    """
 
     name: str
     policy: Policy | None = None
     expires_in_s: int | None = None
+    team: str | None = None
+    user: str | None = None
 
 
 class KeyShown(Struct, frozen=True, kw_only=True):
@@ -30,6 +35,8 @@ class KeyShown(Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    team: str | None
+    user: str | None
 
 
 class KeyMade(KeyShown, frozen=True, kw_only=True):
@@ -64,7 +71,10 @@ class KeyApi:
                 )
             expires = self._clock.now() + timedelta(seconds=body.expires_in_s)
         policy = body.policy or ALLOW_ALL
-        made = await self._keys.create(call.principal.tenant, body.name, policy, expires_at=expires)
+        team, user = _within(call.principal.account, body)
+        made = await self._keys.create(
+            call.principal.tenant, body.name, policy, expires_at=expires, team=team, user=user
+        )
         pair = self._keys.pair(made.row.id)
         return KeyMade(
             **structs.asdict(_shown(made.row, self._clock.now())),
@@ -84,6 +94,17 @@ class KeyApi:
         return _shown(await self._keys.revoke(call.principal.tenant, key_id), self._clock.now())
 
 
+def _within(maker: Account, body: CreateKey) -> tuple[str | None, str | None]:
+    """A key of a team, or of a user, makes keys of the same only: nobody leaves a budget by a new key. Raises BadRequest."""
+    for field in ("team", "user"):
+        own, given = getattr(maker, field), getattr(body, field)
+        if own is not None and given not in {None, own}:
+            raise BadRequest(
+                f"expected {own!r}, the {field} of the key that makes it, got {given!r}", field=field
+            )
+    return body.team or maker.team, body.user or maker.user
+
+
 def _shown(row: KeyRow, now: datetime) -> KeyShown:
     if row.revoked_at is not None:
         status = "revoked"
@@ -99,6 +120,8 @@ def _shown(row: KeyRow, now: datetime) -> KeyShown:
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        team=row.team,
+        user=row.user,
     )
 
 
