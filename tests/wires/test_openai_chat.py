@@ -17,7 +17,7 @@ from freehold.core.errors import (
     Unsupported,
 )
 from freehold.core.messages import Carried, Message, Raw, Text, ToolCall
-from freehold.core.stream import fold
+from freehold.core.stream import fold, unfold
 from freehold.wires import named
 
 WIRE = named("openai_chat")
@@ -312,6 +312,53 @@ def test_usage_is_read_where_reasoning_is_counted_beside_the_completion():
         "completion_tokens_details": {"reasoning_tokens": 20},
     }
     assert WIRE.usage_of(json.dumps({"usage": usage}).encode()).output_tokens == 25
+
+
+OWN_USAGE = {
+    "prompt_tokens": 10,
+    "completion_tokens": 5,
+    "total_tokens": 15,
+    "cost": 0.0042,
+    "cost_details": {"upstream_inference_cost": None},
+    "num_sources_used": 0,
+    "prompt_tokens_details": {"cached_tokens": 4, "text_tokens": 10},
+    "completion_tokens_details": {"reasoning_tokens": 2, "accepted_prediction_tokens": 3},
+}
+
+
+def told_usage(told):
+    """What a client is told of what is in OWN_USAGE."""
+    return {
+        name: {inner: told[name][inner] for inner in value}
+        if name.endswith("_tokens_details")
+        else told[name]
+        for name, value in OWN_USAGE.items()
+    }
+
+
+def test_what_only_a_vendor_says_of_usage_is_told_again_with_an_answer():
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}
+    given = {"id": "c", "model": "m", "choices": [choice], "usage": OWN_USAGE}
+    read = WIRE.decode_response(json.dumps(given).encode(), provider="p")
+    assert told_usage(json.loads(WIRE.encode_response(read))["usage"]) == OWN_USAGE
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["streamed", "unfolded"])
+def test_what_only_a_vendor_says_of_usage_is_told_again_at_the_end_of_a_stream(whole):
+    data = stream({"content": "hi"}, done=False)
+    data += (
+        b"data: "
+        + json.dumps({"id": "c", "choices": [], "usage": OWN_USAGE}).encode()
+        + b"\n\ndata: [DONE]\n\n"
+    )
+    decoder = WIRE.stream_decoder(provider="p")
+    events = [*decoder.feed(data), *decoder.end()]
+    request = WIRE.decode_request(body(stream=True, stream_options={"include_usage": True}))
+    encoder = WIRE.stream_encoder(request)
+    told = b"".join(map(encoder.encode, unfold(fold(events)) if whole else events))
+    chunks = [json.loads(line[6:]) for line in told.splitlines() if line.startswith(b"data: ")]
+    assert told_usage(chunks[-1]["usage"]) == OWN_USAGE
+    assert {name for chunk in chunks for name in chunk if name.startswith("usage.")} == set()
 
 
 def test_a_tap_is_not_deceived_by_what_the_model_says():

@@ -425,6 +425,30 @@ def test_a_stream_without_names_deltas_or_pieces_added():
     assert read.content == (Text("hi"), ToolCall("c", "f", "{}"))
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["streamed", "unfolded"])
+def test_what_only_a_vendor_says_of_usage_is_told_again(whole):
+    usage = {
+        "input_tokens": 9,
+        "input_tokens_details": {"cached_tokens": 1, "text_tokens": 8},
+        "output_tokens": 4,
+        "output_tokens_details": {"reasoning_tokens": 2},
+        "total_tokens": 13,
+        "num_server_side_tools_used": 0,
+    }
+    read = WIRE.decode_response(answer(usage=usage), provider="p")
+    events = [*unfold(read)]
+    if not whole:  # As a provider streams: what it says of the whole, it says at the end.
+        events[0] = Started(read.id, read.model)
+        events[-1] = Finished(read.stop_reason, None, read.extra)
+    encoder = WIRE.stream_encoder(WIRE.decode_request(body(stream=True)))
+    last = b"".join(map(encoder.encode, events)).splitlines()[-2]
+    streamed = json.loads(last.removeprefix(b"data: "))["response"]
+    for told in (json.loads(WIRE.encode_response(read)), streamed):
+        told["usage"]["input_tokens_details"].pop("cache_write_tokens")
+        assert told["usage"] == usage
+        assert not [name for name in told if name.startswith("usage.")]
+
+
 def test_raw_thoughts_are_thoughts():
     read = decoded(
         CREATED,

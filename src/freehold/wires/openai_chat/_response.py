@@ -1,7 +1,7 @@
 """Wires, OpenAI chat: whole answers, both directions.
 
 What only this vendor says of an answer rides in `extra`: fields of the whole under their own names, those of the choice as
-`choice.<field>` (logprobs), those of the message as `message.<field>` (annotations, audio). Towards a client of another wire they
+`choice.<field>` (logprobs), those of the message as `message.<field>` (annotations, audio), of usage as `usage.<path>`. Towards a client of another wire they
 are left out: an answer cannot be refused for saying more than was asked.
 """
 
@@ -25,12 +25,13 @@ from freehold.core.messages import (
     ToolCall,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import OBJECT, UNREADABLE, own, spliced
+from freehold.wires._fields import NULL, OBJECT, UNREADABLE, is_null, own, spliced
 from freehold.wires._openai_errors import error_in_stream
+from freehold.wires._openai_usage import USAGE
 from freehold.wires.openai_chat._custom import call_of, is_custom_call, names_of, told
 from freehold.wires.openai_chat._parts_encode import call_fields, details_of
 from freehold.wires.openai_chat._shapes import NAME
-from freehold.wires.openai_chat._usage import UsageShape, usage_from, usage_json
+from freehold.wires.openai_chat._usage import USAGE_SHAPE, own_usage, usage_from, usage_json
 
 MESSAGE_FIELDS: Final = frozenset({
     "role",
@@ -43,6 +44,7 @@ MESSAGE_FIELDS: Final = frozenset({
 })
 _CHOICE_FIELDS: Final = frozenset({"index", "message", "finish_reason"})
 _TOP_FIELDS: Final = frozenset({"id", "object", "model", "choices", "usage"})
+PREFIXES: Final = ("choice.", "message.", USAGE)
 _EMPTY: Final = (b"null", b"[]", b"{}")
 LEGACY_FINISH: Final = "function_call"
 """Answers a request of the form before tools, and its `message.function_call` comes with it."""
@@ -94,7 +96,7 @@ class _Answer(Struct):
     choices: list[Raw]
     id: str | None = None
     model: str | None = None
-    usage: UsageShape | None = None
+    usage: Raw = Raw(NULL)
 
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
@@ -136,6 +138,7 @@ def _decode(body: bytes, top: dict[str, Raw], provider: str) -> ModelResponse:
                 fields[f"{prefix}.{name}"] = value
     model, answer_id = answer.model or "", answer.id or ""
     content = _content(message, Origin(provider, model, answer_id))
+    fields.update(own_usage(answer.usage))
     stop_sequence = stopped_by(choice.stop_reason)
     if stop_sequence is not None:
         fields.pop("choice.stop_reason", None)
@@ -147,7 +150,9 @@ def _decode(body: bytes, top: dict[str, Raw], provider: str) -> ModelResponse:
         model=model,
         content=content,
         stop_reason=stop_reason,
-        usage=_NO_USAGE if answer.usage is None else usage_from(answer.usage),
+        usage=_NO_USAGE
+        if is_null(answer.usage)
+        else usage_from(decode(bytes(answer.usage), USAGE_SHAPE, root="usage")),
         stop_sequence=stop_sequence,
         extra={NAME: fields} if fields else {},
     )
@@ -316,9 +321,9 @@ def encode_response(response: ModelResponse, created: int, request: ModelRequest
         "created": created if created_json is None else created_json,
         "model": response.model,
         "choices": [choice],
-        "usage": usage_json(response.usage),
+        "usage": usage_json(response.usage, fields),
     }
-    body.update(item for item in fields.items() if not item[0].startswith(("choice.", "message.")))
+    body.update(item for item in fields.items() if not item[0].startswith(PREFIXES))
     return _encode(body)
 
 

@@ -23,14 +23,14 @@ from freehold.core.stream import (
     TextAdded,
     UsageReported,
 )
-from freehold.wires._fields import OBJECT, UNREADABLE
+from freehold.wires._fields import NULL, OBJECT, UNREADABLE, is_null
 from freehold.wires._openai_errors import error_in_stream
 from freehold.wires._sse import SseReader
 from freehold.wires.openai_chat._custom import call_of
 from freehold.wires.openai_chat._gathered import Gathered, merged_details
 from freehold.wires.openai_chat._response import LEGACY_FINISH, Origin, reason_of, stopped_by, text_of_details
 from freehold.wires.openai_chat._shapes import NAME
-from freehold.wires.openai_chat._usage import UsageShape, usage_from
+from freehold.wires.openai_chat._usage import USAGE_SHAPE, own_usage, usage_from
 
 TOOL_CALLS_MAX: Final = 1_000
 """Parallel calls in one answer."""
@@ -81,7 +81,7 @@ class _Chunk(Struct, forbid_unknown_fields=True):
     service_tier: Raw | UnsetType = UNSET
     system_fingerprint: Raw | UnsetType = UNSET
     obfuscation: Raw | UnsetType = UNSET
-    usage: UsageShape | None = None
+    usage: Raw = Raw(NULL)
 
 
 _STRICT: Final = msgspec.json.Decoder(_Chunk)
@@ -116,6 +116,7 @@ class OpenAIStreamDecoder:
         "_started",
         "_stop_sequence",
         "_told_thought",
+        "_usage",
     )
 
     def __init__(self, provider: str) -> None:
@@ -135,6 +136,7 @@ class OpenAIStreamDecoder:
         self._customs = False
         self._content: list[AnswerPart] = []  # One of each kind that was seen: for the reason it stopped.
         self._gathered = Gathered()
+        self._usage = Raw(NULL)  # The last one counts.
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         events: list[StreamEvent] = []
@@ -171,10 +173,11 @@ class OpenAIStreamDecoder:
         try:
             for choice in chunk.choices:
                 self._choice(choice, events)
+            if not is_null(chunk.usage):
+                self._usage = chunk.usage
+                events.append(UsageReported(usage_from(USAGE_SHAPE.decode(chunk.usage))))
         except (*UNREADABLE, BadRequest) as error:
             raise _strange(json, error) from error
-        if chunk.usage is not None:
-            events.append(UsageReported(usage_from(chunk.usage)))
 
     def _start(self, chunk: _Chunk, events: list[StreamEvent]) -> None:
         """Azure begins with a chunk that has no id and no choice (what its filter says of the prompt)."""
@@ -322,6 +325,7 @@ class OpenAIStreamDecoder:
             events += (ArgumentsAdded(index, called.arguments), PartFinished(index))
         reason = reason_of(self._finish, self._content, self._stop_sequence)
         fields = self._gathered.fields()
+        fields.update(own_usage(self._usage))
         if self._finish == LEGACY_FINISH:
             fields["choice.finish_reason"] = Raw(_encode(LEGACY_FINISH))
         events.append(Finished(reason, self._stop_sequence, {NAME: fields} if fields else {}))

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 import msgspec
-from msgspec import structs
+from msgspec import Raw, structs
 
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import (
@@ -32,7 +32,7 @@ from freehold.wires._opaque import packed
 from freehold.wires._openai_errors import error_object
 from freehold.wires.openai_chat._custom import is_custom_call, names_of, told
 from freehold.wires.openai_chat._parts_encode import call_fields, detail_of
-from freehold.wires.openai_chat._response import finish_reason, prefixed, refused_in_answer
+from freehold.wires.openai_chat._response import PREFIXES, finish_reason, prefixed, refused_in_answer
 from freehold.wires.openai_chat._shapes import NAME
 from freehold.wires.openai_chat._usage import usage_json
 
@@ -64,6 +64,7 @@ class OpenAIStreamEncoder:
         "_details",
         "_head",
         "_keys",
+        "_late",
         "_sealed",
         "_tail",
         "_thoughts",
@@ -85,6 +86,9 @@ class OpenAIStreamEncoder:
         self._thoughts: dict[int, list[str]] = {}
         self._sealed: dict[int, Opaque] = {}
         self._details = 0
+        self._late: dict[
+            str, Raw
+        ] = {}  # Said when an answer that came whole began, and told where a stream ends.
         self._content: list[AnswerPart] = []
 
     def encode(self, event: StreamEvent) -> bytes:
@@ -127,7 +131,8 @@ class OpenAIStreamEncoder:
             "created": self._created,
             "model": event.model,
         }
-        fields.update(own(event.extra, NAME))
+        for name, value in own(event.extra, NAME).items():
+            (self._late if name.startswith(PREFIXES) else fields)[name] = value
         self._head = b"data: " + _encode(fields)[:-1] + b',"choices":[{"index":0,"delta":'
         return self._chunk(b'{"role":"assistant","content":"","refusal":null}')
 
@@ -194,7 +199,7 @@ class OpenAIStreamEncoder:
         return self._chunk(_encode({"reasoning_details": [detail]}))
 
     def _finish(self, event: Finished) -> bytes:
-        fields = dict(own(event.extra, NAME))
+        fields = {**self._late, **own(event.extra, NAME)}
         choice: dict[str, Any] = {
             "index": 0,
             "delta": prefixed(fields, "message."),
@@ -205,10 +210,11 @@ class OpenAIStreamEncoder:
         if event.stop_sequence is not None:
             choice["stop_reason"] = event.stop_sequence
         choice.update(prefixed(fields, "choice."))
-        top = {name: value for name, value in fields.items() if not name.startswith(("choice.", "message."))}
+        top = {name: value for name, value in fields.items() if not name.startswith(PREFIXES)}
         head = self._head[: self._head.rindex(b',"choices":[{"index":0,"delta":')]
         beyond = b"," + _encode(top)[1:-1] if top else b""
         last = head + beyond + b',"choices":[' + _encode(choice) + b"]" + self._tail
         if not self._usage_wanted:
             return last
-        return last + head + b',"choices":[],"usage":' + _encode(usage_json(self._usage)) + b"}\n\n"
+        usage = usage_json(self._usage, fields)
+        return last + head + b',"choices":[],"usage":' + _encode(usage) + b"}\n\n"

@@ -4,13 +4,15 @@ Source: https://platform.openai.com/docs/api-reference/chat/object. OpenAI's cou
 all input, cached or not, and `completion_tokens` all output. xAI alone counts reasoning beside the completion: its total tells.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from freehold.core.messages import Usage
 from freehold.wires._fields import UNREADABLE
+from freehold.wires._openai_usage import Counted, told_again, uncounted
 from freehold.wires._sse import Lines
 
 
@@ -40,6 +42,30 @@ class UsageShape(Struct):
     prompt_cache_hit_tokens: int | None = None
 
 
+_COUNTED: Final[Counted] = {
+    "": frozenset({
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+    }),
+    "prompt_tokens_details": frozenset(_PromptDetails.__struct_fields__),
+    "completion_tokens_details": frozenset(_CompletionDetails.__struct_fields__),
+}
+_PREDICTIONS: Final = frozenset({
+    "usage.completion_tokens_details.accepted_prediction_tokens",
+    "usage.completion_tokens_details.rejected_prediction_tokens",
+})
+"""Every answer tells them to its client: 0 is not worth carrying."""
+
+
+def own_usage(usage: Raw) -> dict[str, Raw]:
+    """What of a usage no count of the heart says, by path. Raises what reading hostile JSON raises (UNREADABLE)."""
+    said = uncounted(usage, _COUNTED)
+    return {path: value for path, value in said.items() if path not in _PREDICTIONS or bytes(value) != b"0"}
+
+
 def usage_from(shape: UsageShape) -> Usage:
     prompt = shape.prompt_tokens_details or _NO_PROMPT_DETAILS
     completion = shape.completion_tokens_details or _NO_COMPLETION_DETAILS
@@ -58,8 +84,9 @@ def usage_from(shape: UsageShape) -> Usage:
     )
 
 
-def usage_json(usage: Usage) -> dict[str, object]:
-    return {
+def usage_json(usage: Usage, fields: Mapping[str, Raw]) -> dict[str, Any]:
+    """`fields` are this vendor's own, as they came with the answer."""
+    told: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
@@ -75,6 +102,7 @@ def usage_json(usage: Usage) -> dict[str, object]:
             "rejected_prediction_tokens": 0,
         },
     }
+    return told_again(told, fields)
 
 
 class _OnlyUsage(Struct):
@@ -82,6 +110,7 @@ class _OnlyUsage(Struct):
 
 
 _ONLY_USAGE: Final = msgspec.json.Decoder(_OnlyUsage)
+USAGE_SHAPE: Final = msgspec.json.Decoder(UsageShape)
 _USAGE: Final = b'"usage"'
 _REASON: Final = b'"finish_reason"'
 _DONE: Final = b"[DONE]"

@@ -1,6 +1,6 @@
 """Wires, OpenAI responses: whole answers, both directions.
 
-What only this vendor says of an answer rides in `extra` under its own name. What it repeats of the request is not kept: for a client
+What only this vendor says of an answer rides in `extra` under its own name, of usage as `usage.<path>`. What it repeats of the request is not kept: for a client
 it is said again from the request itself. Towards a client of another wire it is left out: an answer cannot be refused for saying
 more than was asked.
 """
@@ -26,9 +26,10 @@ from freehold.core.messages import (
     Usage,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import OBJECT, UNREADABLE, extra_of, own
+from freehold.wires._fields import NULL, OBJECT, UNREADABLE, extra_of, is_null, own
 from freehold.wires._opaque import unpacked
 from freehold.wires._openai_errors import error_in_stream
+from freehold.wires._openai_usage import apart, uncounted
 from freehold.wires.openai_responses._echo import echo
 from freehold.wires.openai_responses._items_decode import call, thought_of
 from freehold.wires.openai_responses._output import answer_items
@@ -43,7 +44,7 @@ from freehold.wires.openai_responses._shapes import (
     fields_of,
 )
 from freehold.wires.openai_responses._tools import CalledAs
-from freehold.wires.openai_responses._usage import UsageShape, usage_from, usage_json
+from freehold.wires.openai_responses._usage import COUNTED, USAGE_SHAPE, usage_from, usage_json
 
 REPEATED: Final = frozenset({
     "background",
@@ -84,6 +85,7 @@ REPEATED: Final = frozenset({
 })
 """Fields of an answer that the heart has, or that the request said."""
 
+_NO_USAGE: Final = Raw(NULL)
 _EMPTY: Final = (b"null", b"[]", b"{}")
 _HEAD: Final = msgspec.json.Decoder(ItemHead)
 _MESSAGE: Final = msgspec.json.Decoder(MessageItem)
@@ -102,7 +104,7 @@ class Answer(Struct):
     status: str | None = None
     incomplete_details: _Incomplete | None = None
     output: list[Raw] | None = None
-    usage: UsageShape | None = None
+    usage: Raw = Raw(NULL)
     error: Raw = Raw(b"null")
 
 
@@ -146,13 +148,18 @@ def _decode(answer: Answer, top: dict[str, Raw], provider: str) -> ModelResponse
         model=answer.model,
         content=tuple(content),
         stop_reason=reason_of(answer, content),
-        usage=Usage() if answer.usage is None else usage_from(answer.usage),
+        usage=Usage() if is_null(answer.usage) else used(answer),
         extra=extra_of(NAME, vendor_fields(top)),
     )
 
 
+def used(answer: Answer) -> Usage:
+    return usage_from(decode(bytes(answer.usage), USAGE_SHAPE, root="usage"))
+
+
 def vendor_fields(top: dict[str, Raw]) -> dict[str, Raw]:
-    return {name: value for name, value in top.items() if name not in REPEATED and bytes(value) not in _EMPTY}
+    said = {name: value for name, value in top.items() if name not in REPEATED and bytes(value) not in _EMPTY}
+    return said | uncounted(top.get("usage", _NO_USAGE), COUNTED)
 
 
 class Origin(Struct, frozen=True):
@@ -243,14 +250,15 @@ def encode_response(response: ModelResponse, created: int, request: ModelRequest
     why = incomplete_reason(response.stop_reason, response.content)
     body = head(response.id, response.model, created, request)
     status = "incomplete" if why else "completed"
+    of_usage, fields = apart(own(response.extra, NAME))
     body |= {
         "status": status,
         "completed_at": None if why else created,
         "incomplete_details": {"reason": why} if why else None,
         "output": answer_items(response, status, CalledAs(request)),
-        "usage": usage_json(response.usage),
+        "usage": usage_json(response.usage, of_usage),
     }
-    return _encode(body | dict(own(response.extra, NAME)))
+    return _encode(body | fields)
 
 
 def head(answer_id: str, model: str, created: int, request: ModelRequest | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from freehold.core.stream import (
     UsageReported,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import OBJECT, UNREADABLE, extra_of
+from freehold.wires._fields import OBJECT, UNREADABLE, extra_of, is_null
 from freehold.wires._freeform import BEGIN, END, escaped
 from freehold.wires._openai_errors import error_in_stream
 from freehold.wires._sse import SseReader
@@ -36,10 +36,10 @@ from freehold.wires.openai_responses._response import (
     failure,
     message_of,
     reason_of,
+    used,
     vendor_fields,
 )
 from freehold.wires.openai_responses._shapes import MESSAGE, NAME, ItemHead
-from freehold.wires.openai_responses._usage import usage_from
 
 PARTS_MAX: Final = 10_000
 """Of one answer."""
@@ -169,8 +169,8 @@ class ResponsesStreamDecoder:
         self._finished = True
         for item in self._items.values():
             self._close(item, events)
-        if answer.usage is not None:
-            events.append(UsageReported(usage_from(answer.usage)))
+        if not is_null(answer.usage):
+            events.append(UsageReported(used(answer)))
         fields = vendor_fields(decode(bytes(event.response), OBJECT, root="response"))
         events.append(Finished(reason_of(answer, self._content), None, extra_of(NAME, fields)))
 

@@ -34,6 +34,7 @@ from freehold.core.stream import (
 from freehold.wires._fields import NO_FIELDS, UNREADABLE, own
 from freehold.wires._in_turn import InTurn, PartEvent
 from freehold.wires._openai_errors import error_fields
+from freehold.wires._openai_usage import apart
 from freehold.wires.openai_responses._output import (
     BEGUN,
     DONE,
@@ -87,8 +88,8 @@ class _Open:
 
 
 class ResponsesStreamEncoder:
-    __slots__ = ("_called_as", "_content", "_created", "_head", "_in_turn", "_items", "_message", "_message_fields", "_open", "_request",
-                 "_sequence", "_usage")  # fmt: skip
+    __slots__ = ("_called_as", "_content", "_created", "_head", "_in_turn", "_items", "_message", "_message_fields", "_of_usage", "_open",
+                 "_request", "_sequence", "_usage")  # fmt: skip
 
     def __init__(self, request: ModelRequest, created: int) -> None:
         self._request = request
@@ -97,6 +98,7 @@ class ResponsesStreamEncoder:
         self._sequence = 0
         self._head: dict[str, Any] = {}
         self._usage = Usage()
+        self._of_usage: dict[str, Raw] = {}
         self._in_turn = InTurn()
         self._open: _Open | None = None
         self._items: list[Any] = []
@@ -139,21 +141,23 @@ class ResponsesStreamEncoder:
     # The response.
 
     def _start(self, event: Started) -> bytes:
-        self._head = head(event.id, event.model, self._created, self._request) | dict(own(event.extra, NAME))
+        self._of_usage, fields = apart(own(event.extra, NAME))
+        self._head = head(event.id, event.model, self._created, self._request) | fields
         response = {"response": self._head}
         return self._event("response.created", response) + self._event("response.in_progress", response)
 
     def _finish(self, event: Finished) -> bytes:
         why = incomplete_reason(event.stop_reason, self._content)
         status = "incomplete" if why else DONE
+        of_usage, fields = apart(own(event.extra, NAME))
         response = self._head | {
             "status": status,
             "completed_at": None if why else self._created,
             "incomplete_details": {"reason": why} if why else None,
             "output": self._items,
-            "usage": usage_json(self._usage),
+            "usage": usage_json(self._usage, self._of_usage | of_usage),
         }
-        return self._event(f"response.{status}", {"response": response | dict(own(event.extra, NAME))})
+        return self._event(f"response.{status}", {"response": response | fields})
 
     # Its parts.
 

@@ -3,13 +3,15 @@
 Source: https://platform.openai.com/docs/api-reference/responses/object. The counts mean what the heart's mean.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from freehold.core.messages import Usage
 from freehold.wires._fields import UNREADABLE
+from freehold.wires._openai_usage import Counted, told_again
 from freehold.wires._sse import Lines
 
 
@@ -33,6 +35,13 @@ class UsageShape(Struct):
     output_tokens_details: _OutputDetails | None = None
 
 
+COUNTED: Final[Counted] = {
+    "": frozenset({*UsageShape.__struct_fields__, "total_tokens"}),
+    "input_tokens_details": frozenset(_InputDetails.__struct_fields__),
+    "output_tokens_details": frozenset(_OutputDetails.__struct_fields__),
+}
+
+
 def usage_from(shape: UsageShape) -> Usage:
     given = shape.input_tokens_details or _NO_INPUT_DETAILS
     made = shape.output_tokens_details or _NO_OUTPUT_DETAILS
@@ -45,8 +54,9 @@ def usage_from(shape: UsageShape) -> Usage:
     )
 
 
-def usage_json(usage: Usage) -> dict[str, Any]:
-    return {
+def usage_json(usage: Usage, fields: Mapping[str, Raw]) -> dict[str, Any]:
+    """`fields` are this vendor's own, as they came with the answer."""
+    told: dict[str, Any] = {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {
             "cached_tokens": usage.cache_read_tokens,
@@ -56,6 +66,7 @@ def usage_json(usage: Usage) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
+    return told_again(told, fields)
 
 
 class _OnlyUsage(Struct):
@@ -68,6 +79,7 @@ class _LastEvent(Struct):
 
 
 _ONLY_USAGE: Final = msgspec.json.Decoder(_OnlyUsage)
+USAGE_SHAPE: Final = msgspec.json.Decoder(UsageShape)
 _LAST_EVENT: Final = msgspec.json.Decoder(_LastEvent)
 _FINISHED: Final = ("response.completed", "response.incomplete")
 _FAILED: Final = "response.failed"
