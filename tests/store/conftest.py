@@ -17,10 +17,13 @@ from freehold.store.store import Store, open_store
 TABLES = (
     "sessions",
     "events",
+    "fork_segments",
+    "blocks",
     "append_keys",
     "create_keys",
     "resources",
     "resource_versions",
+    "session_limits",
     "call_records",
     "call_days",
     "api_keys",

@@ -46,12 +46,16 @@ class SessionStarted(Struct, frozen=True, tag="session_started", omit_defaults=T
 
 
 class SessionForked(Struct, frozen=True, tag="session_forked", omit_defaults=True, kw_only=True):
-    """What stands before was shared with the session `origin`, up to its event `origin_seq`; from here on each goes its own way."""
+    """What stands before was shared with the session `origin`, up to its event `origin_seq`; from here on each goes its own way.
+
+    `by` is whose rights it acts with from here on. `edited_seq` is the origin's event in whose place the next one stands here.
+    """
 
     origin: str
     origin_seq: int
     model: str | None = None
     by: str = ""
+    edited_seq: int | None = None
 
 
 class UserSpoke(Struct, frozen=True, tag="user_spoke", omit_defaults=True, kw_only=True):
@@ -90,8 +94,9 @@ class ModelAnswered(Struct, frozen=True, tag="model_answered", omit_defaults=Tru
     `model` is what was asked for, `served_by` who answered (`provider/name`). `call_id` is the call's record. `usage` and
     `cost_pico` include what failed attempts before it used. The ids of tool calls are unique within the session: the runtime
     sees to that before it records. `is_language_model` is false where declared rules answered. `client_calls` are the calls that the
-    client runs itself, `ask_calls` those that people are asked about first. `request_digest` is the SHA-256, in hex, of the
-    canonical request that was answered: a replay shows by it that it asks the same.
+    client runs itself, `ask_calls` those that people are asked about first. `request_digest` is that of the request that was
+    answered (core/digests.py): a replay shows by it that it asks the same. `equipment` is the digest of the block that says what
+    the model was asked with, its messages aside.
     """
 
     seen_seq: int
@@ -109,6 +114,7 @@ class ModelAnswered(Struct, frozen=True, tag="model_answered", omit_defaults=Tru
     client_calls: tuple[str, ...] = ()
     ask_calls: tuple[str, ...] = ()
     request_digest: str = ""
+    equipment: str = ""
 
 
 class ModelFailed(Struct, frozen=True, tag="model_failed", omit_defaults=True, kw_only=True):

@@ -17,6 +17,7 @@ from freehold.core.session import (
     AwaitsClient,
     AwaitsEvent,
     AwaitsSession,
+    AwaitsTimer,
     CallAwaited,
     CancelRequested,
     Compacted,
@@ -112,7 +113,7 @@ class SessionState:
             case SessionStarted() as event:
                 self.started, self.settled = event, True
             case SessionForked() as event:
-                self._fork(event)
+                self._fork(event, recorded.at)
             case UserSpoke() as event:
                 self.queued.append((recorded.seq, event))
             case CancelRequested() as event:
@@ -213,11 +214,24 @@ class SessionState:
         self.messages.append(message)
         self.message_seqs.append(self.seq)
 
-    def _fork(self, event: SessionForked) -> None:
+    def _fork(self, event: SessionForked, at: datetime) -> None:
+        """What was asked of the origin (to stop, to pause), and what it waits for, is not this one's: people and clients are asked
+        again, for a word that was given to one session is no word for another. Only time passes for both. What counts against the session's limits,
+        and the turn's time, begin anew; of whom it works for nobody waits for it."""
         if self.started is None:
             raise ValueError(f"event {self.seq} forks a session that did not start")
-        if event.model is not None:
-            self.started = structs.replace(self.started, model=event.model)
+        self.started = structs.replace(
+            self.started, model=event.model or self.started.model, by=event.by or self.started.by, parent=None
+        )
+        self.cancel, self.cancel_seq, self.paused, self.closed = None, 0, False, False
+        self.settled = not self.in_turn
+        self.steps, self.usage, self.cost_pico, self._worked = 0, Usage(), 0, timedelta(0)
+        self.turn_waited = timedelta(0)
+        if self.in_turn:
+            self.turn_started_at = at
+        for call in self.open_calls.values():
+            if call.awaited is not None and not isinstance(call.awaited.awaits, AwaitsTimer):
+                call.awaited, call.votes = None, {}
 
     def _vote(self, event: ApprovalDecided) -> None:
         """One that is too late, or on arguments that somebody has changed since, changes nothing."""

@@ -101,10 +101,17 @@ def claim(session_id: str, call: OpenCall, planned: PlannedFunction, arguments: 
     return Claim(started, parse_arguments(arguments, cut=False))
 
 
-def claim_again(started: ToolStarted) -> Claim:
-    """A further attempt of what was running when its worker died."""
-    again = structs.replace(started, attempt=started.attempt + 1)
+def claim_again(session_id: str, call: OpenCall, started: ToolStarted) -> Claim:
+    """A further attempt of what was running when its worker died. What ran in the session that this one was forked from is a
+    run of its own here, with a key of its own."""
+    key = started.key if begun_here(session_id, started) else key_of(session_id, call)
+    again = structs.replace(started, attempt=started.attempt + 1, key=key)
     return Claim(again, parse_arguments(started.arguments, cut=False))
+
+
+def begun_here(session_id: str, started: ToolStarted) -> bool:
+    """Or in the session that this one was forked from."""
+    return started.key.startswith(f"{session_id}.")
 
 
 def parse_arguments(text: str, *, cut: bool) -> JsonObject:

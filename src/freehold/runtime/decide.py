@@ -34,6 +34,7 @@ from freehold.core.session_state import OpenCall, SessionState
 from freehold.runtime.calls import (
     Claim,
     PlannedFunction,
+    begun_here,
     claim,
     claim_again,
     meant,
@@ -238,7 +239,7 @@ def _next(
     if call.awaited is not None and not isinstance(call.awaited.awaits, AwaitsApproval):
         return awaited_outcome(call, call.awaited, now)
     if call.started is not None:
-        return _next_attempt(call, call.started)
+        return _next_attempt(plan, call, call.started)
     answer = state.last_answer
     cut = answer is not None and answer.stop_reason == "tokens_max" and call.call.id == state.call_order[-1]
     match meant(call, plan.functions, cut=cut):
@@ -275,12 +276,16 @@ def _begin(
             assert_never(unreachable)
 
 
-def _next_attempt(call: OpenCall, started: ToolStarted) -> Claim | ToolFinished | ToolOutcomeUnknown:
-    """It was cut off."""
+def _next_attempt(
+    plan: Plan, call: OpenCall, started: ToolStarted
+) -> Claim | ToolFinished | ToolOutcomeUnknown:
+    """It was cut off, or is the matter of the session that this one was forked from."""
     if started.effect not in REPEATABLE:
-        return outcome_unknown(started)
+        if begun_here(plan.session_id, started):
+            return outcome_unknown(started)
+        return outcome_unknown(started, "it was begun before the fork, in the session forked from")
     if started.attempt < ATTEMPTS_MAX:
-        return claim_again(started)
+        return claim_again(plan.session_id, call, started)
     message = (
         f"gave up: {started.tool}/{started.function} was cut off in each of its {ATTEMPTS_MAX} attempts, "
         "because the worker that ran it died or was stopped. Do without it, or try it with other arguments."

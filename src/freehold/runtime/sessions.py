@@ -1,6 +1,6 @@
-"""Runtime: what an API does with sessions: start, speak, cancel, read, follow. Nothing of any dialect, nothing of a turn.
+"""Runtime: what an API does with sessions: start, fork, speak, cancel, read, follow. Nothing of any dialect, nothing of a turn.
 
-Every door authorizes: `session:Create` on `agent/<name>`; `session:Send`, `session:Approve`, `session:Pause`, `session:Cancel`
+Every door authorizes: `session:Create` on `agent/<name>` (a fork needs `session:Read` on its origin, too); `session:Send`, `session:Approve`, `session:Pause`, `session:Cancel`
 and `session:Read` on `session/<id>` (`session/*` for lists). A session acts with its creator's rights of the moment, narrowed to its agent's tools:
 whoever may send to it has it act so. Another tenant's session is not found.
 """
@@ -28,6 +28,8 @@ from freehold.core.session import (
     UserSpoke,
     row_change,
 )
+from freehold.runtime.forks import Edit, fork_of, place_of
+from freehold.runtime.history import history
 from freehold.runtime.inputs import (
     EVENTS_LIMIT_MAX,
     INPUTS_MAX,
@@ -40,6 +42,7 @@ from freehold.runtime.inputs import (
     check_length,
     check_limit,
     check_metadata,
+    check_result,
 )
 from freehold.runtime.live import Live
 from freehold.runtime.settling import client_result, decision
@@ -94,6 +97,49 @@ class Sessions:
             created_by=principal.id,
         )
         return await self._log.create(row, events, idempotency_key=idempotency_key)
+
+    async def fork(
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        at: str | None = None,
+        model: str | None = None,
+        title: str | None = None,
+        edit: Edit | None = None,
+        idempotency_key: str | None = None,
+    ) -> SessionRow:
+        """A session that shares the events up to and with `at` (without it: all), or those before the one that is edited.
+
+        It acts with the forker's rights, and goes on at once where its origin had something to do there. See forks.py.
+        """
+        check_length(title or "", TITLE_CHARS_MAX, field="title")
+        check_length(model or "", MODEL_CHARS_MAX, field="model")
+        check_idempotency_key(idempotency_key)
+        if edit is not None:
+            (check_result if edit.result else check_content)(edit.content)
+        origin = await self.get(principal, session_id)
+        authorize(principal, "session:Create", f"agent/{origin.agent}")
+        events = await history(self._log, session_id)
+        place = None if at is None else place_of(session_id, at, events)
+        forked = fork_of(session_id, events, at=place, by=principal.id, model=model, edit=edit)
+        row = SessionRow(
+            id=ids.new("sess", self._clock),
+            tenant=principal.tenant,
+            agent=origin.agent,
+            agent_version=origin.agent_version,
+            status=forked.status,
+            version=forked.origin_seq + len(forked.events),
+            created_at=(now := self._clock.now()),
+            updated_at=now,
+            title=origin.title if title is None else title,
+            model=model or origin.model,
+            metadata=origin.metadata,
+            created_by=principal.id,
+            origin_id=session_id,
+            origin_seq=forked.origin_seq,
+        )
+        return await self._log.fork(row, forked.events, idempotency_key=idempotency_key)
 
     async def send(
         self,

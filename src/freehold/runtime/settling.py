@@ -5,7 +5,6 @@ matter: a quorum may be missing, the arguments may be changed again.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
@@ -18,14 +17,12 @@ from freehold.core.session import (
     AwaitsApproval,
     AwaitsClient,
     CallAwaited,
-    Recorded,
     ResultGiven,
     approval_binding,
 )
 from freehold.core.session_state import replay
+from freehold.runtime.history import history
 from freehold.runtime.inputs import REASON_CHARS_MAX, check_length, check_result
-
-READ_PAGE: Final = 1000
 
 
 async def decision(
@@ -102,13 +99,7 @@ async def _awaited(log: SessionLog, row: SessionRow, call_id: str) -> CallAwaite
         for one in row.waits.calls:
             if one.call_id == call_id:
                 return one
-    events: list[Recorded] = []
-    while True:
-        page = await log.read(row.id, after=len(events), limit=READ_PAGE)
-        events += page
-        if len(page) < READ_PAGE:
-            break
-    call = replay(events).open_calls.get(call_id)
+    call = replay(await history(log, row.id)).open_calls.get(call_id)
     if call is None or call.awaited is None:
         raise NotFound(
             f"session {row.id} has no tool call {call_id[:80]!r} that waits for somebody: it was settled, or never was"

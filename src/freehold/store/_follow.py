@@ -13,6 +13,7 @@ from freehold.core.errors import FreeholdError
 from freehold.core.session import Recorded
 from freehold.store._events import decode
 from freehold.store._faults import translate
+from freehold.store._forks import gap_before, shared
 from freehold.store._statements import EVERYTHING
 from freehold.store._tasks import background
 from freehold.store.database import Database, Row
@@ -137,19 +138,38 @@ class SharedReads:
         by_place: list[list[Row]] = [[] for _ in places]
         for row in rows:
             by_place[row["place"]].append(row)
-        for (session_id, _), found, future in zip(places, by_place, futures, strict=True):
-            _deliver(future, session_id, found)
+        for (session_id, after), found, future in zip(places, by_place, futures, strict=True):
+            if gap_before(found, after):
+                await self._read_shared(session_id, after, future)
+            else:
+                _deliver(future, session_id, found, more=_full(found))
+
+    async def _read_shared(self, session_id: str, after: int, future: "asyncio.Future[Page]") -> None:
+        """For a fork, whose first events live elsewhere: its own follow."""
+        try:
+            rows = await shared(self._database, session_id, after=after, limit=PAGE_EVENTS_MAX)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - the task's outermost edge: who waits is told, the reader goes on
+            future.set_exception(translate(error, "reading new events"))
+            future.exception()
+            return
+        _deliver(future, session_id, rows, more=True)
 
 
-def _deliver(future: "asyncio.Future[Page]", session_id: str, rows: Sequence[Row]) -> None:
+def _full(rows: Sequence[Row]) -> bool:
+    return len(rows) == PAGE_EVENTS_MAX or sum(len(row["body"]) for row in rows) >= PAGE_BYTES_MAX
+
+
+def _deliver(future: "asyncio.Future[Page]", session_id: str, rows: Sequence[Row], *, more: bool) -> None:
     try:
         events = decode(session_id, rows)
     except FreeholdError as error:
         future.set_exception(error)
         future.exception()
         return
-    full = len(rows) == PAGE_EVENTS_MAX or sum(len(row["body"]) for row in rows) >= PAGE_BYTES_MAX
-    future.set_result(Page(events, more=full))
+    future.set_result(Page(events, more=more))
 
 
 class Followers:

@@ -1,11 +1,12 @@
 """The log of every session, on PostgreSQL: implements core.ports.SessionLog.
 
-Writing is _writer.py (group commit) with its statements in _statements.py, following is _follow.py, leases are _leases.py.
+Writing is _writer.py (group commit) with its statements in _statements.py, following is _follow.py, leases are _leases.py,
+what forks share with their origins is _forks.py.
 Not here: what events mean (core/session.py) and what to do next (runtime/).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
@@ -15,7 +16,7 @@ from freehold.core.errors import BadRequest, NotFound, Unavailable
 from freehold.core.messages import Usage
 from freehold.core.ports import Lease, SessionLog, SessionPage, SessionRow
 from freehold.core.session import Recorded, SessionEvent, SessionStatus, SessionWaits
-from freehold.store import _leases
+from freehold.store import _forks, _leases
 from freehold.store._events import decode, encode
 from freehold.store._follow import Followers, open_followers
 from freehold.store._listen import Listener
@@ -29,7 +30,7 @@ KEY_CHARS_MAX: Final = 255
 
 _ROW: Final = f"""
 SELECT id, tenant, agent, agent_version, status, version, created_at, updated_at, title, model, metadata, created_by,
-       cost_pico, {", ".join(USAGE_COLUMNS)}, estimated, waits, parent_id
+       cost_pico, {", ".join(USAGE_COLUMNS)}, estimated, waits, parent_id, origin_id, origin_seq
 FROM sessions
 """  # noqa: S608 - built from our own constants alone
 _GET: Final = f"{_ROW} WHERE tenant = $1 AND id = $2"
@@ -44,6 +45,10 @@ _DEAREST: Final = f"""{_LIST}
   AND ($5::text IS NULL OR (cost_pico, id) < ($7::bigint, $5))
 ORDER BY cost_pico DESC, id DESC LIMIT $6
 """
+_KEEP_BLOCK: Final = (
+    "INSERT INTO blocks (tenant, digest, body) VALUES ($1, $2, $3) ON CONFLICT (tenant, digest) DO NOTHING"
+)
+_BLOCKS: Final = "SELECT digest, body FROM blocks WHERE tenant = $1 AND digest = ANY($2::text[])"
 _READ: Final = "SELECT seq, at, body FROM events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
 
 
@@ -79,6 +84,18 @@ class PostgresSessionLog:
         )
         written = await self._writer.create(wanted, encoded, key=_checked_key(idempotency_key))
         return await self.get(row.tenant, written) if isinstance(written, str) else written
+
+    async def fork(
+        self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
+    ) -> SessionRow:
+        encoded = encode(events)
+        wanted = msgspec.structs.replace(row, status=encoded.change.status or row.status)
+        written = await _forks.fork(self._database, wanted, encoded, key=_checked_key(idempotency_key))
+        if isinstance(written, str):
+            return await self.get(row.tenant, written)
+        if written.status == "running":
+            self._work.set()
+        return written
 
     async def get(self, tenant: str, session_id: str) -> SessionRow:
         rows = await self._database.fetch("reading a session", _GET, tenant, session_id)
@@ -133,10 +150,18 @@ class PostgresSessionLog:
 
     async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]:
         _check_limit(limit, READ_MAX)
-        return decode(
-            session_id,
-            await self._database.fetch("reading a session's events", _READ, session_id, after, limit),
-        )
+        rows = await self._database.fetch("reading a session's events", _READ, session_id, after, limit)
+        if _forks.gap_before(rows, after):
+            shared = await _forks.shared(self._database, session_id, after=after, limit=limit)
+            rows = [*shared, *rows][:limit]
+        return decode(session_id, rows)
+
+    async def keep_block(self, tenant: str, digest: str, body: bytes) -> None:
+        await self._database.fetch("keeping a block", _KEEP_BLOCK, tenant, digest, body)
+
+    async def blocks(self, tenant: str, digests: Sequence[str]) -> Mapping[str, bytes]:
+        rows = await self._database.fetch("reading blocks", _BLOCKS, tenant, list(digests))
+        return {row["digest"]: row["body"] for row in rows}
 
     def follow(
         self, session_id: str, *, after: int = 0
@@ -144,8 +169,12 @@ class PostgresSessionLog:
         """While the database is away the follower waits, and goes on where it was."""
         return self._followers.follow(session_id, after)
 
-    async def claim(self, owner: str, *, limit: int, lease_s: float) -> Sequence[Lease]:
-        return await _leases.claim(self._database, owner, limit=limit, lease_s=lease_s)
+    async def claim(
+        self, owner: str, *, limit: int, lease_s: float, tenant_max: int | None = None
+    ) -> Sequence[Lease]:
+        return await _leases.claim(
+            self._database, owner, limit=limit, lease_s=lease_s, tenant_max=tenant_max
+        )
 
     async def renew(self, owner: str, leases: Sequence[Lease], *, lease_s: float) -> frozenset[str]:
         return await _leases.renew(self._database, owner, leases, lease_s=lease_s)
@@ -210,6 +239,8 @@ def _session_row(row: Row) -> SessionRow:
         created_by=row["created_by"],
         waits=msgspec.json.decode(row["waits"], type=SessionWaits) if row["waits"] else None,
         parent_id=row["parent_id"],
+        origin_id=row["origin_id"],
+        origin_seq=row["origin_seq"],
     )
 
 

@@ -12,7 +12,9 @@ from freehold.core.messages import Media, Text
 from freehold.core.policy import Principal
 from freehold.core.ports import SessionRow
 from freehold.core.session import CancelRequested, Input, Recorded, SessionStatus
+from freehold.runtime.forks import Edit
 from freehold.runtime.sessions import Sessions
+from freehold.server.apis._content import Block
 from freehold.server.apis._event_stream import EventStreamResponse, event_stream
 from freehold.server.apis._events import (
     SendEvents,
@@ -78,6 +80,22 @@ class CreateSession(Struct, frozen=True, forbid_unknown_fields=True):
 class CancelSession(Struct, frozen=True, forbid_unknown_fields=True):
     scope: Literal["turn", "session"] = "session"
     reason: str = ""
+
+
+class ForkEdit(Struct, frozen=True, forbid_unknown_fields=True):
+    """`of` says what stands at the place: a user's message, or a tool call's result."""
+
+    content: tuple[Block, ...] | str
+    of: Literal["message", "result"] = "message"
+
+
+class ForkSession(Struct, frozen=True, forbid_unknown_fields=True):
+    """`at` is an event's seq, cursor or id; the last one, without. With `edit`, that event is the one replaced."""
+
+    at: str | int | None = None
+    model: str | None = None
+    title: str | None = None
+    edit: ForkEdit | None = None
 
 
 class PauseSession(Struct, frozen=True, forbid_unknown_fields=True):
@@ -187,6 +205,7 @@ def session_shown(row: SessionRow) -> SessionShown:
             "status": row.status,
             "waits": row.waits,
             "parent_id": row.parent_id,
+            "origin": row.origin_id and {"session_id": row.origin_id, "seq": row.origin_seq},
         },
     )
 
@@ -233,6 +252,22 @@ class SessionApi:
             cursor=query.page,
         )
         return SessionPageShown(tuple(session_shown(row) for row in page.rows), page.next)
+
+    async def fork(self, call: Call) -> SessionShown:
+        body: ForkSession = call.body
+        edit = None
+        if body.edit is not None:
+            edit = Edit(parts_of(body.edit.content, "edit"), result=body.edit.of == "result")
+        row = await self._sessions.fork(
+            call.principal,
+            call.path["session_id"],
+            at=None if body.at is None else str(body.at),
+            model=body.model,
+            title=body.title,
+            edit=edit,
+            idempotency_key=call.headers.get("idempotency-key"),
+        )
+        return session_shown(row)
 
     async def cancel(self, call: Call) -> SessionShown:
         body: CancelSession = call.body
@@ -377,6 +412,9 @@ def operations(sessions: Sessions) -> list[Operation]:
                   handler=api.list, query=ListSessions, answer=SessionPageShown),
         Operation(method="GET", path=one, id="getSession", tag="sessions", summary="A session.", handler=api.get,
                   answer=SessionShown),
+        Operation(method="POST", path=f"{one}/fork", id="forkSession", tag="sessions",
+                  summary="Begin a session that shares this one's events up to a place. Honours Idempotency-Key.",
+                  handler=api.fork, body=ForkSession, answer=SessionShown),
         Operation(method="POST", path=f"{one}/cancel", id="cancelSession", tag="sessions",
                   summary="Stop its turn, or the session for good; idempotent.", handler=api.cancel, body=CancelSession,
                   answer=SessionShown),
