@@ -36,7 +36,8 @@ from freehold.governance.keys import AccessPair, KeyTable, id_of
 from freehold.governance.principals import DEFAULT_TENANT, PrincipalTable
 from freehold.governance.secrets import Secrets
 from freehold.providers import rules as rules_provider
-from freehold.providers._http import HttpPool
+from freehold.providers._http import HttpPool, Timeouts
+from freehold.providers._upstream import patience
 from freehold.resources.templates import Templates
 from freehold.runtime.declared import Declarations
 from freehold.runtime.live import Live
@@ -320,7 +321,9 @@ async def _models(
 ) -> ModelTable:
     pool = await stack.enter_async_context(HttpPool())
     adapters = {
-        name: lambda row, key, headers, create=create: create(row, key, headers=headers, pool=pool)
+        name: lambda row, key, headers, create=create: create(
+            row, key, headers=headers, pool=pool, **_patience(row)
+        )
         for name, create in _adapters(config).items()
     }
     table = ModelTable(
@@ -335,6 +338,11 @@ async def _models(
     if config.models.discover_local:
         await table.discover()
     return table
+
+
+def _patience(row: catalog.ProviderRow) -> dict[str, Timeouts]:
+    """Of rows that say so: an adapter that asks nobody has none."""
+    return {} if row.timeouts is None else {"timeouts": patience(row.timeouts)}
 
 
 def _adapters(config: Config) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from freehold.gateway.pipeline import Gateway
 from freehold.gateway.targets import OpenProvider
 from freehold.governance.secrets import Secrets
 from freehold.providers._http import HttpPool, Timeouts
-from freehold.providers._upstream import TIMEOUTS
+from freehold.providers._upstream import TIMEOUTS, patience
 from freehold.providers.rules import RulesProvider
 from freehold.wires.anthropic_messages import WIRE as ANTHROPIC_MESSAGES
 from freehold.wires.openai_chat import WIRE as OPENAI_CHAT
@@ -89,8 +89,11 @@ def adapters(pool: HttpPool, timeouts: Timeouts) -> Mapping[str, OpenProvider]:
     """All there are, those of HTTP with the test's own patience."""
 
     def opening(name: str, create: Any) -> OpenProvider:
-        patience = {} if name == "recorded" else {"timeouts": timeouts}
-        return lambda row, key, headers: create(row, key, headers=headers, pool=pool, **patience)
+        def open_(row: ProviderRow, key: str | None, headers: Mapping[str, str]) -> Any:
+            given = {} if name == "recorded" else {"timeouts": patience(row.timeouts, timeouts)}
+            return create(row, key, headers=headers, pool=pool, **given)
+
+        return open_
 
     return {name: opening(name, create) for name, create in plugins.found(providers, "create").items()}
 

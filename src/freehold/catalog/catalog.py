@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 
 from freehold.core.errors import BadRequest
 from freehold.core.resources import check_name
+from freehold.core.routes import CallTimeouts
 
 TOML: Final = "providers.toml"
 
@@ -45,6 +46,7 @@ class ProviderRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     `own_address`: every customer of the vendor has an address of their own, and all that the row says holds at each.
     `wires`: those that it speaks besides its adapter's own. `wire` is one of them where the row is opened for that one alone, and
     empty in the file. `ways` say which of its models are asked by which, and are written apart in the file, as `[[way]]`.
+    `timeouts` are those that were declared for it.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ProviderRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     wires: tuple[str, ...] = ()
     wire: str = ""
     ways: tuple[Way, ...] = ()
+    timeouts: CallTimeouts | None = None
 
     def way_of(self, model: str) -> Way | None:
         """The first whose patterns the name fits; None where its adapter's own wire is as good as any."""
@@ -87,8 +90,8 @@ def decode(toml: bytes) -> Mapping[str, ProviderRow]:
         check_name(row.name, field=f"{TOML}: name")
         if row.name in table:
             raise BadRequest(f"provider {row.name!r} is declared twice", field=TOML)
-        if row.ways or row.wire:
-            raise BadRequest(f"provider {row.name!r} has a wire of its own: write [[way]] for it", field=TOML)
+        if row.ways or row.wire or row.timeouts:
+            raise BadRequest(f"provider {row.name!r} has a wire or timeouts of its own: write [[way]], or declare it", field=TOML)
         table[row.name] = row
     _add_ways(table, file.way)
     return table

@@ -7,6 +7,8 @@ waits or knows the time: it is given, in seconds of a clock that never goes back
 from math import log2
 from typing import Final, Literal, TypeAlias
 
+from freehold.gateway.routing_places import Places
+
 WINDOW_S: Final = 60.0
 """Figures are of this window and the one before it; what is older is forgotten."""
 
@@ -39,7 +41,7 @@ BreakerState: TypeAlias = Literal["closed", "open", "half_open"]
 
 
 class Quantiles:
-    """Of durations, in seconds, to about a tenth of their size. Two windows of buckets: adding costs well under a microsecond."""
+    """Of durations in seconds (or rates), to about a tenth of their size. Two windows of buckets: adding costs half a microsecond."""
 
     __slots__ = ("_at_count", "_before", "_began_s", "_cached", "_count", "_now")
 
@@ -171,7 +173,7 @@ class Health:
     """One model's, of one tenant, whichever routes name it."""
 
     __slots__ = (
-        "_rests_until_s", "_tokens_per_s", "breaker", "busy_count", "first", "typical_output_tokens", "whole",
+        "_rests_until_s", "_tokens_per_s", "breaker", "first", "places", "typical_output_tokens", "whole",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -181,7 +183,8 @@ class Health:
         self.whole = Quantiles()
         """Of answers that were asked for whole: until their end."""
         self._tokens_per_s = Quantiles()
-        self.busy_count = 0
+        self.places = Places()
+        """Calls of routes that are under way; as many as a route says."""
         self.typical_output_tokens: float | None = None
         self._rests_until_s = 0.0
 

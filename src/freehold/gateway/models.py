@@ -3,7 +3,7 @@
 `provider/name` goes to a declared provider, else to a row of the catalog that is usable (its key is set, or it is a local
 server that was found). A bare name goes to the first provider that is known to have it. `rules/name` are declared rules, no
 language model; `auto` is the best that is there. With `upstreams`, names without a provider go to the address of the client's
-wire. Not here: routes among several models, and the list for people (listing.py).
+wire. The name of a route stands for its models (routing_table.py). Not here: the list for people (listing.py).
 """
 
 import asyncio
@@ -26,9 +26,11 @@ from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unavailabl
 from freehold.core.ports import Provider, Resources
 from freehold.core.resources import SECRET, Rules
 from freehold.core.resources import Provider as DeclaredProvider
+from freehold.core.routes import CallTimeouts, Drain, Route
 from freehold.gateway.capabilities import Suspicion
+from freehold.gateway.routing_table import Routes, merged
 from freehold.gateway.surroundings import addressed, credential
-from freehold.gateway.targets import OpenProvider, Target, Upstream
+from freehold.gateway.targets import OpenProvider, OpenWays, Target, Upstream
 from freehold.gateway.terms import Terms
 
 AUTO: Final = "auto"
@@ -65,7 +67,8 @@ class ProviderState(Struct, frozen=True):
 class _Tenant:
     """What one tenant's declarations amount to, at one generation of the resources."""
 
-    __slots__ = ("declared", "generation", "resolved", "rules", "rules_provider", "terms", "unusable")
+    __slots__ = ("declared", "generation", "patient", "resolved", "routes", "rules", "rules_provider", "terms",
+                 "unusable")  # fmt: skip
 
     def __init__(self, generation: int, rules_provider: Provider) -> None:
         self.generation = generation
@@ -74,6 +77,8 @@ class _Tenant:
         self.unusable: dict[str, tuple[DeclaredProvider, str]] = {}
         self.rules: dict[str, Rules] = {}
         self.terms = Terms()
+        self.routes = Routes()
+        self.patient: dict[tuple[str, CallTimeouts], Upstream] = {}
         self.resolved: dict[tuple[str, str, str | None], Target] = {}
 
 
@@ -135,8 +140,11 @@ class ModelTable:
             if target is None:
                 # A thread: looking for near names among some thousand takes tens of milliseconds.
                 raise await asyncio.to_thread(self._unknown, known, model)
-            if (terms := known.terms.of(target.resource.removeprefix("model/"))) is not None:
-                target = structs.replace(target, terms=terms)
+            if target.route is None and (
+                why := known.routes.drained(f"{target.provider.name}/{target.name}")
+            ):
+                said = f"{target.provider.name}/{target.name} takes no new calls: {why}"
+                raise Unavailable(said, field="model")
             if len(known.resolved) >= RESOLVED_MAX:
                 known.resolved.clear()
             known.resolved[wire, model, rules] = target
@@ -155,6 +163,9 @@ class ModelTable:
         """The provider that a client of `wire` reaches with names without a provider; None where there is no such one."""
         upstream = self._by_wire.get(wire)
         return None if upstream is None else upstream.row.name
+
+    async def declared_routes(self, tenant: str) -> Sequence[str]:
+        return (await self._tenant(tenant)).routes.names
 
     async def declared_rules(self, tenant: str) -> Sequence[str]:
         return sorted((await self._tenant(tenant)).rules)
@@ -189,6 +200,9 @@ class ModelTable:
             target = await self.resolve(tenant, model, wire=wire, rules=rules)
         except NotFound as error:
             return error.message
+        if target.route is not None:
+            among = ", ".join(one.model for one in target.route.members)
+            return f"{model} is a route ({target.route.route.strategy}) among {among}"
         kind = "" if target.provider.is_language_model else " (declared rules: no language model is asked)"
         return f"{model} is answered by {target.provider.name}, as its model {target.name}{kind}"
 
@@ -212,8 +226,9 @@ class ModelTable:
             offered = ()
         if offered:
             self._unusable.pop(row.name, None)
+            ways = self._ways(None, {})
             self._usable[row.name] = Upstream(
-                row, provider, offered=offered, others=self._others(row, None, {})
+                row, provider, offered=offered, others=ways(row)[1], open_ways=ways
             )
         else:
             self._usable.pop(row.name, None)
@@ -232,8 +247,8 @@ class ModelTable:
                 continue
             try:
                 row = addressed(row, self._resolve_secret)
-                provider = self._adapters[row.type](row, key, {})
-                self._usable[row.name] = Upstream(row, provider, others=self._others(row, key, {}))
+                provider, others = (ways := self._ways(key, {}))(row)
+                self._usable[row.name] = Upstream(row, provider, others=others, open_ways=ways)
             except BadRequest as error:  # Of the environment: it spoils this one only.
                 self._unusable[row.name] = str(error)
 
@@ -243,10 +258,10 @@ class ModelTable:
             if row.own_address:
                 continue  # Nothing of it holds elsewhere.
             moved, key = structs.replace(row, base_url=address), credential(row, self._resolve_secret)
-            provider = self._adapters[row.type](moved, key, {})
+            provider, others = (ways := self._ways(key, {}))(moved)
             if provider.wire == wire and not row.local:
                 self._unusable.pop(row.name, None)
-                opened = Upstream(moved, provider, others=self._others(moved, key, {}))
+                opened = Upstream(moved, provider, others=others, open_ways=ways)
                 self._by_wire |= dict.fromkeys((wire, *opened.others), opened)
                 self._usable = {row.name: opened, **self._usable, row.name: opened}
                 return
@@ -254,6 +269,12 @@ class ModelTable:
         raise BadRequest(
             f"no provider speaks the wire {wire!r}; adapters: {', '.join(known)}", field="models.upstreams"
         )
+
+    def _ways(self, key: str | None, headers: Mapping[str, str]) -> OpenWays:
+        def opened(row: ProviderRow) -> tuple[Provider, Mapping[str, Provider]]:
+            return self._adapters[row.type](row, key, headers), self._others(row, key, headers)
+
+        return opened
 
     def _others(self, row: ProviderRow, key: str | None, headers: Mapping[str, str]) -> dict[str, Provider]:
         """What it speaks besides. An address that does not, though its vendor does elsewhere (an older one of Azure's), has none."""
@@ -298,14 +319,15 @@ class ModelTable:
             name: self._resolve_secret(value) if SECRET.fullmatch(value) else value
             for name, value in declared.headers.items()
         }
-        row = _asked_by(row, declared.wire)
-        provider = self._adapters[row.type](row, key, headers)
+        row = structs.replace(_asked_by(row, declared.wire), timeouts=declared.timeouts)
+        provider, others = (ways := self._ways(key, headers))(row)
         if declared.wire is not None and provider.wire != declared.wire:
             raise BadRequest(f"type {declared.type!r} speaks {provider.wire} alone", field="wire")
         has_listed = declared.base_url is None and not declared.models
         return Upstream(
             row, provider, declared=True, offered=declared.models, has_listed=has_listed,
-            only_speaks=only_speaks, others=self._others(row, key, headers),
+            only_speaks=only_speaks, others=others, open_ways=ways, regions=declared.regions,
+            labels=declared.labels,
         )  # fmt: skip
 
     # Keeping up with what is declared.
@@ -351,6 +373,13 @@ class ModelTable:
             [one for one in capacities if isinstance(one, Capacity)],
             before.terms if before else None,
         )
+        routes = [one.resource for one in await self._resources.list(tenant, "route")]
+        drains = [one.resource for one in await self._resources.list(tenant, "drain")]
+        known.routes = Routes(
+            [one for one in routes if isinstance(one, Route)],
+            [one for one in drains if isinstance(one, Drain)],
+            before.routes if before else None,
+        )
         return known
 
     def _rules_provider(self, tenant: str) -> Provider:
@@ -374,6 +403,10 @@ class ModelTable:
             raise BadRequest(
                 f"expected the name of a model, up to {MODEL_CHARS_MAX} characters", field="model"
             )
+        if (route := known.routes.named(model)) is not None:
+            return known.routes.target(
+                route, lambda name, timeouts: self._member(known, name, wire, timeouts)
+            )
         if model == AUTO:
             return self._auto(known, wire, rules)
         prefix, slash, name = model.partition("/")
@@ -382,16 +415,16 @@ class ModelTable:
             if prefix == RULES:
                 return self._rules_target(known, name)
             if prefix in upstreams:
-                return self._target(upstreams[prefix], name, wire)
+                return self._target(known, upstreams[prefix], name, wire)
             if why := self._why_not(known, prefix):
                 raise NotFound(f"provider {prefix} cannot be asked: {why}", field="model")
         if wire in self._by_wire:
-            return self._target(self._by_wire[wire], model, wire)
+            return self._target(known, self._by_wire[wire], model, wire)
         for upstream in upstreams.values():
             if self._has(upstream, model):
-                return self._target(upstream, model, wire)
+                return self._target(known, upstream, model, wire)
         if self._by_wire:
-            return self._target(next(iter(self._by_wire.values())), model, wire)
+            return self._target(known, next(iter(self._by_wire.values())), model, wire)
         return None
 
     def _auto(self, known: _Tenant, wire: str, rules: str | None) -> Target:
@@ -399,7 +432,7 @@ class ModelTable:
         for upstream in upstreams.values():
             chat = (name for name in upstream.offered if "embed" not in name)
             if name := next(chat, upstream.row.default_model):
-                return self._target(upstream, name, wire)
+                return self._target(known, upstream, name, wire)
         if rules is not None:
             return self._rules_target(known, rules)
         raise NotFound(
@@ -412,9 +445,34 @@ class ModelTable:
         if name not in known.rules:
             near = _near(name, known.rules)
             raise NotFound(f"no rules are declared as {name!r}{_asked(near, 'rules/')}", field="model")
-        return Target(known.rules_provider, name, f"model/{RULES}/{name}", None, free=True)
+        health = known.routes.health.get(f"{RULES}/{name}")
+        return Target(known.rules_provider, name, f"model/{RULES}/{name}", None, free=True, health=health)
 
-    def _target(self, upstream: Upstream, name: str, wire: str) -> Target:
+    def _member(self, known: _Tenant, model: str, wire: str, timeouts: CallTimeouts | None) -> Target | None:
+        """A model of a route: `provider/name`, asked with the route's own timeouts where it has some."""
+        prefix, _, name = model.partition("/")
+        if prefix == RULES:
+            return self._rules_target(known, name)
+        upstream = self._upstreams(known).get(prefix)
+        if upstream is None:
+            if why := self._why_not(known, prefix):
+                raise NotFound(f"provider {prefix} cannot be asked: {why}", field="model")
+            return None
+        if timeouts is not None and upstream.open_ways is not None:
+            upstream = self._patient(known, upstream, timeouts)
+        return self._target(known, upstream, name, wire)
+
+    def _patient(self, known: _Tenant, upstream: Upstream, timeouts: CallTimeouts) -> Upstream:
+        """The same connections, other timeouts."""
+        found = known.patient.get((upstream.row.name, timeouts))
+        if found is None and upstream.open_ways is not None:
+            row = structs.replace(upstream.row, timeouts=merged(timeouts, upstream.row.timeouts))
+            provider, others = upstream.open_ways(row)
+            found = structs.replace(upstream, row=row, provider=provider, others=others)
+            known.patient[upstream.row.name, timeouts] = found
+        return found or upstream
+
+    def _target(self, known: _Tenant, upstream: Upstream, name: str, wire: str) -> Target:
         row = upstream.row
         listed = self.prices.find(row.prices, name) if row.prices else None
         facts = self.facts.find(upstream.known_by, name) if upstream.known_by else None
@@ -422,7 +480,8 @@ class ModelTable:
         return Target(
             provider, name, f"model/{row.name}/{name}", listed, free=row.local,
             facts=facts, suspicion=None if facts is None else Suspicion(facts, provider.wire),
-            embeds=upstream.embeds,
+            embeds=upstream.embeds, terms=known.terms.of(f"{row.name}/{name}"), regions=upstream.regions,
+            labels=upstream.labels, health=known.routes.health.get(f"{row.name}/{name}"),
         )  # fmt: skip
 
     def _has(self, upstream: Upstream, model: str) -> bool:

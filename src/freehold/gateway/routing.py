@@ -15,6 +15,7 @@ from msgspec import Struct
 from freehold.core.contracts import money
 from freehold.core.pricing import show
 from freehold.core.routes import Constraints, Route, Strategy
+from freehold.gateway.routing_places import Priority
 
 EXPLORED: Final = 0.05
 """Of a `fastest` route's calls, the part that goes to a model that was not measured lately: else it never would be again."""
@@ -48,10 +49,16 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """What the choice knows of a request. `affinity` is what a sticky route holds on to."""
+    """What the choice knows of a request. `affinity` is what a sticky route holds on to; empty: whoever asks.
+
+    `input_tokens` is a guess, good enough to compare prices by. `priority` is among the calls of one tenant.
+    """
 
     streamed: bool = False
+    input_tokens: int = 0
+    output_tokens_max: int | None = None
     affinity: str = ""
+    priority: Priority = "normal"
 
 
 class Rule(Struct, frozen=True):

@@ -12,7 +12,11 @@ from freehold.catalog.prices import ListedModel
 from freehold.core.ports import Embeds, Provider
 from freehold.core.pricing import FREE, ModelPrice
 from freehold.core.records import FREE_OF_CHARGE, LIST
+from freehold.core.routes import Route
 from freehold.gateway.capabilities import Suspicion
+from freehold.gateway.health import Health
+from freehold.gateway.routing import Rule
+from freehold.gateway.routing_share import Share
 from freehold.gateway.terms import ModelTerms
 
 OpenProvider: TypeAlias = Callable[[ProviderRow, str | None, Mapping[str, str]], Provider]
@@ -22,13 +26,18 @@ Raises BadRequest naming the field. app.py binds what adapters need besides (the
 """
 
 
+OpenWays: TypeAlias = Callable[[ProviderRow], tuple[Provider, Mapping[str, Provider]]]
+"""A provider and its further ways, opened for a row with the credential and headers that it has."""
+
+
 class Upstream(Struct, frozen=True):
     """A provider that can be asked, with its row. `offered` are names that are known to be there, in order.
 
     `has_listed`: what its price list names is there too. An address of one's own is not known to have any of it.
     `only_speaks`: an address of one's own that speaks a vendor's wire: what it calls `gpt-4` may be anything, so nothing that is
     known of models holds there.
-    `others` are the same provider by the wires that it speaks besides its own.
+    `others` are the same provider by the wires that it speaks besides its own. `open_ways` opens it anew, with other timeouts.
+    `regions` and `labels` are as declared.
     """
 
     row: ProviderRow
@@ -38,6 +47,9 @@ class Upstream(Struct, frozen=True):
     has_listed: bool = True
     only_speaks: bool = False
     others: Mapping[str, Provider] = {}
+    open_ways: OpenWays | None = None
+    regions: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
 
     @property
     def known_by(self) -> str | None:
@@ -67,6 +79,8 @@ class Target(Struct, frozen=True):
     `facts` is what is known of what it can do, and `suspicion` what to look for because of them in bodies that pass.
     `terms` is what was agreed on its price.
     `embeds` is who makes embeddings there, where `provider` doesn't speak the wire of a client that wants some.
+    `regions` are those to which what is sent there may go; none: not declared.
+    `health` is kept of models that routes name. `route`: the name is a route's; the rest is then its first model's, but for `resource`.
     """
 
     provider: Provider
@@ -78,6 +92,10 @@ class Target(Struct, frozen=True):
     suspicion: Suspicion | None = None
     embeds: Embeds | None = None
     terms: ModelTerms | None = None
+    regions: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+    health: Health | None = None
+    route: "Routed | None" = None
 
     def price(self, at: datetime) -> ModelPrice | None:
         """What a call costs where no bought capacity serves it."""
@@ -92,3 +110,28 @@ class Target(Struct, frozen=True):
         if self.free:
             return FREE, FREE_OF_CHARGE
         return None if listed is None else (listed, LIST)
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """One model of a route. `drained`: why it takes no new calls. `regions` and `labels` are the route's own or the provider's."""
+
+    model: str
+    target: Target
+    health: Health
+    weight: float = 1.0
+    quality: float | None = None
+    regions: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+    drained: str | None = None
+    first_event_s: float | None = None
+
+
+class Routed(Struct, frozen=True, kw_only=True):
+    """A route, as one client's wire reaches its models. `missing` are those that cannot be asked at all here, and why."""
+
+    route: Route
+    rule: Rule
+    members: tuple[Member, ...]
+    missing: tuple[tuple[str, str], ...]
+    retries: Share
+    hedges: Share

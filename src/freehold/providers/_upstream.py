@@ -22,6 +22,7 @@ from freehold.core.errors import (
     Unavailable,
 )
 from freehold.core.ports import Chunks, Wire
+from freehold.core.routes import CallTimeouts
 from freehold.core.stream import Finished, StreamEvent, unfold
 from freehold.providers._http import HeaderBlock, HttpPool, Reply, Target, Timeouts
 from freehold.providers._token import Bearer
@@ -44,6 +45,19 @@ RUN_OUT_S: Final = 1.0
 """How long a finished answer's connection may stay open without an end."""
 
 SSE_BEGINNINGS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+def patience(declared: CallTimeouts | None, otherwise: Timeouts = TIMEOUTS) -> Timeouts:
+    """What was declared, and the rest as usual."""
+    if declared is None:
+        return otherwise
+    return msgspec.structs.replace(
+        otherwise,
+        connect_s=declared.connect_s or otherwise.connect_s,
+        first_byte_s=declared.first_event_s or otherwise.first_byte_s,
+        idle_s=declared.idle_s or otherwise.idle_s,
+        total_s=declared.total_s or otherwise.total_s,
+    )
 
 
 def fixed_headers(

@@ -1,0 +1,188 @@
+"""Gateway: what a tenant's routes and drains amount to, and how the models of a route look at the moment that a call comes.
+
+Not here: how a model's name is resolved (models.py), the choice (routing.py), and what a call then does (routing_course.py).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TypeAlias
+
+from msgspec import structs
+
+from freehold.core.contracts import pattern_of
+from freehold.core.errors import BadRequest, FreeholdError, NotFound
+from freehold.core.messages import Usage
+from freehold.core.pricing import cost_pico
+from freehold.core.routes import PREFIX, CallTimeouts, Drain, Route, RouteModel
+from freehold.gateway.health import Health
+from freehold.gateway.routing import Candidate, Wanted, rule_of
+from freehold.gateway.routing_places import UNLIMITED
+from freehold.gateway.routing_share import Share
+from freehold.gateway.targets import Member, Routed, Target
+
+Find: TypeAlias = Callable[[str, CallTimeouts | None], Target | None]
+"""A model's name to whom to ask, with these timeouts where some are given. Raises NotFound, or gives None, where nobody has it."""
+
+WhyNot: TypeAlias = Callable[[Member], str | None]
+"""Why a model cannot be asked for one request, whatever its figures: not able, or not allowed."""
+
+
+class Routes:
+    """Of one tenant. `before` hands on how models have gone, and what was saved up."""
+
+    def __init__(
+        self, routes: Sequence[Route] = (), drains: Sequence[Drain] = (), before: "Routes | None" = None
+    ) -> None:
+        self._by_name = {route.name: route for route in routes}
+        self._drains = [(pattern_of(drain.models, "models"), drain) for drain in drains]
+        health: Mapping[str, Health] = before.health if before else {}
+        shares: Mapping[str, tuple[Share, Share]] = before.shares if before else {}
+        named = {one.model for route in routes for one in route.members()}
+        self.health: dict[str, Health] = {model: health.get(model) or Health() for model in named}
+        self.shares: dict[str, tuple[Share, Share]] = {
+            route.name: _shares(route, shares.get(route.name)) for route in routes
+        }
+        limits = _limits(routes)
+        for model, one in self.health.items():
+            one.places.resize(limits.get(model, UNLIMITED))
+
+    def named(self, model: str) -> Route | None:
+        """Raises NotFound for `route/NAME` that is not declared."""
+        found = self._by_name.get(model)
+        if found is not None or not model.startswith(f"{PREFIX}/"):
+            return found
+        name = model.removeprefix(f"{PREFIX}/")
+        if name not in self._by_name:
+            known = ", ".join(sorted(self._by_name)) or "none"
+            raise NotFound(f"no route is declared as {name[:80]!r}; declared: {known}", field="model")
+        return self._by_name[name]
+
+    @property
+    def names(self) -> Sequence[str]:
+        return sorted(self._by_name)
+
+    def drained(self, model: str) -> str | None:
+        """Why it takes no new calls. `model` is `provider/name`."""
+        for pattern, drain in self._drains:
+            if pattern.fullmatch(model):
+                return f"drained{f': {drain.reason}' if drain.reason else ''}"
+        return None
+
+    def target(self, route: Route, find: Find) -> Target:
+        """Raises NotFound where none of its models can be asked here."""
+        members: list[Member] = []
+        missing: list[tuple[str, str]] = []
+        for declared in route.members():
+            try:
+                timeouts = merged(declared.timeouts, route.timeouts)
+                target = find(declared.model, timeouts)
+            except (NotFound, BadRequest) as error:
+                missing.append((declared.model, error.message))
+                continue
+            if target is None:
+                missing.append((declared.model, "no usable provider is called that"))
+                continue
+            members.append(self._member(declared, target, timeouts))
+        if not members:
+            why = "; ".join(f"{model}: {said}" for model, said in missing)
+            raise NotFound(f"no model of the route {route.name} can be asked here: {why}", field="model")
+        retries, hedges = self.shares[route.name]
+        routed = Routed(
+            route=route, rule=rule_of(route), members=tuple(members), missing=tuple(missing), retries=retries,
+            hedges=hedges,
+        )  # fmt: skip
+        first = members[0].target
+        return structs.replace(first, resource=f"model/{PREFIX}/{route.name}", route=routed, health=None)
+
+    def _member(self, declared: RouteModel, target: Target, timeouts: CallTimeouts | None) -> Member:
+        return Member(
+            model=declared.model,
+            target=target,
+            health=self.health[declared.model],
+            weight=declared.weight,
+            quality=declared.quality,
+            regions=declared.regions or target.regions,
+            labels={**target.labels, **declared.labels},
+            drained="drained by its route" if declared.drained else self.drained(declared.model),
+            first_event_s=timeouts.first_event_s if timeouts else None,
+        )
+
+
+def merged(first: CallTimeouts | None, otherwise: CallTimeouts | None) -> CallTimeouts | None:
+    """What `first` leaves open is as it is in `otherwise`."""
+    if first is None or otherwise is None:
+        return first or otherwise
+    given = {name: value for name, value in structs.asdict(first).items() if value is not None}
+    return structs.replace(otherwise, **given)
+
+
+def _shares(route: Route, before: tuple[Share, Share] | None) -> tuple[Share, Share]:
+    wanted = (route.retries.share_max, route.hedge.share_max if route.hedge else 0.0)
+    if before is not None and (before[0].share_max, before[1].share_max) == wanted:
+        return before
+    return Share(wanted[0]), Share(wanted[1])
+
+
+def _limits(routes: Sequence[Route]) -> Mapping[str, int]:
+    """Where several routes limit a model, the least of them holds."""
+    found: dict[str, int] = {}
+    for one in (one for route in routes for one in route.members()):
+        if one.concurrent_max is not None:
+            found[one.model] = min(found.get(one.model, one.concurrent_max), one.concurrent_max)
+    return found
+
+
+# ---------------------------------------------------------------------------------- as they look at the moment
+
+
+def seen(
+    routed: Routed, wanted: Wanted, why_not: WhyNot, *, now_s: float, at: datetime
+) -> Sequence[Candidate]:
+    """The route's members in their order. Raises what is wrong with the request for everybody."""
+    return [_candidate(routed, one, wanted, why_not, now_s, at) for one in routed.members]
+
+
+def _candidate(
+    routed: Routed, one: Member, wanted: Wanted, why_not: WhyNot, now_s: float, at: datetime
+) -> Candidate:
+    health, facts = one.health, one.target.facts
+    barred = one.drained or health.barred(now_s) or why_not(one)
+    return Candidate(
+        model=one.model,
+        weight=one.weight,
+        quality=one.quality,
+        regions=one.regions,
+        labels=one.labels,
+        context_tokens=None if facts is None else facts.context_tokens,
+        price_pico=_expected_pico(routed, one, wanted, at) if routed.rule.needs_price else None,
+        first_p50_s=health.first.at(0.5, now_s),
+        first_p95_s=health.first.at(0.95, now_s),
+        whole_p50_s=health.whole.at(0.5, now_s),
+        tokens_per_s=health.tokens_per_s(now_s),
+        busy_count=health.places.taken_count,
+        full=health.places.full,
+        barred=barred,
+    )
+
+
+def _expected_pico(routed: Routed, one: Member, wanted: Wanted, at: datetime) -> int | None:
+    """For so many tokens of input and an answer of the typical length, or the longest allowed; None without a price in the currency."""
+    price = one.target.price(at)
+    if price is None:
+        return None
+    typical = one.health.typical_output_tokens or routed.route.output_tokens
+    most = wanted.output_tokens_max
+    output = int(typical if most is None else min(typical, most))
+    cost = cost_pico(Usage(input_tokens=wanted.input_tokens, output_tokens=output), price)
+    return cost if price.currency == routed.route.currency or cost == 0 else None
+
+
+def lacking(error: FreeholdError) -> str:
+    """What one model cannot do, for a list that names the models beside it."""
+    return error.message.partition("; models here that can")[0]
+
+
+def unasked(routed: Routed, left: Mapping[int, str]) -> Iterator[str]:
+    """Every model of the route, with why it is not asked."""
+    yield from (f"{routed.members[place].model}: {why}" for place, why in sorted(left.items()))
+    yield from (f"{model}: {why}" for model, why in routed.missing)
