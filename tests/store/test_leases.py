@@ -7,6 +7,7 @@ from tests.store._parts import CANCEL, CANCELLED, IDLE, STARTED, begun, claimed,
 
 from freehold.core.errors import BadRequest, Conflict
 from freehold.core.ports import Lease
+from freehold.core.resources import Agent, Limits
 from freehold.store.store import Store
 
 
@@ -135,17 +136,6 @@ async def test_a_lease_of_no_sensible_length_is_refused(store: Store, lease_s: f
         await store.log.claim("w", limit=1, lease_s=lease_s)
 
 
-async def test_claiming_takes_an_index_and_not_the_table(store: Store) -> None:
-    await begun(store.log, said("go"))
-    async with store.database.connection("explaining") as connection:
-        await connection.execute("SET enable_seqscan = off")
-        plan = await connection.fetch(
-            "EXPLAIN SELECT id FROM sessions WHERE status = 'running' AND due_at <= now() ORDER BY due_at LIMIT 5"
-        )
-        await connection.execute("RESET enable_seqscan")
-    assert "sessions_due" in "\n".join(row[0] for row in plan)
-
-
 async def test_a_start_that_is_alone_frees_every_lease_and_fences_its_holder(
     store: Store, other: Store
 ) -> None:
@@ -155,3 +145,81 @@ async def test_a_start_that_is_alone_frees_every_lease_and_fences_its_holder(
     assert (await claimed(other.log, "next")).session_id == row.id
     with pytest.raises(Conflict, match="is lost"):
         await store.log.append(row.id, [said("late")], lease=dead)
+
+
+async def test_one_tenants_thousand_sessions_do_not_starve_anothers_one(store: Store) -> None:
+    await asyncio.gather(*(begun(store.log, said("go"), tenant="whale") for _ in range(300)))
+    late = [await begun(store.log, said("go"), tenant=f"minnow-{number}") for number in range(3)]
+    leases = await store.log.claim("w", limit=12, lease_s=60)
+    assert len(leases) == 12
+    assert {row.id for row in late} <= {lease.session_id for lease in leases}
+
+
+async def test_a_full_worker_gives_its_next_place_to_who_has_least(store: Store) -> None:
+    await asyncio.gather(*(begun(store.log, said("go"), tenant="whale") for _ in range(40)))
+    assert len(await store.log.claim("w", limit=20, lease_s=60)) == 20
+    for number in range(8):
+        await begun(store.log, said("go"), tenant=f"minnow-{number % 2}")
+    next_ones = [(await claimed(store.log)).tenant for _ in range(8)]
+    assert set(next_ones) == {"minnow-0", "minnow-1"}
+
+
+async def test_agents_of_a_tenant_take_turns(store: Store) -> None:
+    await asyncio.gather(*(begun(store.log, said("go"), agent="busy") for _ in range(30)))
+    rare = await begun(store.log, said("go"), agent="rare")
+    leases = await store.log.claim("w", limit=4, lease_s=60)
+    assert rare.id in {lease.session_id for lease in leases}
+
+
+async def test_of_many_tenants_each_gets_its_turn(store: Store) -> None:
+    """More tenants than one claim looks at."""
+    tenants = [f"tenant-{number}" for number in range(90)]
+    await asyncio.gather(*(begun(store.log, said("go"), tenant=one) for one in tenants for _ in range(2)))
+    first = [lease.tenant for _ in range(30) for lease in await store.log.claim("w", limit=3, lease_s=60)]
+    assert len(set(first)) >= 80
+    rest: list[str] = []
+    while leases := await store.log.claim("w", limit=50, lease_s=60):
+        rest += [lease.tenant for lease in leases]
+    assert sorted(first + rest) == sorted(tenants * 2)
+
+
+async def test_workers_together_hold_no_more_of_a_tenant_than_it_may_have(store: Store, other: Store) -> None:
+    await asyncio.gather(*(begun(store.log, said("go"), tenant=one) for one in "aab" * 10))
+    claims = await asyncio.gather(
+        *(
+            (store if number % 2 else other).log.claim(f"w{number}", limit=4, lease_s=60, tenant_max=3)
+            for number in range(8)
+        )
+    )
+    held = [lease for leases in claims for lease in leases]
+    assert sorted(lease.tenant for lease in held) == ["a"] * 3 + ["b"] * 3
+    assert await store.log.claim("w", limit=9, lease_s=60, tenant_max=3) == []
+    await store.log.release(next(lease for lease in held if lease.tenant == "b"))
+    assert (await store.log.claim("w", limit=9, lease_s=60, tenant_max=3))[0].tenant == "b"
+
+
+async def test_an_agents_limit_is_that_of_its_current_declaration(store: Store) -> None:
+    limited = Agent(name="retail", limits=Limits(sessions_running_max=2))
+    await store.resources.put("default", [limited], by="test")
+    rows = await asyncio.gather(*(begun(store.log, said("go")) for _ in range(40)))
+    free = await begun(store.log, said("go"), agent="other")
+    leases = list(await store.log.claim("w", limit=20, lease_s=60))
+    assert len(leases) == 3
+    assert free.id in {lease.session_id for lease in leases}
+    assert await store.log.claim("w", limit=20, lease_s=60) == []
+    held = next(lease for lease in leases if lease.session_id != free.id)
+    await store.log.append(held.session_id, [IDLE], lease=held)
+    await store.log.release(held)
+    assert len(await store.log.claim("w", limit=20, lease_s=60)) == 1
+    await store.resources.put("default", [Agent(name="retail")], by="test")
+    assert len(await store.log.claim("w", limit=100, lease_s=60)) == len(rows) - 3
+
+
+async def test_a_dead_workers_sessions_count_against_no_limit(store: Store) -> None:
+    await begun(store.log, said("go"))
+    await claimed(store.log, "dead", lease_s=0.01)
+    await eventually(lambda: _claimed_within(store, tenant_max=1))
+
+
+async def _claimed_within(store: Store, *, tenant_max: int) -> bool:
+    return bool(await store.log.claim("next", limit=1, lease_s=60, tenant_max=tenant_max))

@@ -458,9 +458,15 @@ class SessionLog(Protocol):
         """Every event after `after`, each once and in order, first those that are there, then as they come; never ends by itself."""
         ...
 
-    async def claim(self, owner: str, *, limit: int, lease_s: float) -> Sequence[Lease]:
-        """Sessions that are `running`, or `waiting` until a time that has come, and that nobody holds (or whose lease ran out),
-        longest waiting first; level-triggered."""
+    async def claim(
+        self, owner: str, *, limit: int, lease_s: float, tenant_max: int | None = None
+    ) -> Sequence[Lease]:
+        """Sessions that are `running`, or `waiting` until a time that has come, and that nobody holds (or whose lease ran out);
+        level-triggered. Where there are more than `limit`, tenants share alike, and each agent's longest waiting come first.
+
+        `tenant_max`: how many of one tenant workers may hold together. Fewer than `limit` may come though there are more; none
+        come only where there are none.
+        """
         ...
 
     async def renew(self, owner: str, leases: Sequence[Lease], *, lease_s: float) -> frozenset[str]:

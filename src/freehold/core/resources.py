@@ -11,6 +11,7 @@ from msgspec import Struct
 from freehold.core.allowances import Budget, Limit
 from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest
+from freehold.core.policy import Policy
 from freehold.core.routes import CallTimeouts, Drain, Route
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
@@ -25,7 +26,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     `cost_max_usd` is a decimal number of US dollars, as text to stay exact (`"0.50"`); None is no limit of the turn's own. Time
     spent waiting for people, clients or timers does not count. `repeats_max`: how often in a turn the same call with the same
-    arguments may give the same result before that is taken for a loop.
+    arguments may give the same result before that is taken for a loop. `sessions_running_max`: how many of the agent's sessions
+    may be carried forward at once, by all workers together, as the agent's current version says it; the others wait their turn.
     """
 
     steps_max: int = 50
@@ -38,6 +40,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     session_tokens_max: int | None = None
     session_cost_max_usd: str | None = None
     session_wall_time_s_max: float | None = None
+    sessions_running_max: int | None = None
 
 
 class Escalation(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -73,7 +76,10 @@ class Agent(
     tag="agent",
     tag_field="kind",
 ):
-    """`model` is `provider/name` or `auto` (the best that is found: a key, a local server, else the agent's `rules`)."""
+    """`model` is `provider/name` or `auto` (the best that is found: a key, a local server, else the agent's `rules`).
+
+    `policy` (IAM's JSON) bounds what its sessions may do, and those of all agents that work for it; none bounds nothing.
+    """
 
     name: str
     model: str = "auto"
@@ -85,6 +91,7 @@ class Agent(
     temperature: float | None = None
     tokens_max: int | None = None
     reasoning_effort: str | None = None
+    policy: Policy | None = None
     metadata: dict[str, str] = {}
 
 

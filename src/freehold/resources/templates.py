@@ -229,8 +229,9 @@ def _agent_problems(agent: Agent, names: frozenset[tuple[Kind, str]]) -> Iterato
         ("tokens_max", limits.tokens_max),
         ("wall_time_s_max", limits.wall_time_s_max),
         ("tool_calls_parallel_max", limits.tool_calls_parallel_max),
+        ("sessions_running_max", limits.sessions_running_max),
     ):
-        if not value > 0:
+        if value is not None and not value > 0:
             yield f"limits.{field}", f"expected more than 0, got {value}"
     try:
         money_pico(limits.cost_max_usd, field="cost_max_usd")

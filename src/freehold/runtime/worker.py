@@ -28,9 +28,11 @@ CLAIMED_AT_ONCE_MAX: Final = 64
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):
-    """`lease_s`: how long a dead worker's sessions wait for another. `drain_s`: how long a stop waits for what runs."""
+    """`lease_s`: how long a dead worker's sessions wait for another. `drain_s`: how long a stop waits for what runs. `tenant_max`:
+    how many sessions of one tenant are carried forward at once, by all workers together (whose settings should agree)."""
 
     sessions_max: int = 256
+    tenant_max: int | None = None
     lease_s: float = 15.0
     poll_s: float = 5.0
     drain_s: float = 10.0
@@ -114,10 +116,12 @@ class Worker:
             # The database was away for longer than our leases: ask for them again before somebody (we) claims them.
             await self._renew()
         limit = min(room, CLAIMED_AT_ONCE_MAX)
-        leases = await self._means.log.claim(self.owner, limit=limit, lease_s=self._settings.lease_s)
+        leases = await self._means.log.claim(
+            self.owner, limit=limit, lease_s=self._settings.lease_s, tenant_max=self._settings.tenant_max
+        )
         for lease in leases:
             self._begin(group, lease)
-        return len(leases) == limit
+        return bool(leases)
 
     def _begin(self, group: asyncio.TaskGroup, lease: Lease) -> None:
         """Having got a session anew that is still carried forward here means that its old lease is void."""

@@ -2,6 +2,9 @@
 
     status IN ('running', 'waiting') AND due_at <= now()
 
+Whose turn it is among them is decided in the database (claim_sessions, migrations/0008_queues.sql): tenants share what workers have to
+give, whoever has how many sessions.
+
 A lease moves `due_at` to its end, releasing moves it back to now, or to when a waiting session wants to be woken: a worker that
 died is found by the same look as a session that never had one, so there is no event about a dead worker that could be lost. Time is the database's clock alone.
 Claiming and releasing both begin a new epoch: an append under a lease needs to name its epoch, nothing else.
@@ -19,17 +22,7 @@ from freehold.store.database import Database
 CLAIM_MAX: Final = 1000
 LEASE_S_MAX: Final = 3600.0
 
-_CLAIM: Final = """
-WITH due AS (
-    SELECT id, due_at FROM sessions
-    WHERE status IN ('running', 'waiting') AND due_at <= now()
-    ORDER BY due_at LIMIT $2
-    FOR UPDATE SKIP LOCKED
-)
-UPDATE sessions s SET owner = $1, epoch = s.epoch + 1, due_at = now() + $3
-FROM due WHERE s.id = due.id
-RETURNING s.id, s.tenant, s.epoch, due.due_at AS waited_since
-"""
+_CLAIM: Final = "SELECT session_id, of_tenant, of_epoch, waited_since FROM claim_sessions($1, $2, $3, $4)"
 
 _RENEW: Final = """
 UPDATE sessions s SET due_at = now() + $4
@@ -62,14 +55,16 @@ RETURNING id
 """
 
 
-async def claim(database: Database, owner: str, *, limit: int, lease_s: float) -> Sequence[Lease]:
+async def claim(
+    database: Database, owner: str, *, limit: int, lease_s: float, tenant_max: int | None = None
+) -> Sequence[Lease]:
     if not owner:
         raise BadRequest("expected a worker's id, got nothing", field="owner")
     if not 1 <= limit <= CLAIM_MAX:
         raise BadRequest(f"expected 1 to {CLAIM_MAX}, got {limit}", field="limit")
-    rows = await database.fetch("claiming sessions", _CLAIM, owner, limit, _duration(lease_s))
+    rows = await database.fetch("claiming sessions", _CLAIM, owner, limit, _duration(lease_s), tenant_max)
     waited = sorted(rows, key=lambda row: row["waited_since"])
-    return [Lease(row["id"], row["tenant"], owner, row["epoch"]) for row in waited]
+    return [Lease(row["session_id"], row["of_tenant"], owner, row["of_epoch"]) for row in waited]
 
 
 async def renew(database: Database, owner: str, leases: Sequence[Lease], *, lease_s: float) -> frozenset[str]:

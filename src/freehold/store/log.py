@@ -172,9 +172,7 @@ class PostgresSessionLog:
     async def claim(
         self, owner: str, *, limit: int, lease_s: float, tenant_max: int | None = None
     ) -> Sequence[Lease]:
-        return await _leases.claim(
-            self._database, owner, limit=limit, lease_s=lease_s, tenant_max=tenant_max
-        )
+        return await _leases.claim(self._database, owner, limit=limit, lease_s=lease_s, tenant_max=tenant_max)
 
     async def renew(self, owner: str, leases: Sequence[Lease], *, lease_s: float) -> frozenset[str]:
         return await _leases.renew(self._database, owner, leases, lease_s=lease_s)

@@ -12,7 +12,7 @@ import msgspec
 
 from freehold.core.errors import BadRequest, Conflict, Internal, NotFound
 from freehold.core.ports import Resources, Versioned
-from freehold.core.resources import KINDS, Kind, Resource, check_name, kind_of
+from freehold.core.resources import KINDS, Agent, Kind, Resource, check_name, kind_of
 from freehold.store._listen import Listener
 from freehold.store.database import Connection, Database, Row
 
@@ -71,6 +71,11 @@ RETURNING name
 """
 # Changes of one tenant's resources go one after the other: what is compared is what is then written, also where nothing is yet.
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('freehold.resources'), hashtext($1))"
+# What claims of sessions go by (migrations/0008_queues.sql) is in rows of its own: they can't look into declarations.
+_UNLIMIT: Final = "DELETE FROM session_limits WHERE tenant = $1 AND agent = ANY ($2::text[])"
+_LIMIT: Final = """
+INSERT INTO session_limits (tenant, agent, running_max) SELECT $1, * FROM unnest($2::text[], $3::int[])
+"""
 _NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', '')"
 
 
@@ -192,8 +197,21 @@ async def _put(
             writes.append((*key, version, msgspec.json.encode(resource), digest))
     if writes:
         await connection.execute(_WRITE, tenant, *map(list, zip(*writes, strict=True)), by)
+        await _limit(connection, tenant, [one for one in wanted.values() if isinstance(one, Agent)])
         await connection.execute(_NOTIFY)
     return bool(writes)
+
+
+async def _limit(connection: Connection, tenant: str, agents: Sequence[Agent]) -> None:
+    limited = {
+        one.name: one.limits.sessions_running_max
+        for one in agents
+        if one.limits.sessions_running_max is not None
+    }
+    if agents:
+        await connection.execute(_UNLIMIT, tenant, [one.name for one in agents])
+    if limited:
+        await connection.execute(_LIMIT, tenant, list(limited), list(limited.values()))
 
 
 def _check_expected(kept: Mapping[tuple[str, str], Row], expected: Mapping[tuple[Kind, str], int]) -> None:
