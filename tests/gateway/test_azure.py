@@ -5,15 +5,19 @@ Bodies as Microsoft documents them: https://learn.microsoft.com/en-us/azure/ai-f
 
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 import pytest
 
+from freehold.catalog.catalog import providers
 from freehold.core.errors import BadRequest, ContentRefused, Forbidden, FreeholdError, NotFound, RateLimited
 from freehold.core.resources import Provider
 from freehold.core.stream import Folding
 from freehold.gateway.passing import Envelope
-from freehold.providers.azure import API_VERSION, address
+from freehold.providers import _entra_token
+from freehold.providers._http import HttpPool
+from freehold.providers.azure import API_VERSION, address, create
 from tests.gateway._vendors import (
     OPENAI_STREAM,
     OPENAI_TEXT,
@@ -145,6 +149,82 @@ async def test_an_entra_token_goes_out_as_a_bearer(azure: Azure) -> None:
     _, asked = await azure.forward()
     assert asked.headers["authorization"] == f"Bearer {JWT}"
     assert "api-key" not in asked.headers
+
+
+def app(authority: str, **changed: str) -> str:
+    held = {"tenant_id": "contoso.onmicrosoft.com", "client_id": "c-1", "client_secret": "s3cret~x"}
+    return msgspec.json.encode({**held, "authority": authority, **changed}).decode()
+
+
+async def test_an_app_registration_gets_one_token_for_many_calls() -> None:
+    given = reply(b'{"token_type":"Bearer","expires_in":3599,"access_token":"eyJ.entra"}')
+    async with Vendor(given) as entra, Vendor(reply(OPENAI_TEXT)) as vendor:
+        async with open_house(environment={"APP": app(entra.url)}) as house:
+            azure = Azure(house, vendor)
+            azure.declare(key="env:APP")
+            await azure.forward()
+            await azure.call()
+        (fetched,) = entra.asked
+    assert fetched.path == "/contoso.onmicrosoft.com/oauth2/v2.0/token"
+    assert fetched.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert parse_qs(fetched.body.decode()) == {
+        "grant_type": ["client_credentials"],
+        "client_id": ["c-1"],
+        "client_secret": ["s3cret~x"],
+        "scope": ["https://cognitiveservices.azure.com/.default"],
+    }
+    assert [asked.headers["authorization"] for asked in vendor.asked] == ["Bearer eyJ.entra"] * 2
+    assert not [asked for asked in vendor.asked if "api-key" in asked.headers]
+
+
+async def test_a_secret_that_entra_does_not_take_is_told_without_it() -> None:
+    said = "AADSTS7000215: Invalid client secret provided.\r\nTrace ID: 1"
+    refused = msgspec.json.encode({"error": "invalid_client", "error_description": said})
+    async with (
+        Vendor(reply(refused, status=401)) as entra,
+        Vendor(reply(OPENAI_TEXT)) as vendor,
+        open_house(environment={"APP": app(entra.url)}) as house,
+    ):
+        azure = Azure(house, vendor)
+        azure.declare(key="env:APP")
+        with pytest.raises(Forbidden, match=r"Microsoft Entra gives no token .*AADSTS7000215") as raised:
+            await azure.forward()
+    assert "Trace" not in raised.value.message
+    assert "s3cret" not in f"{raised.value} {raised.value.detail}"
+    assert not vendor.asked
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ('{"type":"managed_identity","client_id":"c"}', "no metadata server"),
+        ('{"clientId":"c","clientSecret":"s3cret"}', "client_secret"),
+        ("{", "TENANT_ID:CLIENT_ID:CLIENT_SECRET"),
+        (app("http://login.example.com"), "https://"),
+        (app("", tenant_id="a/../b"), "tenant"),
+        ("a/b:c:s3cret", "tenant"),
+    ],
+)
+async def test_an_app_of_no_use_is_refused_without_being_shown(key: str, said: str) -> None:
+    async with HttpPool(drain_s=0.1) as pool:
+        with pytest.raises(BadRequest, match=said) as raised:
+            create(providers()["azure"], key, headers={}, pool=pool)
+    assert raised.value.field == "api_key"
+    assert "s3cret" not in f"{raised.value} {raised.value.detail}"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "contoso:c-1:s3:cret~x",
+        '{"appId":"c-1","displayName":"d","password":"s3:cret~x","tenant":"contoso"}',
+        '{"tenant_id":"contoso","client_id":"c-1","client_secret":"s3:cret~x"}',
+    ],
+)
+def test_an_app_is_known_in_every_form_that_azures_tools_give(key: str) -> None:
+    assert _entra_token.is_app(key)
+    read = _entra_token._app(key)
+    assert (read.tenant_id, read.client_id, read.client_secret) == ("contoso", "c-1", "s3:cret~x")
 
 
 async def test_a_clients_headers_stay_here(azure: Azure) -> None:

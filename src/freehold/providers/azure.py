@@ -7,8 +7,8 @@
 
 Responses are at the newer form, and at the older one since RESPONSES_SINCE: one path for all deployments.
 
-The credential is a resource's key, or a Microsoft Entra token (a JWT), which goes out as a bearer. Entra's tokens last about an
-hour, and none is fetched here. Azure lists models, not deployments: a declaration's `models` says which there are. Sources:
+The credential is a resource's key; an app registration of Microsoft Entra, for which tokens are fetched (_entra_token.py); or such a
+token as it is (a JWT), which lasts about an hour. Azure lists models, not deployments: a declaration's `models` says which there are. Sources:
 https://learn.microsoft.com/en-us/azure/ai-foundry/openai/reference,
 https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle.
 """
@@ -24,6 +24,7 @@ from freehold.catalog.catalog import ProviderRow
 from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider
+from freehold.providers import _entra_token
 from freehold.providers._http import HttpPool, Target, Timeouts, header_block
 from freehold.providers._openai_body import Fitting
 from freehold.providers._upstream import TIMEOUTS, Call, Forward, Upstream, fixed_headers
@@ -142,8 +143,11 @@ def create(
     if wire is _RESPONSES and not found.has_responses:
         said = f"this address has Responses since {RESPONSES_SINCE}, and its version is {found.version}"
         raise Unsupported(said, field="base_url")
-    credential = None
-    if key:
+    credential, bearer = None, None
+    if key and _entra_token.is_app(key):
+        if "authorization" not in {name.lower() for name in headers}:
+            bearer = _entra_token.bearer(row.name, key, found.base, pool)
+    elif key:
         is_token = _JWT.fullmatch(key) is not None
         credential = (b"authorization", f"Bearer {key}") if is_token else (b"api-key", key)
     upstream = Upstream(
@@ -154,5 +158,6 @@ def create(
         path=found.responses if wire is _RESPONSES else found.path(""),
         credential=" or ".join(row.api_key) or "api_key",
         timeouts=timeouts,
+        bearer=bearer,
     )
     return Azure(upstream, found)
