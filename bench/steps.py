@@ -28,6 +28,7 @@ from freehold.core.resources import Agent, Limits, Tool
 from freehold.core.session import SessionStarted, ToolFinished
 from freehold.core.stream import unfold
 from freehold.runtime.declared import Declarations
+from freehold.runtime.equipment import Equipments
 from freehold.runtime.live import Live
 from freehold.runtime.sessions import Sessions
 from freehold.runtime.tools import ToolSet
@@ -155,6 +156,7 @@ async def run_sessions(store: Store, sessions: int, rounds: int) -> None:
             log=store.log,
             gateway=TrivialGateway(rounds),
             declarations=Declarations(store.resources),
+            equipments=Equipments(store.log),
             tools=tools,
             principals=Everyone(),
             live=live,

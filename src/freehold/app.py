@@ -40,6 +40,7 @@ from freehold.providers._http import HttpPool, Timeouts
 from freehold.providers._upstream import patience
 from freehold.resources.templates import Templates
 from freehold.runtime.declared import Declarations
+from freehold.runtime.equipment import Equipments
 from freehold.runtime.live import Live
 from freehold.runtime.sessions import Sessions
 from freehold.runtime.tools import ToolSet
@@ -220,6 +221,7 @@ async def _furnish(
         log=store.log,
         gateway=gateway,
         declarations=Declarations(store.resources),
+        equipments=Equipments(store.log),
         tools=tools,
         principals=principals,
         live=live,

@@ -35,6 +35,7 @@ from freehold.core.stream import Finished, StreamEvent, unfold
 from freehold.gateway.models import ModelTable
 from freehold.gateway.pipeline import Gateway
 from freehold.runtime.declared import Declarations
+from freehold.runtime.equipment import Equipments
 from freehold.runtime.journal import OnPoint, no_points
 from freehold.runtime.live import Live
 from freehold.runtime.model_step import RetryPolicy
@@ -300,6 +301,7 @@ async def world(
                 log=store.log,
                 gateway=gateway_to(model, store, clock),
                 declarations=Declarations(store.resources),
+                equipments=Equipments(store.log),
                 tools=tools,
                 principals=principals,
                 live=live,

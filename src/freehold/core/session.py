@@ -95,7 +95,7 @@ class ModelAnswered(Struct, frozen=True, tag="model_answered", omit_defaults=Tru
     `cost_pico` include what failed attempts before it used. The ids of tool calls are unique within the session: the runtime
     sees to that before it records. `is_language_model` is false where declared rules answered. `client_calls` are the calls that the
     client runs itself, `ask_calls` those that people are asked about first. `request_digest` is that of the request that was
-    answered (core/digests.py): a replay shows by it that it asks the same. `equipment` is the digest of the block that says what
+    answered (runtime/digests.py): a replay shows by it that it asks the same. `equipment` is the digest of the block that says what
     the model was asked with, its messages aside.
     """
 

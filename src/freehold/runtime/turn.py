@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from msgspec import Struct, structs
 
 from freehold.core.errors import FreeholdError, Internal
-from freehold.core.messages import ModelRequest, ReasoningSetting, Text, ToolCall
+from freehold.core.messages import ToolCall
 from freehold.core.policy import Policy, Principal, Statement
 from freehold.core.ports import Clock, Lease, SessionLog
 from freehold.core.resources import Agent, Limits
@@ -22,6 +22,7 @@ from freehold.core.session import (
     ModelAnswered,
     ModelFailed,
     SessionEvent,
+    TurnFinished,
     TurnStarted,
 )
 from freehold.core.session_state import SessionState
@@ -36,13 +37,15 @@ from freehold.runtime.decide import (
     Wait,
     decide,
     finish,
-    money_pico,
     wall_time_ends_at,
 )
 from freehold.runtime.declared import Declarations, DeclaredTool
+from freehold.runtime.digests import RequestDigests
+from freehold.runtime.equipment import Equipment, Equipments
 from freehold.runtime.journal import Journal, LeaseLost, OnPoint, no_points
 from freehold.runtime.live import Live
 from freehold.runtime.model_step import Asked, Gateway, ModelStep, RetryPolicy
+from freehold.runtime.subagents import cancel_children, inherited, tell_parent
 from freehold.runtime.tool_step import run_tool
 from freehold.runtime.tools import Toolbox, ToolSet
 from freehold.runtime.waiting import asks_approval
@@ -70,14 +73,18 @@ class Means(Struct, frozen=True, kw_only=True):
     principals: Principals
     live: Live
     clock: Clock
+    equipments: Equipments
     retries: RetryPolicy = RetryPolicy()
     on_point: OnPoint = no_points
 
 
 class Outfit(Struct, frozen=True):
-    """What is found out once a turn. The agent acts with its session's creator's rights of now, and only through its tools."""
+    """What is found out once a turn. The agent acts with its session's creator's rights of now, and only through its tools.
 
-    agent: Agent
+    `digest` is the kept equipment's."""
+
+    equipment: Equipment
+    digest: str
     toolbox: Toolbox
     principal: Principal
 
@@ -101,6 +108,7 @@ class SessionRun:
         self._plan = Plan(lease.session_id, Limits(), {})
         self._outfit: Outfit | None = None
         self._due_at: datetime | None = None
+        self._digests = RequestDigests()
         self._borrowed = AsyncExitStack()
 
     @property
@@ -149,6 +157,7 @@ class SessionRun:
             case Wait() as step:
                 await self._journal.append([step.waits], exact=True)
             case FinishTurn() as step:
+                await self._tell_family(step)
                 if await self._journal.append(step.events, exact=True):
                     await self._put_back()
         return True
@@ -173,19 +182,13 @@ class SessionRun:
         try:
             borrowed = self._means.tools.borrow(self._lease.tenant, agent.name, tools)
             toolbox = await self._borrowed.enter_async_context(borrowed)
-            self._plan = Plan(
-                self._lease.session_id,
-                agent.limits,
-                toolbox.functions,
-                cost_max_pico=money_pico(agent.limits.cost_max_usd, field="cost_max_usd"),
-                session_cost_max_pico=money_pico(
-                    agent.limits.session_cost_max_usd, field="session_cost_max_usd"
-                ),
-            )
+            equipment = Equipment(agent, toolbox.specs, toolbox.functions)
+            self._plan = equipment.plan(self._lease.session_id)
         except FreeholdError as error:
             await self._fail_to_ask(error)
             return
-        self._outfit = Outfit(agent, toolbox, principal)
+        digest = await self._means.equipments.keep(self._lease.tenant, equipment)
+        self._outfit = Outfit(equipment, digest, toolbox, principal)
 
     async def _declared(self) -> tuple[Agent, list[DeclaredTool], Principal]:
         """Raises a retryable error only when the database is away: that is not the turn's fault."""
@@ -195,8 +198,20 @@ class SessionRun:
         tenant, declarations = self._lease.tenant, self._means.declarations
         agent = await declarations.agent(tenant, started.agent, started.agent_version)
         tools = [await declarations.tool(tenant, name) for name in agent.tools]
-        creator = await self._means.principals.current(tenant, started.by)
-        return agent, tools, creator.narrowed("agent", agent.name, agent_policy(agent))
+        principal = await self._means.principals.current(tenant, started.by)
+        for name, policy in await inherited(self._means.log, declarations, tenant, started):
+            principal = principal.narrowed("agent", name, policy)
+        if agent.policy is not None:
+            principal = principal.narrowed("agent", agent.name, agent.policy)
+        return agent, tools, principal.narrowed("agent", agent.name, agent_policy(agent))
+
+    async def _tell_family(self, step: FinishTurn) -> None:
+        """Those that this session works for, and those that work for it, before the turn's end is a fact."""
+        session_id = self._lease.session_id
+        for event in step.events:
+            if isinstance(event, TurnFinished):
+                await tell_parent(self._means.log, self._state, session_id, event)
+                await cancel_children(self._means.log, self._state, session_id)
 
     async def _fail_to_ask(self, error: FreeholdError) -> None:
         model = (self._state.started and self._state.started.model) or ""
@@ -221,16 +236,18 @@ class SessionRun:
         asked = Asked(
             principal=outfit.principal,
             session_id=self._lease.session_id,
-            agent=outfit.agent.name,
-            rules=outfit.agent.rules,
+            agent=outfit.equipment.agent.name,
+            rules=outfit.equipment.agent.rules,
         )
         call = ModelStep(
             means.gateway, means.live, means.clock, retries=means.retries, asked=asked, state=self._state
         )
+        request = outfit.equipment.request(self._state)
+        request_digest = self._digests.of(request)
         means.on_point("model:before")
         answered: ModelAnswered | ModelFailed | None = None
         async with self._watch() as watch, Stoppable(watch):
-            answered = await call.run(self._request(outfit))
+            answered = await call.run(request)
         if answered is None:
             code, why = (
                 ("cancelled", "cancelled") if self._state.cancel else ("limit_reached", "out of wall time")
@@ -238,10 +255,12 @@ class SessionRun:
             answered = call.stopped(code, f"the call was stopped: {why}")
         means.on_point("model:after")
         if answered is not None:
-            self._journal.stage(self._marked(answered))
+            self._journal.stage(self._marked(answered, request_digest, outfit.digest))
 
-    def _marked(self, answered: ModelAnswered | ModelFailed) -> ModelAnswered | ModelFailed:
-        """With the calls that the client or other people will hear of first: known now, and shown with the answer."""
+    def _marked(
+        self, answered: ModelAnswered | ModelFailed, request_digest: str, equipment: str
+    ) -> ModelAnswered | ModelFailed:
+        """With what was asked, and the calls that the client or other people will hear of first: known now, shown with the answer."""
         if isinstance(answered, ModelFailed):
             return answered
         client: list[str] = []
@@ -252,23 +271,12 @@ class SessionRun:
                     client.append(part.id)
                 if asks_approval(planned):
                     ask.append(part.id)
-        return (
-            structs.replace(answered, client_calls=tuple(client), ask_calls=tuple(ask))
-            if client or ask
-            else answered
-        )
-
-    def _request(self, outfit: Outfit) -> ModelRequest:
-        agent, started = outfit.agent, self._state.started
-        return ModelRequest(
-            model=(started and started.model) or agent.model,
-            messages=self._state.conversation(),
-            instructions=(Text(agent.instructions),) if agent.instructions else (),
-            tools=outfit.toolbox.specs,
-            reasoning=ReasoningSetting(effort=agent.reasoning_effort) if agent.reasoning_effort else None,
-            tokens_max=agent.tokens_max,
-            temperature=agent.temperature,
-            stream=True,
+        return structs.replace(
+            answered,
+            client_calls=tuple(client),
+            ask_calls=tuple(ask),
+            request_digest=request_digest,
+            equipment=equipment,
         )
 
     async def _run_tools(self, step: RunTools) -> None:
