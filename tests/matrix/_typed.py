@@ -50,7 +50,7 @@ def violations(value: Any, kind: Any, path: str = "") -> list[Violation]:
         return [] if value in wanted else [(path, f"expected one of {wanted}, got {value!r}")]
     if typing_extensions.is_typeddict(kind):
         return _fields(value, kind, path)
-    if origin in (list, Iterable, Sequence, tuple) or getattr(origin, "__name__", "") == "Sequence":
+    if _is_array(kind):
         return _items(value, get_args(kind)[0], path)
     if origin in (dict, Mapping):
         if not isinstance(value, dict):
@@ -128,13 +128,21 @@ def _nearest(value: Any, members: Sequence[Any], path: str) -> list[Violation]:
         if not found:
             return []
         meant = not any(at in (_at(path, "type"), _at(path, "role")) for at, _ in found)
-        shaped = isinstance(value, dict) == _is_object(_bare(member))
+        shaped = (isinstance(value, dict), isinstance(value, list)) == (
+            _is_object(_bare(member)),
+            _is_array(_bare(member)),
+        )
         told.append((not (meant and shaped), len(found), found))
     return min(told, key=lambda one: one[:2])[2]
 
 
 def _is_object(kind: Any) -> bool:
     return typing_extensions.is_typeddict(kind) or (isinstance(kind, type) and issubclass(kind, BaseModel))
+
+
+def _is_array(kind: Any) -> bool:
+    origin = get_origin(kind)
+    return origin in (list, Iterable, Sequence, tuple) or getattr(origin, "__name__", "") == "Sequence"
 
 
 def _bare(kind: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 
 from tests.gateway._vendors import Asked
 from tests.matrix import _openapi, schemas
@@ -116,3 +117,9 @@ def test_unions_tell_of_the_member_that_was_meant() -> None:
     assert violations(event, schemas.DIALECTS["anthropic_messages"].event) == [
         ("index", "required, but missing")
     ]
+
+
+def test_a_union_with_an_array_tells_what_is_wrong_inside() -> None:
+    item = {"type": "function_call", "call_id": "c", "name": "n", "arguments": "{}", "parsed_arguments": None}
+    found = violations({"model": "m", "input": [item]}, ResponseCreateParamsNonStreaming)
+    assert found == [("input[0].parsed_arguments", "no such field")]

@@ -219,6 +219,13 @@ def test_a_thinking_signature_survives_a_stream_to_a_client_of_openai():
     assert again[:2] == ANSWER.content[:2]
 
 
+def test_seals_are_streamed_to_a_client_of_openai_in_one_delta():
+    """OpenAI's SDK for Node keeps the last delta of a field that it doesn't know."""
+    told = streamed(OPENAI, unfold(ANSWER)).body.split(b"\n\n")
+    (sealed,) = [json.loads(chunk[6:]) for chunk in told if b"reasoning_details" in chunk]
+    assert [one["index"] for one in sealed["choices"][0]["delta"]["reasoning_details"]] == [0, 1]
+
+
 def test_anthropic_reads_an_answer():
     read = whole(ANTHROPIC, ANSWER).anthropic().messages.create(model="m", max_tokens=5, messages=MESSAGES)
     assert [block.type for block in read.content] == [

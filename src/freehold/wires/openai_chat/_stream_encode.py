@@ -85,7 +85,7 @@ class OpenAIStreamEncoder:
         self._calls: dict[int, int] = {}  # Part -> place among the tool calls.
         self._thoughts: dict[int, list[str]] = {}
         self._sealed: dict[int, Opaque] = {}
-        self._details = 0
+        self._details: list[dict[str, str | int]] = []
         self._late: dict[
             str, Raw
         ] = {}  # Said when an answer that came whole began, and told where a stream ends.
@@ -189,16 +189,19 @@ class OpenAIStreamEncoder:
         return self._chunk(b'{"tool_calls":[' + sealed + b"]}")
 
     def _part_finished(self, index: int) -> bytes:
+        """Sealed thoughts are told at once in the end: OpenAI's SDK for Node keeps but the last delta of a field it doesn't know."""
         if index in self._customs:
             return self._custom_call(index)
         thought, opaque = self._thoughts.pop(index, None), self._sealed.pop(index, None)
-        if thought is None or opaque is None:
-            return b""
-        detail = detail_of("".join(thought), opaque, self._details)
-        self._details += 1
-        return self._chunk(_encode({"reasoning_details": [detail]}))
+        if thought is not None and opaque is not None:
+            self._details.append(detail_of("".join(thought), opaque, len(self._details)))
+        return b""
 
     def _finish(self, event: Finished) -> bytes:
+        details = self._chunk(_encode({"reasoning_details": self._details})) if self._details else b""
+        return details + self._last(event)
+
+    def _last(self, event: Finished) -> bytes:
         fields = {**self._late, **own(event.extra, NAME)}
         choice: dict[str, Any] = {
             "index": 0,
