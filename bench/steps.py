@@ -16,13 +16,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvloop
+from freehold.core.session_log import SessionRow
 from msgspec import Struct
 
 from freehold.clock import SystemClock
 from freehold.core import ids
 from freehold.core.messages import ModelRequest, ModelResponse, Text, ToolCall, ToolResult, ToolSpec, Usage
 from freehold.core.policy import ALLOW_ALL, Principal
-from freehold.core.ports import SessionRow, ToolFunction, ToolOutcome, ToolRun
+from freehold.core.ports import ToolFunction, ToolOutcome, ToolRun
 from freehold.core.records import CallRecord
 from freehold.core.resources import Agent, Limits, Tool
 from freehold.core.session import SessionStarted, ToolFinished

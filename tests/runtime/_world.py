@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import asyncpg
+from freehold.core.session_log import SessionRow
 from msgspec import Struct
 
 from freehold.catalog.catalog import ProviderRow
@@ -27,7 +28,7 @@ from freehold.core.messages import (
     raw,
 )
 from freehold.core.policy import ALLOW_ALL, Principal
-from freehold.core.ports import SessionRow, ToolFunction, ToolOutcome, ToolRun
+from freehold.core.ports import ToolFunction, ToolOutcome, ToolRun
 from freehold.core.pricing import ModelPrice, TokenPrice
 from freehold.core.resources import Agent, Effect, Resource, Tool
 from freehold.core.session import Recorded

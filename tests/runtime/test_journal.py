@@ -5,13 +5,13 @@ import logging
 from datetime import UTC, datetime
 
 import pytest
+from freehold.core.session_log import Lease
 from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.clock import SystemClock
 from freehold.core.errors import Conflict, Unavailable
 from freehold.core.messages import Text
-from freehold.core.ports import Lease
 from freehold.core.session import (
     ModelAnswered,
     Recorded,

@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from freehold.core.session_log import Lease, SessionLog, SessionRow
+
 from freehold.clock import SystemClock
 from freehold.core import ids
 from freehold.core.messages import Text, Usage
-from freehold.core.ports import Lease, SessionLog, SessionRow
 from freehold.core.session import (
     CancelRequested,
     ModelAnswered,

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from freehold.core.session_log import Lease
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.store._parts import (
@@ -21,7 +22,6 @@ from tests.store._parts import (
 
 from freehold.core.errors import BadRequest, Conflict, NotFound, TooLarge
 from freehold.core.messages import Bytes, Media, Raw, Text, Usage
-from freehold.core.ports import Lease
 from freehold.core.session import ModelFailed, ToolFinished, UserSpoke
 from freehold.store._events import APPEND_BYTES_MAX
 from freehold.store.store import Store

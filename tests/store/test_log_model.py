@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
+from freehold.core.session_log import Lease
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,7 +23,6 @@ from hypothesis.stateful import (
 from tests.store._parts import CANCELLED, IDLE, STARTED, new_row, said
 
 from freehold.core.errors import Conflict
-from freehold.core.ports import Lease
 from freehold.store.store import Store
 
 T = TypeVar("T")

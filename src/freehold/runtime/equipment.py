@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from freehold.core.messages import ModelRequest, ReasoningSetting, Text, ToolSpec
-from freehold.core.ports import SessionLog
 from freehold.core.resources import Agent
+from freehold.core.session_log import SessionLog
 from freehold.core.session_state import SessionState
 from freehold.runtime.calls import PlannedFunction
 from freehold.runtime.decide import Plan, money_pico

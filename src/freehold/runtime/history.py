@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from freehold.core.ports import SessionLog
 from freehold.core.session import Recorded
+from freehold.core.session_log import SessionLog
 
 READ_PAGE: Final = 1000
 

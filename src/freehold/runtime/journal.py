@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from freehold.core.errors import Conflict, FreeholdError
-from freehold.core.ports import Clock, Lease, SessionLog
+from freehold.core.ports import Clock
 from freehold.core.session import Input, Recorded, SessionEvent
+from freehold.core.session_log import Lease, SessionLog
 from freehold.core.session_state import SessionState
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from freehold.core import ids
 from freehold.core.errors import BadRequest, Conflict
 from freehold.core.messages import JsonObject, Media, Text
 from freehold.core.policy import Principal, authorize
-from freehold.core.ports import Clock, Resources, SessionLog, SessionPage, SessionRow
+from freehold.core.ports import Clock, Resources
 from freehold.core.session import (
     ApprovalDecided,
     CancelRequested,
@@ -28,6 +28,7 @@ from freehold.core.session import (
     UserSpoke,
     row_change,
 )
+from freehold.core.session_log import SessionLog, SessionPage, SessionRow
 from freehold.runtime.forks import Edit, fork_of, place_of
 from freehold.runtime.history import history
 from freehold.runtime.inputs import (

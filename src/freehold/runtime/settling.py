@@ -11,7 +11,6 @@ import msgspec
 from freehold.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from freehold.core.messages import JsonObject, Media, Text
 from freehold.core.policy import Principal
-from freehold.core.ports import SessionLog, SessionRow
 from freehold.core.session import (
     ApprovalDecided,
     AwaitsApproval,
@@ -20,6 +19,7 @@ from freehold.core.session import (
     ResultGiven,
     approval_binding,
 )
+from freehold.core.session_log import SessionLog, SessionRow
 from freehold.core.session_state import replay
 from freehold.runtime.history import history
 from freehold.runtime.inputs import REASON_CHARS_MAX, check_length, check_result

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
 from freehold.core.errors import FreeholdError, Internal
-from freehold.core.ports import SessionLog
 from freehold.core.session import ModelAnswered, ModelFailed, Recorded, TurnFinished
+from freehold.core.session_log import SessionLog
 from freehold.runtime.live import Live, LiveEvent, LiveReader
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from freehold.core.errors import FreeholdError, Internal
 from freehold.core.messages import ToolCall
 from freehold.core.policy import Policy, Principal, Statement
-from freehold.core.ports import Clock, Lease, SessionLog
+from freehold.core.ports import Clock
 from freehold.core.resources import Agent, Limits
 from freehold.core.session import (
     ModelAnswered,
@@ -25,6 +25,7 @@ from freehold.core.session import (
     TurnFinished,
     TurnStarted,
 )
+from freehold.core.session_log import Lease, SessionLog
 from freehold.core.session_state import SessionState
 from freehold.runtime.calls import Claim
 from freehold.runtime.decide import (

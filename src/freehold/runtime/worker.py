@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from freehold.core import ids
 from freehold.core.errors import FreeholdError
-from freehold.core.ports import Lease
+from freehold.core.session_log import Lease
 from freehold.runtime.turn import Means, SessionRun
 
 log = logging.getLogger(__name__)

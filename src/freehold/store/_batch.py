@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
-from freehold.core.ports import Lease, SessionRow
 from freehold.core.session import RowChange
+from freehold.core.session_log import Lease, SessionRow
 from freehold.store._events import Encoded
 
 BATCH_SESSIONS_MAX: Final = 512

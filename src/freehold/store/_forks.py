@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from freehold.core.errors import Conflict, NotFound, TooLarge
-from freehold.core.ports import SessionRow
+from freehold.core.session_log import SessionRow
 from freehold.store._events import Encoded
 from freehold.store._statements import WORK_CHANNEL
 from freehold.store.database import Connection, Database, Row

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from freehold.core.errors import BadRequest
-from freehold.core.ports import Lease
+from freehold.core.session_log import Lease
 from freehold.store._statements import WORK_CHANNEL
 from freehold.store.database import Database
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from freehold.core.messages import Usage
-from freehold.core.ports import SessionRow
+from freehold.core.session_log import SessionRow
 from freehold.store._batch import Create, Group
 from freehold.store.database import Connection
 

@@ -14,7 +14,7 @@ import asyncpg
 import msgspec
 
 from freehold.core.errors import Conflict, FreeholdError, NotFound, Overloaded, Unavailable
-from freehold.core.ports import Lease, SessionRow
+from freehold.core.session_log import Lease, SessionRow
 from freehold.store._batch import WAITING_BYTES_MAX, WAITING_MAX, Append, Create, Group, Waiting
 from freehold.store._events import Encoded
 from freehold.store._faults import TRANSIENT, translate

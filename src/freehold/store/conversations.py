@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from freehold.core.errors import NotFound, TooLarge
-from freehold.core.ports import (
-    Conversation,
-    ConversationItem,
-    ConversationItemPage,
-    Conversations,
-)
+from freehold.core.responses import Conversation, ConversationItem, ConversationItemPage, Conversations
 from freehold.store.database import Connection, Database, Row
 
 ITEMS_MAX: Final = 10_000

@@ -14,8 +14,8 @@ import msgspec
 
 from freehold.core.errors import BadRequest, NotFound, Unavailable
 from freehold.core.messages import Usage
-from freehold.core.ports import Lease, SessionLog, SessionPage, SessionRow
 from freehold.core.session import Recorded, SessionEvent, SessionStatus, SessionWaits
+from freehold.core.session_log import Lease, SessionLog, SessionPage, SessionRow
 from freehold.store import _forks, _leases
 from freehold.store._events import decode, encode
 from freehold.store._follow import Followers, open_followers

@@ -15,13 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from freehold.core.errors import Conflict, FreeholdError, Internal, NotFound, Overloaded, TooLarge
-from freehold.core.ports import (
-    ConversationItem,
-    KeptResponse,
-    PastResponse,
-    ResponseEvents,
-    Responses,
-)
+from freehold.core.responses import ConversationItem, KeptResponse, PastResponse, ResponseEvents, Responses
 from freehold.store import _responses_statements as sql
 from freehold.store._listen import Listener
 from freehold.store._tasks import background

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from freehold.core.errors import BadRequest, TooLarge, Unavailable
-from freehold.core.ports import KeptResponse, ResponseStatus
+from freehold.core.responses import KeptResponse, ResponseStatus
 from freehold.server.apis._response_items import EMPTY
 
 EVENT_BYTES_MAX: Final = 64 * 1024 * 1024

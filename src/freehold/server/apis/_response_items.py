@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from freehold.core.errors import BadRequest, NotFound
-from freehold.core.ports import ConversationItem, KeptResponse, PastResponse
+from freehold.core.responses import ConversationItem, KeptResponse, PastResponse
 from freehold.core.validation import decode
 
 EMPTY: Final = b"[]"

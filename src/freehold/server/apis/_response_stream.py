@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from freehold.core.errors import NotFound
-from freehold.core.ports import Hint, ResponseEvents, Responses
+from freehold.core.responses import Hint, ResponseEvents, Responses
 from freehold.server.apis._response_answers import ENDED, split
 
 LOOK_S: Final = 5.0

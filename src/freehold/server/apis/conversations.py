@@ -11,7 +11,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from freehold.core import ids
 from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.policy import authorize
-from freehold.core.ports import Clock, Conversation, ConversationItem, Conversations, Wire
+from freehold.core.ports import Clock, Wire
+from freehold.core.responses import Conversation, ConversationItem, Conversations
 from freehold.server.apis import _response_items as items
 from freehold.server.operations import Call, Operation
 

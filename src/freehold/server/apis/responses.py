@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from freehold.core.errors import BadRequest, NotFound, Unsupported
 from freehold.core.policy import authorize
-from freehold.core.ports import KeptResponse, Responses, Wire
+from freehold.core.ports import Wire
+from freehold.core.responses import KeptResponse, Responses
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.server.apis import _response_items as items

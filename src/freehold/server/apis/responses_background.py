@@ -18,7 +18,8 @@ from msgspec import Raw, Struct, structs
 from freehold.core import ids
 from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound, Unauthenticated
 from freehold.core.policy import Principal
-from freehold.core.ports import Clock, Hint, KeptResponse, ResponseEvents, Responses, Wire
+from freehold.core.ports import Clock, Wire
+from freehold.core.responses import Hint, KeptResponse, ResponseEvents, Responses
 from freehold.gateway.passing import Envelope
 from freehold.server.apis._response_answers import (
     ENDED,

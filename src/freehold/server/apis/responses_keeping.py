@@ -14,14 +14,8 @@ from msgspec import Raw, Struct, structs
 from freehold.core import ids
 from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound
 from freehold.core.policy import Principal, allowed, authorize
-from freehold.core.ports import (
-    Clock,
-    ConversationItem,
-    Conversations,
-    KeptResponse,
-    ResponseEvents,
-    Responses,
-)
+from freehold.core.ports import Clock
+from freehold.core.responses import ConversationItem, Conversations, KeptResponse, ResponseEvents, Responses
 from freehold.core.validation import decode
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import ACTION, Gateway

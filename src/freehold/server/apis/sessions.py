@@ -10,8 +10,8 @@ from starlette.responses import Response
 from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.messages import Media, Text
 from freehold.core.policy import Principal
-from freehold.core.ports import SessionRow
 from freehold.core.session import CancelRequested, Input, Recorded, SessionStatus
+from freehold.core.session_log import SessionRow
 from freehold.runtime.forks import Edit
 from freehold.runtime.sessions import Sessions
 from freehold.server.apis._content import Block

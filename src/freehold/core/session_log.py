@@ -1,0 +1,157 @@
+"""The log of sessions, as kept: the port of what keeps it, and what is known of a session without reading it."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+from freehold.core.messages import Usage
+from freehold.core.session import (
+    Recorded,
+    SessionEvent,
+    SessionStatus,
+    SessionWaits,
+)
+
+
+class SessionRow(Struct, frozen=True, kw_only=True):
+    """A projection of the log, for lists and workers. `version` is the number of events; `waits` is for `waiting` and `paused`.
+
+    A fork has its origin's events up to `origin_seq` as its first; its usage and cost are those of its own events alone.
+    """
+
+    id: str
+    tenant: str
+    agent: str
+    agent_version: int
+    status: SessionStatus
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    title: str = ""
+    model: str | None = None
+    usage: Usage = Usage()
+    cost_pico: int = 0
+    metadata: dict[str, str] = {}
+    created_by: str = ""
+    waits: SessionWaits | None = None
+    parent_id: str | None = None
+    origin_id: str | None = None
+    origin_seq: int | None = None
+
+
+class Lease(Struct, frozen=True):
+    """The right to write a session's turn. `epoch` fences: an append under an older epoch raises Conflict."""
+
+    session_id: str
+    tenant: str
+    owner: str
+    epoch: int
+
+
+class SessionPage(Struct, frozen=True):
+    rows: tuple[SessionRow, ...]
+    next: str | None
+
+
+class SessionLog(Protocol):
+    async def create(
+        self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
+    ) -> SessionRow:
+        """With a key that was used before in the tenant: the session of that time, nothing new."""
+        ...
+
+    async def fork(
+        self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
+    ) -> SessionRow:
+        """As `create`, with the events of `row.origin_id` up to `row.origin_seq` before `events`: shared, not copied.
+
+        Raises NotFound where the origin is gone, Conflict where it is shorter, TooLarge where it is a fork of too many forks.
+        """
+        ...
+
+    async def get(self, tenant: str, session_id: str) -> SessionRow:
+        """Raises NotFound."""
+        ...
+
+    async def list(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[SessionStatus] = (),
+        agent: str | None = None,
+        parent_id: str | None = None,
+        by_cost: bool = False,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """Of any of `statuses`, all where there are none. Newest first, or dearest first."""
+        ...
+
+    async def append(
+        self,
+        session_id: str,
+        events: Sequence[SessionEvent],
+        *,
+        expected_version: int | None = None,
+        lease: Lease | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """Returns the new version. All or nothing, durable on return; many sessions' appends share one transaction.
+
+        Raises Conflict unless the log holds exactly `expected_version` events (where given) and the lease is still held
+        (where given), or when the session is cancelled; NotFound; Unavailable when the database is away: then it is not
+        known whether the append happened, so read before writing again.
+        """
+        ...
+
+    async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]: ...
+
+    async def keep_block(self, tenant: str, digest: str, body: bytes) -> None:
+        """Durable on return, and kept once, however often: what events refer to by `digest`, the SHA-256 of `body` in hex."""
+        ...
+
+    async def blocks(self, tenant: str, digests: Sequence[str]) -> Mapping[str, bytes]:
+        """Those that are there."""
+        ...
+
+    def follow(
+        self, session_id: str, *, after: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Recorded]]]:
+        """Every event after `after`, each once and in order, first those that are there, then as they come; never ends by itself."""
+        ...
+
+    async def claim(
+        self, owner: str, *, limit: int, lease_s: float, tenant_max: int | None = None
+    ) -> Sequence[Lease]:
+        """Sessions that are `running`, or `waiting` until a time that has come, and that nobody holds (or whose lease ran out);
+        level-triggered. Where there are more than `limit`, tenants share alike, and each agent's longest waiting come first.
+
+        `tenant_max`: how many of one tenant workers may hold together. Fewer than `limit` may come though there are more; none
+        come only where there are none.
+        """
+        ...
+
+    async def renew(self, owner: str, leases: Sequence[Lease], *, lease_s: float) -> frozenset[str]:
+        """Ids of the sessions still held."""
+        ...
+
+    async def release(self, lease: Lease) -> None: ...
+
+    async def wait_for_work(self, timeout_s: float) -> None:
+        """Returns when some session may want a worker: one that was written to, or whose time has come; or after `timeout_s`."""
+        ...
+
+
+class LiveChannel(Protocol):
+    """What processes tell each other and nobody keeps. Every process hears what any tells, itself included; some may be lost."""
+
+    def hear(self, hearer: Callable[[str], None]) -> None:
+        """`hearer` must not wait. One for a process."""
+        ...
+
+    async def tell(self, payloads: Sequence[str]) -> None:
+        """In order; each at most 7999 bytes. Raises Unavailable."""
+        ...
