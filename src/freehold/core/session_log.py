@@ -1,6 +1,6 @@
 """The log of sessions, as kept: the port of what keeps it, and what is known of a session without reading it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -142,16 +142,4 @@ class SessionLog(Protocol):
 
     async def wait_for_work(self, timeout_s: float) -> None:
         """Returns when some session may want a worker: one that was written to, or whose time has come; or after `timeout_s`."""
-        ...
-
-
-class LiveChannel(Protocol):
-    """What processes tell each other and nobody keeps. Every process hears what any tells, itself included; some may be lost."""
-
-    def hear(self, hearer: Callable[[str], None]) -> None:
-        """`hearer` must not wait. One for a process."""
-        ...
-
-    async def tell(self, payloads: Sequence[str]) -> None:
-        """In order; each at most 7999 bytes. Raises Unavailable."""
         ...
