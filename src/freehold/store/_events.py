@@ -1,13 +1,39 @@
-"""A session's events as the table holds them: a type and JSON bytes. Why not jsonb: docs/decisions/0004."""
+"""A session's events as the table holds them: a type and JSON bytes. Why not jsonb: docs/decisions/0004.
 
-from collections.abc import Sequence
+Large texts stand beside them (_blocks.py); which texts an event has is here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from freehold.core.errors import BadRequest, Internal, TooLarge
-from freehold.core.session import Recorded, RowChange, SessionEvent, row_change
+from freehold.core.messages import (
+    AnswerPart,
+    Bytes,
+    Carried,
+    Media,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+)
+from freehold.core.session import (
+    Compacted,
+    ModelAnswered,
+    Recorded,
+    ResultGiven,
+    RowChange,
+    SessionEvent,
+    ToolFinished,
+    ToolStarted,
+    UserSpoke,
+    row_change,
+)
+from freehold.store._blocks import BLOCK_BYTES_MIN, put_back, taken_out
 from freehold.store.database import Row
 
 APPEND_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -18,12 +44,13 @@ _decoder: msgspec.json.Decoder[SessionEvent] = msgspec.json.Decoder(SessionEvent
 
 
 class Encoded(Struct, frozen=True):
-    """What one append adds to a log, ready for the statement."""
+    """What one append adds to a log, ready for the statement. `blocks` are large texts that the bodies name, by digest."""
 
     types: Sequence[str]
     bodies: Sequence[bytes]
     size_bytes: int
     change: RowChange
+    blocks: Mapping[str, bytes] = {}
 
 
 def encode(events: Sequence[SessionEvent]) -> Encoded:
@@ -44,15 +71,52 @@ def encode(events: Sequence[SessionEvent]) -> Encoded:
             f"an append holds at most {APPEND_BYTES_MAX} bytes, this one has {size_bytes}: put large content into the object store"
         )
     types = [str(type(event).__struct_config__.tag) for event in events]
-    return Encoded(types, bodies, size_bytes, row_change(events))
+    blocks: dict[str, bytes] = {}
+    for place, body in enumerate(bodies):
+        if len(body) >= BLOCK_BYTES_MIN or b'"\\u0000' in body:
+            bodies[place], found = taken_out(body, _texts(events[place]))
+            blocks |= found
+    return Encoded(types, bodies, size_bytes, row_change(events), blocks)
 
 
-def decode(session_id: str, rows: Sequence[Row]) -> list[Recorded]:
-    """From rows with seq, at and body."""
+def _texts(event: SessionEvent) -> Iterator[bytes]:
+    """Of an event, what may be large, as its JSON has it."""
+    match event:
+        case UserSpoke() | ModelAnswered() | ToolFinished() | ResultGiven():
+            for part in event.content:
+                yield from _of_part(part)
+        case ToolStarted():
+            yield _encoder.encode(event.arguments)
+        case Compacted():
+            yield _encoder.encode(event.summary)
+        case _:
+            pass
+
+
+def _of_part(part: AnswerPart) -> Iterator[bytes]:
+    match part:
+        case Text(text=text) | Refusal(text=text) | Reasoning(text=text):
+            yield _encoder.encode(text)
+            if isinstance(part, Reasoning) and part.opaque is not None:
+                yield _encoder.encode(part.opaque.data)
+        case Media(source=Bytes(data)):
+            yield _encoder.encode(data)
+        case ToolCall():
+            yield _encoder.encode(part.arguments)
+        case Carried():
+            yield bytes(part.block)
+        case Media():
+            pass
+
+
+def decode(
+    session_id: str, rows: Sequence[Row], blocks: Mapping[str, bytes] = MappingProxyType({})
+) -> list[Recorded]:
+    """From rows with seq, at and body, and the blocks that these name."""
     recorded = []
     for row in rows:
         try:
-            event = _decoder.decode(row["body"])
+            event = _decoder.decode(put_back(row["body"], blocks))
         except msgspec.MsgspecError as error:
             raise Internal(
                 f"event {row['seq']} of {session_id} cannot be read: it was written by a newer Freehold, or damaged",

@@ -11,6 +11,7 @@ from typing import Final
 
 from freehold.core.errors import FreeholdError
 from freehold.core.session import Recorded
+from freehold.store._blocks import named_by, whole_bytes
 from freehold.store._events import decode
 from freehold.store._faults import translate
 from freehold.store._forks import gap_before, shared
@@ -142,7 +143,7 @@ class SharedReads:
             if gap_before(found, after):
                 await self._read_shared(session_id, after, future)
             else:
-                _deliver(future, session_id, found, more=_full(found))
+                await self._deliver(future, session_id, found, more=_full(found))
 
     async def _read_shared(self, session_id: str, after: int, future: "asyncio.Future[Page]") -> None:
         """For a fork, whose first events live elsewhere: its own follow."""
@@ -155,21 +156,39 @@ class SharedReads:
             future.set_exception(translate(error, "reading new events"))
             future.exception()
             return
-        _deliver(future, session_id, rows, more=True)
+        await self._deliver(future, session_id, rows, more=True)
+
+    async def _deliver(
+        self, future: "asyncio.Future[Page]", session_id: str, rows: Sequence[Row], *, more: bool
+    ) -> None:
+        fits = _fitting(rows)
+        try:
+            blocks = await named_by(self._database, [session_id], fits)
+            events = decode(session_id, fits, blocks)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - the task's outermost edge: who waits is told, the reader goes on
+            future.set_exception(
+                error if isinstance(error, FreeholdError) else translate(error, "reading new events")
+            )
+            future.exception()
+            return
+        future.set_result(Page(events, more=more or len(fits) < len(rows)))
+
+
+def _fitting(rows: Sequence[Row]) -> Sequence[Row]:
+    """As many as make a page with their blocks, one at least."""
+    size_bytes = 0
+    for place, row in enumerate(rows):
+        if place and size_bytes >= PAGE_BYTES_MAX:
+            return rows[:place]
+        size_bytes += whole_bytes(row["body"])
+    return rows
 
 
 def _full(rows: Sequence[Row]) -> bool:
     return len(rows) == PAGE_EVENTS_MAX or sum(len(row["body"]) for row in rows) >= PAGE_BYTES_MAX
-
-
-def _deliver(future: "asyncio.Future[Page]", session_id: str, rows: Sequence[Row], *, more: bool) -> None:
-    try:
-        events = decode(session_id, rows)
-    except FreeholdError as error:
-        future.set_exception(error)
-        future.exception()
-        return
-    future.set_result(Page(events, more=more))
 
 
 class Followers:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from freehold.core.errors import Conflict, NotFound, TooLarge
 from freehold.core.session_log import SessionRow
+from freehold.store import _blocks
 from freehold.store._events import Encoded
 from freehold.store._statements import WORK_CHANNEL
 from freehold.store.database import Connection, Database, Row
@@ -139,6 +140,7 @@ async def _write(connection: Connection, row: SessionRow, encoded: Encoded) -> S
         [one.up_to_seq for one in segments],
         [one.holder_id for one in segments],
     )
+    await _blocks.keep(connection, row.id, row.tenant, encoded.blocks)
     at = made["created_at"]
     return msgspec.structs.replace(row, version=origin_seq + len(encoded.types), created_at=at, updated_at=at)
 

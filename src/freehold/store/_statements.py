@@ -13,6 +13,7 @@ from msgspec import Struct
 from freehold.core.messages import Usage
 from freehold.core.session_log import SessionRow
 from freehold.store._batch import Create, Group
+from freehold.store._events import Encoded
 from freehold.store.database import Connection
 
 USAGE_COLUMNS: Final = (
@@ -47,7 +48,19 @@ WRITER_SETTINGS: Final = {
 
 # $1-$18: one element a group; where an array is shorter (see _sparse), unnest fills up with NULL.
 # $19-$22: one element an event. $23: what to tell.
-APPEND: Final = f"""
+# A further step, only where there are blocks: $24-$26 are one element a block. Sorted, so that two processes never wait for each
+# other. Placeholders, since its numbers and the step that it follows differ.
+_BLOCKS: Final = """, offered AS (
+    SELECT s.id, s.tenant, b.digest, b.body
+    FROM unnest({0}::text[], {1}::text[], {2}::bytea[]) AS b (id, digest, body)
+    JOIN {3} s ON s.id = b.id
+), kept AS (
+    INSERT INTO blocks (tenant, digest, body) SELECT tenant, digest, body FROM offered ORDER BY tenant, digest ON CONFLICT DO NOTHING
+), used AS (
+    INSERT INTO block_uses (session_id, tenant, digest) SELECT id, tenant, digest FROM offered ON CONFLICT DO NOTHING
+)"""
+
+_APPEND: Final = f"""
 WITH wanted AS (
     SELECT * FROM unnest(
         $1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::int[], $6::text[], $7::bigint[], {_USAGE_TYPES}, $16::boolean[],
@@ -81,7 +94,8 @@ WITH wanted AS (
     JOIN moved m ON m.id = e.id
 ), keyed AS (
     INSERT INTO append_keys (session_id, key, tenant, version) SELECT id, key, tenant, version FROM moved WHERE key IS NOT NULL
-)
+)"""  # noqa: S608 - built from our own constants alone
+_APPENDED: Final = f"""
 SELECT id, version, claimable,
        (SELECT pg_notify('{LOG_CHANNEL}', $23)) AS told,
        (SELECT pg_notify('{WORK_CHANNEL}', '') FROM moved WHERE claimable LIMIT 1) AS called
@@ -89,10 +103,12 @@ FROM moved
 UNION ALL
 SELECT id, version, false, NULL, NULL FROM remembered
 """  # noqa: S608 - built from our own constants alone
+APPEND: Final = _APPEND + _APPENDED
+APPEND_WITH_BLOCKS: Final = _APPEND + _BLOCKS.format("$24", "$25", "$26", "moved") + _APPENDED
 
 EXPLAIN: Final = "SELECT id, version, status, owner, epoch FROM sessions WHERE id = ANY($1::text[])"
 
-CREATE: Final = f"""
+_CREATE: Final = f"""
 WITH wanted AS (
     SELECT * FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::bigint[], {_USAGE_TYPES}, $16::boolean[],
@@ -121,13 +137,16 @@ WITH wanted AS (
 ), keyed AS (
     INSERT INTO create_keys (tenant, key, session_id)
     SELECT w.tenant, w.key, w.id FROM wanted w JOIN made m ON m.id = w.id WHERE w.key IS NOT NULL
-)
+)"""  # noqa: S608 - built from our own constants alone
+_CREATED: Final = f"""
 SELECT id, created_at, NULL AS earlier, claimable,
        (SELECT pg_notify('{WORK_CHANNEL}', '') FROM made WHERE claimable LIMIT 1) AS called
 FROM made
 UNION ALL
 SELECT id, NULL, session_id, false, NULL FROM remembered
 """  # noqa: S608 - built from our own constants alone
+CREATE: Final = _CREATE + _CREATED
+CREATE_WITH_BLOCKS: Final = _CREATE + _BLOCKS.format("$27", "$28", "$29", "made") + _CREATED
 
 
 class Written(Struct, frozen=True):
@@ -150,8 +169,9 @@ async def write_appends(connection: Connection, groups: Sequence[Group]) -> Writ
         for append in group.appends:
             types += append.encoded.types
             bodies += append.encoded.bodies
+    blocks = _block_columns([(group.session_id, one.encoded) for group in groups for one in group.appends])
     rows = await connection.fetch(
-        APPEND,
+        APPEND_WITH_BLOCKS if blocks else APPEND,
         ids,
         _sparse([group.base for group in groups]),
         _sparse([group.lease and group.lease.epoch for group in groups]),
@@ -167,6 +187,7 @@ async def write_appends(connection: Connection, groups: Sequence[Group]) -> Writ
         types,
         bodies,
         _payload(ids),
+        *blocks,
     )
     return Written({row["id"]: row["version"] for row in rows}, any(row["claimable"] for row in rows))
 
@@ -191,8 +212,9 @@ async def write_creates(connection: Connection, creates: Sequence[Create]) -> Ma
         seqs += range(1, count + 1)
         types += create.encoded.types
         bodies += create.encoded.bodies
+    blocks = _block_columns([(create.row.id, create.encoded) for create in creates])
     rows = await connection.fetch(
-        CREATE,
+        CREATE_WITH_BLOCKS if blocks else CREATE,
         list(asked),
         [row.tenant for row in rows_in],
         [row.agent for row in rows_in],
@@ -211,6 +233,7 @@ async def write_creates(connection: Connection, creates: Sequence[Create]) -> Ma
         seqs,
         types,
         bodies,
+        *blocks,
     )
     sessions: dict[str, SessionRow | str] = {}
     for row in rows:
@@ -219,6 +242,17 @@ async def write_creates(connection: Connection, creates: Sequence[Create]) -> Ma
             asked[row["id"]], created_at=at, updated_at=at
         )
     return Made(sessions, any(row["claimable"] for row in rows))
+
+
+def _block_columns(written: Sequence[tuple[str, Encoded]]) -> Sequence[Sequence[Any]]:
+    """Session, digest and body of every block; none at all where there is none."""
+    found = [
+        (session_id, digest, body)
+        for session_id, encoded in written
+        if encoded.blocks
+        for digest, body in encoded.blocks.items()
+    ]
+    return list(zip(*found, strict=True)) if found else ()
 
 
 def _usage_arrays(usages: Sequence[Usage]) -> list[Sequence[int]]:

@@ -28,6 +28,12 @@ UNKNOWN: Final = (
     "the database went away: it is not known whether this was written, so read before writing again"
 )
 
+_AGAIN: Final = (
+    asyncpg.UniqueViolationError,
+    asyncpg.ForeignKeyViolationError,
+    asyncpg.InvalidCachedStatementError,
+)
+
 log = logging.getLogger(__name__)
 Item = TypeVar("Item", Group, Create)
 Result = TypeVar("Result", Written, Made)
@@ -186,12 +192,13 @@ class Writer:
     async def _retried(
         self, connection: Connection, items: Sequence[Item], write: Write[Item, Result]
     ) -> Result:
-        """A batch that the server rolled back did nothing, so it may run again: a deadlock, or a key that was used just now."""
+        """A batch that the server rolled back did nothing, so it may run again: a deadlock, a key that was used just now,
+        or a block that was deleted just now."""
         for _ in range(ATTEMPTS_MAX - 1):
             self.counters.transactions += 1
             try:
                 return await write(connection, items)
-            except (*TRANSIENT, asyncpg.UniqueViolationError, asyncpg.InvalidCachedStatementError):
+            except (*TRANSIENT, *_AGAIN):
                 self.counters.retries += 1
         self.counters.transactions += 1
         return await write(connection, items)

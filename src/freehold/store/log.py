@@ -17,6 +17,7 @@ from freehold.core.messages import Usage
 from freehold.core.session import Recorded, SessionEvent, SessionStatus, SessionWaits
 from freehold.core.session_log import Lease, SessionLog, SessionPage, SessionRow
 from freehold.store import _forks, _leases
+from freehold.store._blocks import named_by
 from freehold.store._events import decode, encode
 from freehold.store._follow import Followers, open_followers
 from freehold.store._listen import Listener
@@ -154,7 +155,7 @@ class PostgresSessionLog:
         if _forks.gap_before(rows, after):
             shared = await _forks.shared(self._database, session_id, after=after, limit=limit)
             rows = [*shared, *rows][:limit]
-        return decode(session_id, rows)
+        return decode(session_id, rows, await named_by(self._database, [session_id], rows))
 
     async def keep_block(self, tenant: str, digest: str, body: bytes) -> None:
         await self._database.fetch("keeping a block", _KEEP_BLOCK, tenant, digest, body)
