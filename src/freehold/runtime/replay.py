@@ -1,0 +1,301 @@
+"""Runtime: a recorded session, decided again: offline, from its log and what its models were equipped with. Pure.
+
+At every place where a worker took a decision, decide.py is asked for its own, and the request that would go to the model is made
+anew; both must be what was recorded. What came from outside is taken as recorded: input, answers, tools' results, times.
+
+Our own clock's readings are not in a log, the times of its events are. So what depends on time is decided at the time of the event
+before and at that of the event itself, and texts and deadlines that a reading was put into are not compared.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, assert_never
+
+import msgspec
+from msgspec import Struct, structs
+
+from freehold.core.session import (
+    CallAwaited,
+    Compacted,
+    Input,
+    ModelAnswered,
+    ModelFailed,
+    Recorded,
+    SessionEvent,
+    SessionForked,
+    SessionStarted,
+    ToolFinished,
+    ToolOutcomeUnknown,
+    ToolStarted,
+    TurnFinished,
+    TurnStarted,
+)
+from freehold.core.session_state import SessionState
+from freehold.runtime.decide import (
+    CallModel,
+    FinishTurn,
+    Plan,
+    Rest,
+    RunTools,
+    StartTurn,
+    Step,
+    Wait,
+    decide,
+    finish,
+)
+from freehold.runtime.digests import RequestDigests
+from freehold.runtime.equipment import Equipment
+
+CLOCKS_APART: Final = timedelta(seconds=5)
+"""How far a worker's clock may have been from the database's."""
+
+_CLOCK_LIMITS: Final = frozenset({"wall_time_s_max", "session_wall_time_s_max"})
+_TIMER_SAYS: Final = "the time has come"
+
+
+class Divergence(Struct, frozen=True):
+    """The first event that is not what is decided now: `expected` are the events that would be recorded, in JSON."""
+
+    seq: int
+    what: str
+    recorded: Any
+    expected: Any
+
+
+class Replayed(Struct, frozen=True, kw_only=True):
+    """`decisions` and `requests` that came out the same; `unchecked` were recorded without what it takes to check them."""
+
+    session_id: str
+    events: int
+    decisions: int
+    requests: int
+    taken: int
+    unchecked: int
+    divergence: Divergence | None = None
+
+
+def replayed(session_id: str, events: Sequence[Recorded], equipments: Mapping[str, Equipment]) -> Replayed:
+    """Raises ValueError where the events are no log at all."""
+    again = _Again(session_id, events, equipments)
+    for recorded in events:
+        if (found := again.check(recorded)) is not None:
+            again.divergence = found
+            break
+    return Replayed(
+        session_id=session_id,
+        events=again.state.seq,
+        decisions=again.decisions,
+        requests=again.requests,
+        taken=again.taken,
+        unchecked=again.unchecked,
+        divergence=again.divergence,
+    )
+
+
+class _Again:
+    """`points` are the decisions that a worker may have acted on: the one after the last event of its own, and those after each
+    input since (it may not have known of it yet). `rest` is what must follow of a decision that is recorded as several events,
+    `running` are the calls whose results are yet to come."""
+
+    def __init__(
+        self, session_id: str, events: Sequence[Recorded], equipments: Mapping[str, Equipment]
+    ) -> None:
+        self.state = SessionState()
+        self.decisions = self.requests = self.taken = self.unchecked = 0
+        self.divergence: Divergence | None = None
+        self._equipments = equipments
+        self._owners = deque(owners(session_id, events))
+        self._owner = self._owners.popleft()
+        self._asked = {
+            one.event.seen_seq: one.event for one in events if isinstance(one.event, ModelAnswered)
+        }
+        self._asks: dict[int, tuple[Step, str]] = {}
+        self._digests = RequestDigests()
+        first = next(iter(self._asked.values()), None)
+        equipment = equipments.get(first.equipment) if first is not None else None
+        self._plan = None if equipment is None else equipment.plan(self._owner)
+        self._points: list[Step] = []
+        self._rest: deque[SessionEvent] = deque()
+        self._running: set[str] = set()
+        self._given = False
+
+    def check(self, recorded: Recorded) -> Divergence | None:
+        """Takes the event in, unless it is not what it should be."""
+        event = recorded.event
+        found = None if self._comes_from_outside(event) else self._checked(recorded, event)
+        if found is not None:
+            return found
+        self._given = isinstance(event, SessionForked) and event.edited_seq is not None
+        if not isinstance(event, Input):
+            self._points = []
+        if isinstance(event, SessionForked):
+            self._owner = self._owners.popleft()
+            self._plan = self._plan and structs.replace(self._plan, session_id=self._owner)
+            self._running, self._rest = set(), deque()
+        self.state.apply(recorded)
+        self._look(recorded.at)
+        return None
+
+    def _comes_from_outside(self, event: SessionEvent) -> bool:
+        match event:
+            case SessionStarted() | SessionForked():
+                return True
+            case ToolFinished() | ToolOutcomeUnknown() | CallAwaited() if event.call_id in self._running:
+                self._running.discard(event.call_id)
+                self.taken += 1
+                return True
+            case Compacted():
+                self.unchecked += 1
+                return True
+            case _:
+                return isinstance(event, Input) or self._given
+
+    def _checked(self, recorded: Recorded, event: SessionEvent) -> Divergence | None:
+        match event:
+            case ModelAnswered() | ModelFailed():
+                return self._asked_rightly(recorded, event)
+            case _ if self._rest:
+                expected = self._rest.popleft()
+                return None if _same(expected, event) else _diverged(recorded, [expected])
+            case _:
+                return self._decided_rightly(recorded, event)
+
+    def _asked_rightly(self, recorded: Recorded, event: ModelAnswered | ModelFailed) -> Divergence | None:
+        """Which it was when the model was asked, `seen_seq` events ago. A model that could not be asked was no decision's matter."""
+        self.taken += 1
+        if isinstance(event, ModelFailed):
+            return None
+        if event.seen_seq not in self._asks:
+            self.unchecked += 1
+            return None
+        step, digest = self._asks.pop(event.seen_seq)
+        if not isinstance(step, CallModel):
+            return _diverged(recorded, _events_of(step))
+        self.decisions += 1
+        if digest != event.request_digest:
+            what = "the model was asked something else: its request has another digest"
+            return Divergence(recorded.seq, what, event.request_digest, digest)
+        self.requests += 1
+        return None
+
+    def _decided_rightly(self, recorded: Recorded, event: SessionEvent) -> Divergence | None:
+        if self._plan is None:
+            self.unchecked += 1
+            self._note_running(event)
+            return None
+        steps = [*self._points, *self._late_steps(recorded, event)]
+        for step in steps:
+            expected = _events_of(step)
+            if expected and _same(expected[0], event):
+                self.decisions += 1
+                self._rest = deque(expected[1:])
+                for one in (event, *self._rest):
+                    self._note_running(one)
+                return None
+        return _diverged(recorded, _events_of(steps[-2]))
+
+    def _late_steps(self, recorded: Recorded, event: SessionEvent) -> list[Step]:
+        """What would be decided at the event's own time; a fault of ours, too, may end a turn."""
+        assert self._plan is not None  # noqa: S101 - for the type checker; its only caller has looked
+        waits = self.state.waits
+        now = max(recorded.at, waits.until) if waits and waits.until else recorded.at
+        steps = [decide(self.state, self._plan, moment) for moment in (now, now + CLOCKS_APART)]
+        if isinstance(event, TurnFinished) and event.code == "internal":
+            steps.insert(0, finish(self.state, "failed", message=event.message, code="internal"))
+        return steps
+
+    def _note_running(self, event: SessionEvent) -> None:
+        match event:
+            case ToolStarted():
+                self._running.add(event.call_id)
+            case TurnFinished():
+                self._running.clear()
+            case _:
+                pass
+
+    def _look(self, at: datetime) -> None:
+        """What is decided where the log now stands."""
+        answer = self._asked.get(self.state.seq)
+        if answer is not None:
+            equipment = self._equipments.get(answer.equipment)
+            self._plan = None if equipment is None else equipment.plan(self._owner)
+            if equipment is not None and self._plan is not None:
+                step = _in_time(self.state, self._plan, at)
+                request = equipment.request(self.state)
+                self._asks[self.state.seq] = (step, self._digests.of(request))
+        if self._plan is not None and not self._rest:
+            self._points.append(_in_time(self.state, self._plan, at))
+
+
+def _in_time(state: SessionState, plan: Plan, at: datetime) -> Step:
+    """Where our clock was behind the database's, there was time left."""
+    step = decide(state, plan, at)
+    out_of_time = isinstance(step, FinishTurn) and any(
+        isinstance(one, TurnFinished) and one.limit in _CLOCK_LIMITS for one in step.events
+    )
+    return decide(state, plan, at - CLOCKS_APART) if out_of_time else step
+
+
+def owners(session_id: str, events: Sequence[Recorded]) -> list[str]:
+    """Whose decisions they are, fork after fork: `session_id` last. A fork may name an origin that had these events from its own."""
+    found: list[str] = []
+    key_of = ""
+    for recorded in events:
+        match recorded.event:
+            case ToolStarted(attempt=1, key=key):
+                key_of = key.partition(".")[0]
+            case SessionForked(origin=origin):
+                found.append(key_of or origin)
+                key_of = ""
+            case _:
+                pass
+    return [*found, session_id]
+
+
+def _events_of(step: Step) -> tuple[SessionEvent, ...]:
+    match step:
+        case StartTurn():
+            return (TurnStarted(turn=step.turn),)
+        case RunTools():
+            return (*step.facts, *(claim.started for claim in step.claims))
+        case FinishTurn():
+            return step.events
+        case Wait():
+            return (step.waits,)
+        case CallModel() | Rest():
+            return ()
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _same(expected: SessionEvent, recorded: SessionEvent) -> bool:
+    return _without_readings(expected) == _without_readings(recorded)
+
+
+def _without_readings(event: SessionEvent) -> SessionEvent:
+    """Without what our own clock was read for."""
+    match event:
+        case CallAwaited():
+            return structs.replace(event, until=None)
+        case TurnFinished() if event.limit in _CLOCK_LIMITS:
+            return structs.replace(event, message="")
+        case ToolFinished(content=(said,)) if getattr(said, "text", "").startswith(_TIMER_SAYS):
+            return structs.replace(event, content=())
+        case _:
+            return event
+
+
+def _diverged(recorded: Recorded, expected: Sequence[SessionEvent]) -> Divergence:
+    would = ", ".join(_kind(one) for one in expected) or "a model call, or nothing"
+    what = f"recorded is {_kind(recorded.event)}; decided now is {would}"
+    return Divergence(
+        recorded.seq,
+        what,
+        msgspec.to_builtins(recorded.event),
+        [msgspec.to_builtins(one) for one in expected],
+    )
+
+
+def _kind(event: SessionEvent) -> str:
+    return str(type(event).__struct_config__.tag)
