@@ -11,17 +11,25 @@ from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from freehold.catalog.models import ModelFacts
 from freehold.core.errors import FreeholdError, Internal
 from freehold.core.messages import ModelRequest, Usage
+from freehold.gateway.bounds import Most
 from freehold.gateway.capabilities import Lack
 from freehold.gateway.metering import Meter
+from freehold.gateway.routing import Wanted
 from freehold.gateway.targets import Target
 
 
 class Plan(Struct, frozen=True):
-    """What was decided before anybody is asked: at least one target, the first one first."""
+    """What was decided before anybody is asked: at least one target, the first one first.
+
+    `course` is a route's way of asking them: some maybe twice, or two at once. `asks_max` is how often a vendor may bill for it.
+    """
 
     targets: tuple[Target, ...]
+    course: "Course | None" = None
+    asks_max: int = 1
 
 
 class Answered(Protocol):
@@ -68,8 +76,22 @@ class Asked(Protocol[A_co]):
         """One attempt. Raises before the first event, and has hung up then."""
         ...
 
+    def most(self, facts: ModelFacts | None) -> Most:
+        """What a model of which so much is known can use for it."""
+        ...
+
     def input_tokens(self) -> int:
         """Estimated."""
+        ...
+
+    def wanted(self) -> Wanted:
+        """For routes. Quick, and only about right."""
+        ...
+
+
+class Course(Protocol):
+    async def answer(self, asked: Asked[A]) -> A:
+        """Raises where nobody answers."""
         ...
 
 
@@ -112,6 +134,8 @@ class Call(Generic[A]):
 
     async def _attempt(self, plan: Plan) -> A:
         """The first target that answers. What one refused for a reason that is its own, the next may take."""
+        if plan.course is not None:
+            return await plan.course.answer(self._asked)
         meter = self._meter
         for index, target in enumerate(plan.targets, 1):
             meter.target = target

@@ -5,14 +5,17 @@ from contextlib import AbstractAsyncContextManager
 
 from msgspec import structs
 
+from freehold.catalog.models import ModelFacts
 from freehold.core import tokens
 from freehold.core.errors import BrokenOff, FreeholdError
 from freehold.core.messages import ModelRequest, Usage
 from freehold.core.ports import Pours, Wire
-from freehold.core.records import CallRecord
+from freehold.core.records import CallRecord, Choice
 from freehold.core.stream import ArgumentsAdded, Finished, StreamEvent, TextAdded, UsageReported
+from freehold.gateway.bounds import Most, most_of_request
 from freehold.gateway.capabilities import Lack, lack_of, text_bytes
 from freehold.gateway.metering import Meter
+from freehold.gateway.routing import Wanted
 from freehold.gateway.targets import Target
 from freehold.wires import path_in
 
@@ -47,6 +50,10 @@ class Answer:
     @property
     def record(self) -> CallRecord | None:
         return self._meter.record
+
+    @property
+    def choice(self) -> Choice:
+        return self._meter.choice
 
     @property
     def output_tokens_estimated(self) -> int:
@@ -171,5 +178,14 @@ class Values:
     async def ask(self, target: Target, meter: Meter) -> Answer:
         return await answered(target, self._request, meter, wire=self._wire, body=self.body)
 
+    def most(self, facts: ModelFacts | None) -> Most:
+        return most_of_request(self._request, facts)
+
     def input_tokens(self) -> int:
         return tokens.of_request(self._request)
+
+    def wanted(self) -> Wanted:
+        request = self._request
+        return Wanted(
+            streamed=request.stream, input_tokens=self.input_tokens(), output_tokens_max=request.tokens_max
+        )

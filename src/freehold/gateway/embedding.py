@@ -7,13 +7,17 @@ from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
+from freehold.catalog.models import ModelFacts
 from freehold.core import tokens
 from freehold.core.errors import Unavailable, Unsupported
 from freehold.core.messages import ModelRequest, Usage
 from freehold.core.ports import EmbeddingWire, Embeds
+from freehold.core.records import DIRECT, Choice
+from freehold.gateway.bounds import Most, most_of_texts
 from freehold.gateway.capabilities import Lack
 from freehold.gateway.metering import Meter
 from freehold.gateway.passing import Envelope
+from freehold.gateway.routing import Wanted
 from freehold.gateway.targets import Target
 
 
@@ -24,6 +28,7 @@ class Embedded(Struct, frozen=True):
     provider: str
     model: str
     usage: Usage | None
+    choice: Choice = DIRECT
     error: None = None
     finished: bool = True
     output_tokens_estimated: int = 0
@@ -60,7 +65,7 @@ class Texts:
         else:
             body, usage = await self._translated(target, target.embeds)
         meter.first_event()
-        return Embedded(body, target.provider.name, target.name, usage)
+        return Embedded(body, target.provider.name, target.name, usage, meter.choice)
 
     async def _passed(self, target: Target) -> tuple[bytes, Usage | None]:
         body = self._envelope.passed_as(target.name, metered=False)
@@ -78,6 +83,12 @@ class Texts:
             return self._wire.encode_response(made, request=request), made.usage
         guessed = structs.replace(made, usage=Usage(input_tokens=self.input_tokens(), estimated=True))
         return self._wire.encode_response(guessed, request=request), None
+
+    def most(self, facts: ModelFacts | None) -> Most:
+        return most_of_texts(len(self._envelope.body))
+
+    def wanted(self) -> Wanted:
+        return Wanted(input_tokens=self.input_tokens(), output_tokens_max=0)
 
     def input_tokens(self) -> int:
         return sum(tokens.estimate(one) if isinstance(one, str) else len(one) for one in self._request.inputs)

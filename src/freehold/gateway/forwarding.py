@@ -10,19 +10,30 @@ from typing import Final
 
 from msgspec import structs
 
+from freehold.catalog.models import ModelFacts
 from freehold.core import tokens
-from freehold.core.errors import BrokenOff, FreeholdError, Internal, TooLarge
+from freehold.core.errors import BadRequest, BrokenOff, FreeholdError, Internal, TooLarge
 from freehold.core.messages import ModelRequest, Usage
 from freehold.core.ports import Chunks, RawAnswer, UsageTap, Wire
-from freehold.core.records import CallRecord
+from freehold.core.records import CallRecord, Choice
+from freehold.gateway.bounds import Most, most_of_body
 from freehold.gateway.calling import Answer, answered
 from freehold.gateway.capabilities import Lack, lack_of
 from freehold.gateway.metering import Meter
 from freehold.gateway.passing import OPENAI_CHAT, Envelope, UsageHidden
+from freehold.gateway.routing import Wanted
+from freehold.gateway.routing_places import Priority
 from freehold.gateway.targets import Target
 from freehold.wires import holds_packed
 
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
+BYTES_PER_TOKEN: Final = 4
+"""Of a body in JSON, about: for comparing prices, not for bills."""
+
+SESSION: Final = "x-freehold-session"
+PRIORITY: Final = "x-freehold-priority"
+"""Headers by which clients say what a sticky route holds on to, and how urgent a call is among its tenant's."""
+
 EVENT_MARKS: Final = {"text/event-stream": b"\n\n", "application/vnd.amazon.eventstream": b":event-type"}
 """What each event of a stream has once."""
 
@@ -56,6 +67,10 @@ class Passing:
     @property
     def record(self) -> CallRecord | None:
         return self._meter.record
+
+    @property
+    def choice(self) -> Choice:
+        return self._meter.choice
 
     @property
     def finished(self) -> bool:
@@ -228,12 +243,26 @@ class Bytes:
             raise
         return answer
 
+    def most(self, facts: ModelFacts | None) -> Most:
+        envelope = self._envelope
+        return most_of_body(envelope.body, envelope.fields, facts)
+
     def input_tokens(self) -> int:
         """Of what a model reads; of the bytes where only the vendor can read the body."""
         try:
             return tokens.of_request(self._decoded())
         except FreeholdError:
             return tokens.estimate(self._envelope.body)
+
+    def wanted(self) -> Wanted:
+        envelope, headers = self._envelope, self._headers
+        return Wanted(
+            streamed=envelope.stream,
+            input_tokens=len(envelope.body) // BYTES_PER_TOKEN,
+            output_tokens_max=envelope.output_tokens_max(),
+            affinity=headers.get(SESSION) or envelope.cache_key(),
+            priority=_priority(headers.get(PRIORITY)),
+        )
 
     def _passes_to(self, target: Target) -> bool:
         return target.provider.wire == self._wire.name and not self._sealed
@@ -247,3 +276,13 @@ class Bytes:
                 request = structs.replace(request, model=envelope.model, stream=envelope.stream)
             self._request = request
         return request
+
+
+def _priority(given: str | None) -> Priority:
+    match given:
+        case None:
+            return "normal"
+        case "high" | "normal" | "low":
+            return given
+        case _:
+            raise BadRequest(f"expected high, normal or low, got {given[:40]!r}", field=PRIORITY)

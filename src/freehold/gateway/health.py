@@ -199,6 +199,10 @@ class Health:
             return f"failed too often ({self.breaker.why}): tried again in {rest_s:.1f} s"
         return f"failed too often ({self.breaker.why}): a probe is under way"
 
+    def rests_for_s(self, now_s: float) -> float:
+        """As it asked by `retry-after`."""
+        return max(0.0, self._rests_until_s - now_s)
+
     def comes_back_in_s(self, now_s: float) -> float:
         return max(self._rests_until_s - now_s, self.breaker.opens_in_s(now_s), 0.0)
 

@@ -1,0 +1,153 @@
+"""Gateway: a route's plan for one call: how its models look for this request, who may be asked, and in which order. Never waits.
+
+Who may call a route may call what it chooses, but for models that a policy of theirs denies. Not here: the choice itself
+(routing.py), and how the models are asked (routing_course.py).
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct, structs
+
+from freehold.core.errors import ContextTooLong, FreeholdError, Overloaded, Unavailable, Unsupported
+from freehold.core.policy import ALLOW_ALL, Principal, allowed, authorize, evaluate
+from freehold.core.ports import Clock
+from freehold.core.records import Choice
+from freehold.gateway.attempts import Answered, Asked, Plan
+from freehold.gateway.capabilities import refusal
+from freehold.gateway.metering import Meter
+from freehold.gateway.routing import Candidate, Decision, Verdict, Wanted, decide, verdicts
+from freehold.gateway.routing_course import Course, Pause
+from freehold.gateway.routing_table import seen, unasked
+from freehold.gateway.targets import Member, Routed, Target
+
+_CHANCE_BYTES: Final = 6
+_CHANCE_SPAN: Final = 1 << (8 * _CHANCE_BYTES)
+
+
+class Look(Struct, frozen=True):
+    """One request held against one route."""
+
+    wanted: Wanted
+    candidates: Sequence[Candidate]
+    decision: Decision
+
+
+class Explained(Struct, frozen=True):
+    """For people: the verdicts are of all models, the candidates in the route's order. `missing` cannot be asked here at all."""
+
+    wanted: Wanted
+    candidates: Sequence[Candidate]
+    verdicts: Sequence[Verdict]
+    missing: Sequence[tuple[str, str]]
+
+
+class Chance:
+    """0 to less than 1, from the clock's entropy."""
+
+    __slots__ = ("_clock",)
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def __call__(self) -> float:
+        return int.from_bytes(self._clock.entropy(_CHANCE_BYTES)) / _CHANCE_SPAN
+
+
+class _Fitness:
+    """Why a model is not for this request, whatever its figures. Notes whether it was too long for one."""
+
+    __slots__ = ("_action", "_asked", "_further", "_principal", "too_long")
+
+    def __init__(self, principal: Principal, action: str, asked: Asked[Answered]) -> None:
+        self._principal = principal
+        self._action = action
+        self._asked = asked
+        self._further = asked.further_models()
+        self.too_long = False
+
+    def __call__(self, member: Member) -> str | None:
+        target = member.target
+        if _denied(self._principal, self._action, target.resource):
+            return "a policy denies it"
+        for model in self._further:
+            if not allowed(self._principal, self._action, f"model/{target.provider.name}/{model}"):
+                return f"{target.provider.name}/{model}, which may answer instead, may not be called"
+        try:
+            lacking = self._asked.lack_of(target)
+        except Unsupported as error:
+            return error.message
+        if lacking is None or target.facts is None:
+            return None
+        lack, _ = lacking
+        self.too_long = self.too_long or lack.what == "context"
+        return refusal("it", lack, target.facts, field="", instead=()).message
+
+
+def look(
+    routed: Routed, principal: Principal, action: str, asked: Asked[Answered], *,
+    session_id: str | None, draw: float, now_s: float, at: datetime,
+) -> tuple[Look, _Fitness]:  # fmt: skip
+    """Raises what is wrong with the request for everybody."""
+    wanted = asked.wanted()
+    if routed.rule.strategy == "sticky":
+        given = wanted.affinity or session_id if routed.rule.sticky_by == "session" else None
+        wanted = structs.replace(wanted, affinity=given or principal.id)
+    fitness = _Fitness(principal, action, asked)
+    candidates = seen(routed, wanted, fitness, now_s=now_s, at=at)
+    return Look(wanted, candidates, decide(routed.rule, candidates, wanted, draw)), fitness
+
+
+def routed_plan(
+    meter: Meter, action: str, asked: Asked[Answered], target: Target, routed: Routed, *,
+    clock: Clock, pause: Pause, chance: Chance,
+) -> Plan:  # fmt: skip
+    """Raises Forbidden, and where no model can be asked, with every one's reason: Overloaded, ContextTooLong, Unsupported ..."""
+    meter.choice = Choice(route=routed.route.name, attempts=0)
+    authorize(meter.principal, action, target.resource)
+    now_s = clock.monotonic_s()
+    found, fitness = look(
+        routed, meter.principal, action, asked, session_id=meter.session_id, draw=chance(), now_s=now_s, at=meter.at
+    )  # fmt: skip
+    order = found.decision.order
+    if not order:
+        raise _nobody(routed, found.decision, now_s, too_long=fitness.too_long)
+    course = Course(
+        routed, found.candidates, found.decision, found.wanted, meter=meter, clock=clock, pause=pause, chance=chance
+    )  # fmt: skip
+    meter.course = course
+    asks_max = (1 + routed.route.retries.again_max) * len(order)
+    return Plan(tuple(routed.members[place].target for place in order), course, asks_max)
+
+
+def explained(
+    routed: Routed, principal: Principal, action: str, asked: Asked[Answered], *,
+    draw: float, now_s: float, at: datetime,
+) -> Explained:  # fmt: skip
+    found, _ = look(routed, principal, action, asked, session_id=None, draw=draw, now_s=now_s, at=at)
+    told = verdicts(routed.rule, found.candidates, found.decision)
+    return Explained(found.wanted, found.candidates, told, routed.missing)
+
+
+def _nobody(routed: Routed, decision: Decision, now_s: float, *, too_long: bool) -> FreeholdError:
+    """The cause that passes soonest goes first."""
+    said = (
+        f"no model of the route {routed.route.name} can be asked: {'; '.join(unasked(routed, decision.left))}"
+    )
+    resting = [one.health.comes_back_in_s(now_s) for one in routed.members if one.health.barred(now_s)]
+    if resting:
+        return Overloaded(said, retry_after_s=max(1.0, min(resting)))
+    if any(one.drained for one in routed.members):
+        return Unavailable(said, field="model")
+    if too_long:
+        return ContextTooLong(said, field="model")
+    return Unsupported(said, field="model")
+
+
+def _denied(principal: Principal, action: str, resource: str) -> bool:
+    """By a policy's own word: what no policy mentions, the route's permission covers."""
+    return any(
+        layer is not ALLOW_ALL and evaluate(layer, action, resource) == "explicitly_denied"
+        for layer in principal.layers
+    )
