@@ -91,11 +91,13 @@ class Tools(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
-    """`sessions_max`: turns at once in this process. `lease_s`: how long a dead worker's sessions, and requests of batches, wait
+    """`sessions_max`: turns at once in this process. `tenant_sessions_max`: of one tenant, in all processes together (none: no limit);
+    the same in every process's configuration. `lease_s`: how long a dead worker's sessions, and requests of batches, wait
     for another. `batch_calls_max`: calls of batches at once in this process.
     """
 
     sessions_max: int = 256
+    tenant_sessions_max: int | None = None
     lease_s: float = 10.0
     batch_calls_max: int = 16
 

@@ -347,6 +347,18 @@ class ToolKind(Protocol):
 # ------------------------------------------------------------------------------------------------ store
 
 
+class LiveChannel(Protocol):
+    """What processes tell each other and nobody keeps. Every process hears what any tells, itself included; some may be lost."""
+
+    def hear(self, hearer: Callable[[str], None]) -> None:
+        """`hearer` must not wait. One for a process."""
+        ...
+
+    async def tell(self, payloads: Sequence[str]) -> None:
+        """In order; each at most 7999 bytes. Raises Unavailable."""
+        ...
+
+
 class Versioned(Struct, frozen=True, kw_only=True):
     resource: Resource
     version: int

@@ -1,14 +1,15 @@
 """Runtime: what is only worth seeing while it happens: an answer's text as it comes. Never stored; facts are in the log.
 
-One fan-out per process: a reader sees the deltas of the turns that this process's worker carries out, and everybody sees the
-facts. Each reader has a bounded buffer; one that is too slow loses deltas (and is told so), never facts.
+One fan-out per process: a reader sees the deltas of the turns that this process's worker carries out, through `elsewhere`
+(relay.py) also those of other processes, and everybody sees the facts. Each reader has a bounded buffer; one that is too slow loses
+deltas (and is told so), never facts.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -92,22 +93,48 @@ class LiveReader:
         self._buffer.popleft()
 
 
-class Live:
-    """The fan-out. Publishing to a session that nobody reads costs one look-up."""
+class Elsewhere(Protocol):
+    """Other processes."""
 
-    def __init__(self) -> None:
+    def wanted(self, session_id: str) -> bool:
+        """Whether somebody reads it there."""
+        ...
+
+    def take(self, session_id: str, event: LiveEvent) -> None: ...
+
+    def watching(self, session_id: str, *, now: bool) -> None:
+        """Somebody begins to read it here; or nobody does any more."""
+        ...
+
+
+class Live:
+    """The fan-out. Publishing to a session that nobody reads costs two look-ups."""
+
+    def __init__(self, elsewhere: Elsewhere | None = None) -> None:
+        self._elsewhere = elsewhere
         self._readers: dict[str, set[LiveReader]] = {}
 
     def heard(self, session_id: str) -> bool:
-        return session_id in self._readers
+        return session_id in self._readers or (
+            self._elsewhere is not None and self._elsewhere.wanted(session_id)
+        )
 
     def publish(self, session_id: str, event: LiveEvent) -> None:
+        """To readers everywhere."""
+        self.show(session_id, event)
+        if self._elsewhere is not None and self._elsewhere.wanted(session_id):
+            self._elsewhere.take(session_id, event)
+
+    def show(self, session_id: str, event: LiveEvent) -> None:
+        """To readers in this process."""
         for reader in self._readers.get(session_id, ()):
             reader.put(event)
 
     @contextmanager
     def reading(self, session_id: str, wake: asyncio.Event) -> Iterator[LiveReader]:
         reader = LiveReader(wake)
+        if self._elsewhere is not None and session_id not in self._readers:
+            self._elsewhere.watching(session_id, now=True)
         self._readers.setdefault(session_id, set()).add(reader)
         try:
             yield reader
@@ -116,3 +143,5 @@ class Live:
             readers.discard(reader)
             if not readers:
                 del self._readers[session_id]
+                if self._elsewhere is not None:
+                    self._elsewhere.watching(session_id, now=False)

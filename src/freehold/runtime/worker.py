@@ -55,8 +55,15 @@ class Worker:
         self._settings = settings
         self._held: dict[str, _Held] = {}
         self._stopping = asyncio.Event()
+        self._over = asyncio.Event()
         self._look = asyncio.Event()
         self._renewed_at_s = means.clock.monotonic_s()
+        self._trouble = "it has not looked for work yet"
+
+    @property
+    def trouble(self) -> str:
+        """Why it takes no work now; empty where it does."""
+        return "it is stopping" if self._stopping.is_set() else self._trouble
 
     @property
     def busy_count(self) -> int:
@@ -64,14 +71,22 @@ class Worker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Works until left; then finishes the steps that run, or hands them back after `drain_s`."""
+        """Works until left, or stopped; then finishes the steps that run, or hands them back after `drain_s`."""
         working = asyncio.create_task(self._work(), name="worker")
         try:
             yield
         finally:
-            self._stopping.set()
-            self._look.set()
+            self.stop()
             await working
+
+    def stop(self) -> None:
+        """Takes nothing new from now on; what runs comes to the end of its step."""
+        self._stopping.set()
+        self._look.set()
+
+    async def stopped(self) -> None:
+        """Returns once nothing runs any more."""
+        await self._over.wait()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -79,6 +94,7 @@ class Worker:
             await self._claim_until_stopped(group)
             await self._drain()
             beating.cancel()
+        self._over.set()
 
     async def _drain(self) -> None:
         tasks = [held.task for held in self._held.values()]
@@ -95,11 +111,14 @@ class Worker:
         backoff_s = BACKOFF_S
         while not self._stopping.is_set():
             try:
-                if not await self._claim(group):
+                more = await self._claim(group)
+                self._trouble = ""
+                if not more:
                     await self._wait()
                 backoff_s = BACKOFF_S
                 continue
             except FreeholdError as error:
+                self._trouble = error.message
                 log.warning("worker.claim_failed", extra={"worker": self.owner, "error": str(error)})
             except Exception:
                 log.exception("worker.crashed", extra={"worker": self.owner})

@@ -129,6 +129,16 @@ class Process:
         return said.decode("utf-8", "replace").strip()
 
 
+def socket_folder_of(path: Path) -> Path | None:
+    """Where the PostgreSQL that runs on the cluster, and takes connections, has its socket."""
+    match _status(path):
+        case [_, _, _, _, socket_folder, _, _, status] if status.strip() == "ready":
+            folder = Path(socket_folder)
+            return folder if (folder / f".s.PGSQL.{PORT}").is_socket() else None
+        case _:
+            return None
+
+
 def data_address(path: Path, identity: Identity | None) -> str:
     """What PostgreSQL is told that its data folder is; see `_embedded_binaries` on why. It starts with `path` as its cwd."""
     return "/proc/self/cwd" if identity else str(path)

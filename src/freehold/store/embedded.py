@@ -18,8 +18,8 @@ from urllib.parse import quote, urlencode
 import asyncpg
 
 from freehold.core.errors import Unavailable
-from freehold.store._embedded_cluster import SUPERUSER, prepare
-from freehold.store._embedded_process import LOG_NAME, POLL_S, PORT, Process
+from freehold.store._embedded_cluster import CLUSTER_NAME, SUPERUSER, prepare
+from freehold.store._embedded_process import LOG_NAME, POLL_S, PORT, Process, socket_folder_of
 from freehold.store._passwords import Passwords
 from freehold.store.data_folder import data_folder, locked
 from freehold.store.databases import Databases, DatabaseUrls
@@ -93,6 +93,22 @@ class EmbeddedServer:
                 await connection.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC")
         finally:
             await connection.close()
+
+
+def running_server(folder: Path) -> tuple[str, Path]:
+    """The URL of the PostgreSQL that another process keeps in the data folder, and its socket, which is gone once it has stopped.
+
+    Raises Unavailable where none runs there.
+    """
+    socket_folder = socket_folder_of(folder / CLUSTER_NAME)
+    password = Passwords(folder / PASSWORDS_NAME).get(ROLE)
+    if socket_folder is None or password is None:
+        raise Unavailable(
+            f"No server runs on the data folder {folder}. Start one there (freehold serve), or set DATABASE_URL to the database "
+            "that the servers use."
+        )
+    place = urlencode({"host": str(socket_folder), "port": PORT})
+    return f"postgresql://{ROLE}:{password}@/{DATABASE}?{place}", socket_folder / f".s.PGSQL.{PORT}"
 
 
 @asynccontextmanager

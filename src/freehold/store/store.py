@@ -17,6 +17,7 @@ from freehold.store.costs import PostgresCosts
 from freehold.store.database import Database, open_database
 from freehold.store.key_values import PostgresKeyValues
 from freehold.store.keys import PostgresKeys
+from freehold.store.live import PostgresLiveChannel
 from freehold.store.log import PostgresSessionLog, open_log
 from freehold.store.message_batches import PostgresMessageBatches
 from freehold.store.migrations import migrate
@@ -28,6 +29,7 @@ from freehold.store.responses import RETENTION_DAYS, PostgresResponses, open_res
 class Store(Struct, frozen=True):
     database: Database
     log: PostgresSessionLog
+    live: PostgresLiveChannel
     resources: PostgresResources
     records: PostgresCallRecords
     costs: PostgresCosts
@@ -66,11 +68,13 @@ async def open_store(
         resources, keys = PostgresResources(database, listener), PostgresKeys(database, listener)
         responses = await stack.enter_async_context(open_responses(database, listener))
         batches = PostgresMessageBatches(database, listener)
+        live = PostgresLiveChannel(database, listener)
         await stack.enter_async_context(listener.running())
         await stack.enter_async_context(housekeeping(database, responses_days=responses_days))
         yield Store(
             database,
             log,
+            live,
             resources,
             records,
             PostgresCosts(database),
