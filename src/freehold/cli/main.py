@@ -23,6 +23,7 @@ EXIT_INTERRUPTED: Final = 130
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply": ("apply", "Apply a template: says what it will change, and does it."),
     "batches": ("batches", "List, show and cancel batches of calls."),
+    "budgets": ("budgets", "Show what is left of budgets, or of limits."),
     "chat": ("chat", "Talk with an agent."),
     "completion": ("completion", "Print the completion script for a shell."),
     "costs": ("costs", "Show what a month cost, by team, model, agent and more."),

@@ -17,21 +17,36 @@ from freehold.core.policy import Principal
 from freehold.core.ports import CallRecords, Clock
 from freehold.core.pricing import cost_pico
 from freehold.core.records import DIRECT, UNPRICED, Account, CallRecord, Choice
+from freehold.gateway.allowance import Taken
 from freehold.gateway.targets import Target
 
 OK: Final = "ok"
 CLIENT_GONE: Final = "client_gone"
+SUPERSEDED: Final = "superseded"
+"""Of an attempt: another model that was asked beside it was quicker."""
+
 _MAY_BE_BILLED: Final = {CLIENT_GONE, TimedOut.code, BrokenOff.code}
 """Outcomes after which the vendor may still bill the input, although nothing came."""
 
+USER_CHARS_MAX: Final = 200
 _KEY: Final = "key_"
+
+
+class RoutedCourse(Protocol):
+    """A route's way of asking. `asked_s`: when whoever answers was asked, by the monotonic clock."""
+
+    @property
+    def asked_s(self) -> float | None: ...
+    def end(self) -> None:
+        """The answer is over, or there is none: gives back what was taken. Idempotent."""
+        ...
 
 
 class Meter:
     """One call, from before its model is known. Whoever opens it finishes it, once."""
 
-    __slots__ = ("_at", "_clock", "_first_s", "_records", "_started_s", "account", "agent", "choice", "principal", "record",
-                 "requested", "rules", "session_id", "streamed", "target", "wire")  # fmt: skip
+    __slots__ = ("_clock", "_records", "account", "agent", "at", "choice", "course", "first_s", "principal", "record",
+                 "requested", "rules", "session_id", "started_s", "streamed", "taken", "target", "wire")  # fmt: skip
 
     def __init__(
         self, clock: Clock, records: CallRecords, principal: Principal, *, wire: str, requested: str
@@ -39,9 +54,10 @@ class Meter:
         self._clock = clock
         self._records = records
         self.principal = principal
-        self._at: datetime = clock.now()
-        self._started_s = clock.monotonic_s()
-        self._first_s: float | None = None
+        self.at: datetime = clock.now()
+        self.started_s = clock.monotonic_s()
+        self.first_s: float | None = None
+        """By the monotonic clock, as `started_s`."""
         self.wire = wire
         self.requested = requested
         self.target: Target | None = None
@@ -51,20 +67,41 @@ class Meter:
         self.streamed = False
         self.account: Account = principal.account
         self.choice: Choice = DIRECT
+        self.course: RoutedCourse | None = None
         self.record: CallRecord | None = None
+        self.taken: Taken | None = None
+
+    def called_for(self, user: str | None) -> None:
+        """Whom the client names; a key that is somebody's own says it better."""
+        if user and self.account.user is None and user.isprintable():
+            self.account = structs.replace(self.account, user=user[:USER_CHARS_MAX])
 
     def first_event(self) -> None:
-        if self._first_s is None:
-            self._first_s = self._clock.monotonic_s()
+        if self.first_s is None:
+            self.first_s = self._clock.monotonic_s()
 
     def finish(self, outcome: str, usage: Usage) -> CallRecord:
-        target, now_s = self.target, self._clock.monotonic_s()
+        target = self.target
+        self.record = record = self._recorded(target, outcome, usage)
+        if self.taken is not None:
+            self.taken.settle(record, "" if target is None else target.resource)
+        return record
+
+    def lose(self, target: Target, outcome: str, usage: Usage) -> CallRecord:
+        """A record of its own, for an attempt whose vendor may bill it although another one answered, or was asked."""
+        record = self._recorded(target, outcome, usage)
+        if self.taken is not None:
+            self.taken.add(record, target.resource)
+        return record
+
+    def _recorded(self, target: Target | None, outcome: str, usage: Usage) -> CallRecord:
+        now_s = self._clock.monotonic_s()
         account, choice = self.account, self.choice
         answered = outcome == OK
-        charge = NO_CHARGE if choice.cached else charged(target, usage, self._at, answered=answered)
-        self.record = record = CallRecord(
+        charge = NO_CHARGE if choice.cached else charged(target, usage, self.at, answered=answered)
+        record = CallRecord(
             id=ids.new("call", self._clock),
-            at=self._at,
+            at=self.at,
             tenant=self.principal.tenant,
             principal=self.principal.id,
             wire=self.wire,
@@ -77,8 +114,8 @@ class Meter:
             currency=charge.currency,
             priced=charge.priced,
             price_source=charge.source,
-            duration_ms=_ms(now_s - self._started_s),
-            first_event_ms=None if self._first_s is None else _ms(self._first_s - self._started_s),
+            duration_ms=_ms(now_s - self.started_s),
+            first_event_ms=None if self.first_s is None else _ms(self.first_s - self.started_s),
             streamed=self.streamed,
             session_id=self.session_id,
             agent=self.agent,
@@ -92,6 +129,7 @@ class Meter:
             attempts=choice.attempts,
             region=choice.region,
             cached=choice.cached,
+            leases=None if self.taken is None or target is None else self.taken.lease_ids(target.resource),
         )
         self._records.add(record)
         return record

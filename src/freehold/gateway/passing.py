@@ -17,10 +17,19 @@ from freehold.core.errors import BadRequest
 OPENAI_CHAT: Final = "openai_chat"
 EVENT_BYTES_MAX: Final = 1024 * 1024
 _WITH_USAGE: Final = Raw(b'{"include_usage":true}')
+_OUTPUT_FIELDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_DIGITS_MAX: Final = 12
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _str = msgspec.json.Decoder(str)
 _bool = msgspec.json.Decoder(bool | None)
 _names = msgspec.json.Decoder(list[str] | None)
+
+
+class _Metadata(msgspec.Struct):
+    user_id: str | None = None
+
+
+_user = msgspec.json.Decoder(str | _Metadata | None)
 _options = msgspec.json.Decoder(dict[str, Raw] | None)
 _MISREAD: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -83,6 +92,18 @@ class Envelope:
         except _MISREAD as error:
             raise BadRequest("expected a list of models' names", field="models") from error
 
+    def end_user(self) -> str | None:
+        """Whom the client asks for, where it says so: `user` (OpenAI), `metadata.user_id` (Anthropic). What is none is none."""
+        if (given := self.fields.get("user")) is None:
+            if (metadata := self.fields.get("metadata")) is None:
+                return None
+            given = metadata
+        try:
+            named = _user.decode(given)
+        except _MISREAD:
+            return None
+        return named if isinstance(named, str) or named is None else named.user_id
+
     def asks_for_usage(self) -> bool:
         """Raises BadRequest for options that are none."""
         given = self.fields.get("stream_options")
@@ -95,6 +116,20 @@ class Envelope:
             raise BadRequest(
                 "expected an object with include_usage: true or false", field="stream_options"
             ) from error
+
+    def output_tokens_max(self) -> int | None:
+        """As it is said at the top level; what is no number there is the vendor's to refuse."""
+        for name in _OUTPUT_FIELDS:
+            given = self.fields.get(name)
+            if given is not None:
+                digits = bytes(given)
+                return int(digits) if digits.isdigit() and len(digits) < _DIGITS_MAX else None
+        return None
+
+    def cache_key(self) -> str:
+        """OpenAI's `prompt_cache_key`: requests that have it in common begin alike."""
+        given = self.fields.get("prompt_cache_key")
+        return "" if given is None else bytes(given).decode("utf-8", "replace")
 
     def passed_as(self, model: str, *, metered: bool) -> bytes:
         """The body for a provider that calls the model `model`; `metered` adds OpenAI's wish for usage.

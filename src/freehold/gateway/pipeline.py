@@ -3,17 +3,19 @@
 However it is asked (`call`: values; `forward`: bytes; `embed`: texts), a call begins in `_plan` and ends in `_settle`, and
 nowhere else; what lies between is attempts.py's. All three return after the first event (or the whole answer) is there, so
 what fails before it is an exception and not half an answer. Nothing on the way waits for the database, and nothing logs. Not
-here: authentication (governance/keys.py), retries (the caller's: a retry is a call of its own, with a record of its own).
+here: authentication (governance/keys.py), retries (a route's, in routing_course.py, or the caller's: that is a call of its own).
 """
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from freehold.core.errors import FreeholdError
+from freehold.core.errors import FreeholdError, Internal
 from freehold.core.messages import ModelRequest, Usage
 from freehold.core.policy import Principal, allowed, authorize
 from freehold.core.ports import CallRecords, Clock, EmbeddingWire, Wire
+from freehold.core.routes import PREFIX
 from freehold.gateway.alternatives import able
 from freehold.gateway.attempts import Answered, Asked, Call, Plan
 from freehold.gateway.calling import Answer, Values
@@ -21,13 +23,17 @@ from freehold.gateway.capabilities import Lack, refusal
 from freehold.gateway.counting import Count, counted
 from freehold.gateway.embedding import Embedded, Texts
 from freehold.gateway.forwarding import Bytes, Passing
+from freehold.gateway.limiting import Limiting
 from freehold.gateway.metering import Meter, estimated, may_be_billed, outcome
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
-from freehold.gateway.targets import Target
+from freehold.gateway.routing_course import Pause, learn
+from freehold.gateway.routing_plan import Chance, Explained, explained, routed_plan
+from freehold.gateway.targets import Routed, Target
 from freehold.wires import path_in
 
 ACTION: Final = "model:Call"
+USER_HEADER: Final = "x-freehold-user"
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
@@ -35,12 +41,22 @@ class Gateway:
     """`wires` are by name; those of clients and of providers are the same set."""
 
     def __init__(
-        self, *, models: ModelTable, wires: Mapping[str, Wire], records: CallRecords, clock: Clock
+        self,
+        *,
+        models: ModelTable,
+        wires: Mapping[str, Wire],
+        records: CallRecords,
+        clock: Clock,
+        limiting: Limiting | None = None,
+        pause: Pause = asyncio.sleep,
     ) -> None:
         self.models = models
         self._wires = wires
         self._records = records
         self._clock = clock
+        self._limiting = limiting
+        self._pause = pause
+        self._chance = Chance(clock)
 
     def call(
         self,
@@ -76,12 +92,14 @@ class Gateway:
         """
         meter = Meter(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
         meter.streamed = envelope.stream
+        meter.called_for(headers.get(USER_HEADER) or envelope.end_user())
         return Call(Bytes(envelope, wire, headers), meter, self._plan, self._settle)
 
     async def embed(self, principal: Principal, envelope: Envelope, *, wire: EmbeddingWire) -> Embedded:
         """Raises as `call` does on entering, and BadRequest before anybody is asked."""
         texts = Texts(envelope, wire)
         meter = Meter(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
+        meter.called_for(envelope.end_user())
         async with Call(texts, meter, self._plan, self._settle) as embedded:
             return embedded
 
@@ -98,16 +116,52 @@ class Gateway:
         authorize(principal, ACTION, target.resource)
         return await counted(target, envelope, wire=self._wires[wire], headers=headers)
 
+    async def explain(
+        self,
+        principal: Principal,
+        route: str,
+        envelope: Envelope,
+        *,
+        wire: Wire,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        draw: float | None = None,
+    ) -> tuple[Routed, Explained]:
+        """What the route would do with the request now. Raises NotFound; asks nobody, and leaves no record."""
+        target = await self.models.resolve(principal.tenant, f"{PREFIX}/{route}", wire=wire.name)
+        authorize(principal, ACTION, target.resource)
+        if target.route is None:
+            raise Internal("a route's name stands for something else")
+        told = explained(
+            target.route, principal, ACTION, Bytes(envelope, wire, headers),
+            draw=self._chance() if draw is None else draw,
+            now_s=self._clock.monotonic_s(), at=self._clock.now(),
+        )  # fmt: skip
+        return target.route, told
+
     async def _plan(self, meter: Meter, asked: Asked[Answered]) -> Plan:
         """Where every call begins. Waits only after a declaration has changed, for the database."""
         tenant, model = meter.principal.tenant, meter.requested
         target = self.models.known(tenant, model, wire=meter.wire, rules=meter.rules)
         if target is None:
             target = await self.models.resolve(tenant, model, wire=meter.wire, rules=meter.rules)
-        return self._planned(meter, asked, target)
+        plan = self._planned(meter, asked, target)
+        if (limiting := self._limiting) is not None and not limiting.is_free(tenant):
+            meter.taken = await limiting.take(meter, asked, plan.targets, asks_max=plan.asks_max)
+        return plan
 
     def _planned(self, meter: Meter, asked: Asked[Answered], target: Target) -> Plan:
         """Who may ask, what can be done, who is asked. Never waits, so that two calls cannot both take what is left of a limit."""
+        if (routed := target.route) is not None:
+            return routed_plan(
+                meter,
+                ACTION,
+                asked,
+                target,
+                routed,
+                clock=self._clock,
+                pause=self._pause,
+                chance=self._chance,
+            )
         meter.target = target
         authorize(meter.principal, ACTION, target.resource)
         for model in asked.further_models():
@@ -124,8 +178,13 @@ class Gateway:
         error: BaseException | None,
     ) -> None:
         """Where every call ends, however it ends."""
-        ended = outcome(answer, error)
+        ended, course, asked_s = outcome(answer, error), meter.course, None
+        if course is not None:
+            asked_s = course.asked_s
+            course.end()
         meter.finish(ended, _billed(meter, asked, answer, ended))
+        if meter.target is not None and meter.target.health is not None:
+            learn(meter, answer, ended, asked_s, self._clock.monotonic_s())
 
     def _refusal(
         self, meter: Meter, target: Target, body: bytes, lack: Lack, request: ModelRequest

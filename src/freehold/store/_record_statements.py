@@ -1,6 +1,6 @@
 """The statement that writes records of calls: a whole batch, and what it adds to the sums by day, all or nothing.
 
-Only records that are new are added up, so a batch that comes twice counts once. Bills are read from the sums (costs.py).
+Only records that are new are added up, also to the leases of budgets that they name, so a batch that comes twice counts once. Bills are read from the sums (costs.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,11 +42,12 @@ _COLUMNS: Final = {
     "region": "text",
     "cached": "text",
     "price_source": "text",
+    "leases": "text",
 }
 _USAGE: Final = {**dict.fromkeys(USAGE_COLUMNS, "bigint"), "estimated": "boolean"}
 _MAY_BE_NULL: Final = {
     "first_event_ms", "session_id", "agent", "key_id", "organisation", "team", "user", "route", "reason", "region",
-    "cached",
+    "cached", "leases",
 }  # fmt: skip
 _NAMED: Final = {"user": "user_name"}
 """`user` is a word of SQL's own."""
@@ -79,6 +80,14 @@ WITH kept AS (
     FROM kept GROUP BY tenant, (at AT TIME ZONE 'UTC')::date, {_CUT}
 ), keyed AS (
     SELECT *, sha256(convert_to(ROW({", ".join(DIMENSIONS)})::text, 'UTF8')) AS key FROM summed
+), paid AS (
+    SELECT lease, sum(cost_pico) AS cost_pico FROM kept, unnest(string_to_array(leases, ',')) AS lease
+    WHERE leases IS NOT NULL GROUP BY lease
+), locked AS (
+    SELECT id FROM allowance_leases WHERE id IN (SELECT lease FROM paid) ORDER BY id FOR UPDATE
+), settled AS (
+    UPDATE allowance_leases AS l SET recorded = l.recorded + paid.cost_pico
+    FROM paid JOIN locked ON locked.id = paid.lease WHERE l.id = paid.lease
 )
 INSERT INTO call_days AS d (tenant, day, key, {", ".join(DIMENSIONS)}, calls, {", ".join(AMOUNTS)})
 SELECT tenant, day, key, {", ".join(DIMENSIONS)}, calls, {", ".join(AMOUNTS)} FROM keyed ORDER BY tenant, day, key

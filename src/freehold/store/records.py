@@ -60,6 +60,10 @@ class PostgresCallRecords:
         self.dropped_count = 0
 
     @property
+    def spool(self) -> Spool | None:
+        return self._spool
+
+    @property
     def waiting_count(self) -> int:
         """Added and not known to be in PostgreSQL, of this process."""
         return len(self._held) + self._on_disk_count

@@ -45,6 +45,7 @@ _HEAD: Final = struct.Struct("<II")
 _pack: Final = _HEAD.pack
 _write: Final = os.write
 _FOLDER_LOCK: Final = "spool.lock"
+_FOLDER_NAME: Final = "spool.id"
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +84,13 @@ class Leftover(Struct, frozen=True):
 class Spool:
     """Opened with `open_spool`. For one thread, but for `leftovers` and `release`, which block and may run in another."""
 
-    def __init__(self, folder: Path, owner: str) -> None:
+    def __init__(self, folder: Path, owner: str, place: str) -> None:
         self.folder = folder
+        self.owner = owner
+        self.place = place
+        """The folder's own name, the same for all owners in it, wherever it is moved."""
         self.fault: str | None = None
         """Why entries cannot be written now; None while they can."""
-        self._owner = owner
         self._number = 0
         self._current: Segment | None = None
         self._sealed: list[Segment] = []
@@ -171,7 +174,7 @@ class Spool:
         with _folder_locked(self.folder):
             for lock in sorted(self.folder.glob("*.lock"))[:OWNERS_MAX]:
                 owner = lock.name.removesuffix(".lock")
-                if lock.name == _FOLDER_LOCK or owner == self._owner:
+                if lock.name == _FOLDER_LOCK or owner == self.owner:
                     continue
                 descriptor = _try_lock(lock)
                 if descriptor is None:
@@ -183,6 +186,10 @@ class Spool:
                     lock.unlink(missing_ok=True)
                     os.close(descriptor)
         return found
+
+    def ended(self, owners: Sequence[str]) -> list[str]:
+        """Blocks. Those that are gone, and of whom nothing waits here any more."""
+        return [owner for owner in owners if not (self.folder / f"{owner}.lock").exists()]
 
     def release(self, leftover: Leftover) -> None:
         """What is left of it waits for whoever looks next; an owner without segments is forgotten."""
@@ -207,7 +214,7 @@ class Spool:
 
     def _next_segment(self) -> Segment:
         self._seal()
-        path = self.folder / f"{self._owner}.{self._number + 1:08}.records"
+        path = self.folder / f"{self.owner}.{self._number + 1:08}.records"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
         try:
@@ -275,11 +282,12 @@ def open_spool(folder: Path) -> Iterator[Spool]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _folder_locked(folder):
+            place = _place(folder)
             lock = os.open(folder / f"{owner}.lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise folder_error(folder, error) from error
-    spool = Spool(folder, owner)
+    spool = Spool(folder, owner, place)
     try:
         yield spool
     finally:
@@ -288,6 +296,16 @@ def open_spool(folder: Path) -> Iterator[Spool]:
             if not any(folder.glob(f"{owner}.*.records")):
                 (folder / f"{owner}.lock").unlink(missing_ok=True)
             os.close(lock)
+
+
+def _place(folder: Path) -> str:
+    """Made once, with the folder locked."""
+    path = folder / _FOLDER_NAME
+    if not path.exists():
+        staged = path.with_suffix(".new")
+        staged.write_text(secrets.token_hex(8))
+        staged.replace(path)
+    return path.read_text()
 
 
 @contextmanager

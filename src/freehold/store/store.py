@@ -12,6 +12,7 @@ from msgspec import Struct
 from freehold.core.ports import Objects
 from freehold.store._housekeeping import housekeeping
 from freehold.store._listen import Listener
+from freehold.store.allowances import PostgresAllowances
 from freehold.store.conversations import PostgresConversations
 from freehold.store.costs import PostgresCosts
 from freehold.store.database import Database, open_database
@@ -39,6 +40,7 @@ class Store(Struct, frozen=True):
     responses: PostgresResponses
     conversations: PostgresConversations
     message_batches: PostgresMessageBatches
+    allowances: PostgresAllowances
 
 
 @asynccontextmanager
@@ -67,6 +69,7 @@ async def open_store(
         records = await stack.enter_async_context(open_records(database, spool_folder))
         resources, keys = PostgresResources(database, listener), PostgresKeys(database, listener)
         responses = await stack.enter_async_context(open_responses(database, listener))
+        allowances = PostgresAllowances(database, listener, records.spool, owner=process_id)
         batches = PostgresMessageBatches(database, listener)
         live = PostgresLiveChannel(database, listener)
         await stack.enter_async_context(listener.running())
@@ -84,4 +87,5 @@ async def open_store(
             responses,
             PostgresConversations(database),
             batches,
+            allowances,
         )
