@@ -145,8 +145,17 @@ class ToolStarted(Struct, frozen=True, tag="tool_started", omit_defaults=True, k
     attempt: int = 1
 
 
+class KeptResult(Struct, frozen=True, omit_defaults=True):
+    """What was too large to be shown whole. `handle` names it within its session, those that it works for, and their forks."""
+
+    handle: str
+    size_bytes: int
+    media_type: str = "text/plain"
+
+
 class ToolFinished(Struct, frozen=True, tag="tool_finished", omit_defaults=True, kw_only=True):
-    """The commit. A failure is an answer for the model: `failed`, with a `code` and the message as content."""
+    """The commit. A failure is an answer for the model: `failed`, with a `code` and the message as content. Where a part of it was
+    too large, it is `kept`, and `content` has its beginning and its handle."""
 
     call_id: str
     content: tuple[Text | Media, ...]
@@ -154,6 +163,7 @@ class ToolFinished(Struct, frozen=True, tag="tool_finished", omit_defaults=True,
     code: str | None = None
     duration_ms: float = 0.0
     cost_pico: int = 0
+    kept: tuple[KeptResult, ...] = ()
 
 
 class ToolOutcomeUnknown(Struct, frozen=True, tag="tool_outcome_unknown", omit_defaults=True, kw_only=True):

@@ -14,6 +14,7 @@ from freehold.core.session import (
     SessionStatus,
     SessionWaits,
 )
+from freehold.core.session_state import SessionState
 
 
 class SessionRow(Struct, frozen=True, kw_only=True):
@@ -108,6 +109,14 @@ class SessionLog(Protocol):
         ...
 
     async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]: ...
+
+    async def snapshot(self, session_id: str) -> SessionState | None:
+        """What its log said up to some event, mostly not long ago. None where none was kept, or none that this code can read."""
+        ...
+
+    async def keep_snapshot(self, lease: Lease, state: SessionState) -> None:
+        """In place of an older one. `state` must be what the log says; under a lease that is lost, nothing is kept."""
+        ...
 
     async def keep_block(self, tenant: str, digest: str, body: bytes) -> None:
         """Durable on return, and kept once, however often: what events refer to by `digest`, the SHA-256 of `body` in hex."""

@@ -4,12 +4,15 @@ Apply the same events in the same order and you have the same state, on any mach
 decided here (runtime/decide.py).
 """
 
+import hashlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Final, assert_never
 
+import msgspec
 from msgspec import Struct, structs
 
+from freehold.core.errors import ContextTooLong
 from freehold.core.messages import Message, Part, Text, ToolCall, ToolResult, Usage
 from freehold.core.session import (
     ApprovalDecided,
@@ -39,6 +42,17 @@ from freehold.core.session import (
     UserSpoke,
 )
 
+_encoder: Final = msgspec.json.Encoder()
+
+STATE_FORMAT: Final = 1
+"""Of what `apply` makes of events. Snapshots of another are not read; a change of fields alone is found out without it."""
+
+CALL_IDS_REMEMBERED_MAX: Final = 4096
+"""An id that a vendor used longer ago than this many calls may come again: no conversation that a model is shown has both."""
+
+REPEATS_REMEMBERED_MAX: Final = 64
+"""A loop over more different calls than this is not taken for one."""
+
 
 class OpenCall(Struct):
     """A tool call that the model made and that has no result yet. `started` is its latest attempt, `awaited` what it waits for.
@@ -54,49 +68,65 @@ class OpenCall(Struct):
     votes: dict[str, ApprovalDecided] = {}
 
 
-class SessionState:
+class Repeated(Struct):
+    """A call of a turn, by the function's name, and how often in a row it gave the result that has this digest."""
+
+    name: str
+    result_digest: str
+    count: int
+
+
+class SessionState(Struct):
     """What the log says so far. Grows in place, one event at a time, in constant time: a turn owns its state alone.
 
     `messages` is the conversation a model has seen or will see, in order, what was compacted left out; `message_seqs` are the
-    seqs of the events that completed them. `queued` is input that no model call has taken up. `call_ids` are the ids of all tool
-    calls that were ever made here. Everything `turn_...` starts anew with each turn; a step is a model's answer or a tool's run
-    (its further attempts don't count). `waits` holds as long as nothing was written since; `settled`: nothing since a turn's end. `turn_repeats` are the turn's calls, by
-    function and arguments, with their last result and how often it was the same without another in between.
+    seqs of the events that completed them. Of those up to `measured_seq`, `measured_tokens` is what the model's vendor counted (0: nothing was
+    counted yet); `answered_since` says whether a model answered since the last compaction. `queued` is input that no model call has taken up. `call_ids` are
+    the ids of the latest tool calls that were made here. `origins` are the sessions that this one was forked from, `results_kept` is how many results
+    were put aside, to be read by their handles. Everything `turn_...` starts anew with each turn; a step is a model's answer or a tool's run
+    (its further attempts don't count). `waits` holds as long as nothing was written since; `settled`: nothing since a turn's end. `turn_repeats` are the turn's
+    latest calls, by a digest of function and arguments.
+
+    A struct, so that it can be kept as a snapshot: whoever changes what an event does to it counts STATE_FORMAT up.
     """
 
-    def __init__(self) -> None:
-        self.seq = 0
-        self.started: SessionStarted | None = None
-        self.messages: list[Message] = []
-        self.message_seqs: list[int] = []
-        self.compacted: Compacted | None = None
-        self.queued: list[tuple[int, UserSpoke]] = []
-        self.open_calls: dict[str, OpenCall] = {}
-        self.results: dict[str, ToolResult] = {}
-        self.call_order: list[str] = []
-        self.call_ids: set[str] = set()
-        self.cancel: CancelRequested | None = None
-        self.cancel_seq = 0
-        self.paused = False
-        self.settled = False
-        self.waits: SessionWaits | None = None
-        self._waiting_since: datetime | None = None
-        self.closed = False
-        self.failed: ModelFailed | None = None
-        self.last_answer: ModelAnswered | None = None
-        self.turn = 0
-        self.turn_seq = 0
-        self.in_turn = False
-        self.turn_started_at: datetime | None = None
-        self.turn_steps = 0
-        self.turn_usage = Usage()
-        self.turn_cost_pico = 0
-        self.turn_waited = timedelta(0)
-        self.turn_repeats: dict[tuple[str, str], tuple[ToolResult, int]] = {}
-        self.steps = 0
-        self._worked = timedelta(0)
-        self.usage = Usage()
-        self.cost_pico = 0
+    seq: int = 0
+    started: SessionStarted | None = None
+    messages: list[Message] = []
+    message_seqs: list[int] = []
+    measured_seq: int = 0
+    measured_tokens: int = 0
+    answered_since: bool = True
+    compacted: Compacted | None = None
+    queued: list[tuple[int, UserSpoke]] = []
+    open_calls: dict[str, OpenCall] = {}
+    results: dict[str, ToolResult] = {}
+    call_order: list[str] = []
+    call_ids: dict[str, None] = {}
+    results_kept: int = 0
+    origins: list[str] = []
+    cancel: CancelRequested | None = None
+    cancel_seq: int = 0
+    paused: bool = False
+    settled: bool = False
+    waits: SessionWaits | None = None
+    _waiting_since: datetime | None = None
+    closed: bool = False
+    failed: ModelFailed | None = None
+    last_answer: ModelAnswered | None = None
+    turn: int = 0
+    turn_seq: int = 0
+    in_turn: bool = False
+    turn_started_at: datetime | None = None
+    turn_steps: int = 0
+    turn_usage: Usage = Usage()
+    turn_cost_pico: int = 0
+    turn_waited: timedelta = timedelta(0)
+    turn_repeats: dict[str, Repeated] = {}
+    steps: int = 0
+    _worked: timedelta = timedelta(0)
+    usage: Usage = Usage()
+    cost_pico: int = 0
 
     def apply(self, recorded: Recorded) -> None:
         """Events must come in order, without gaps, and make sense where they stand; raises ValueError otherwise (a bug of
@@ -136,6 +166,7 @@ class SessionState:
                 self._count_steps(1 if event.attempt == 1 else 0)
             case ToolFinished() as event:
                 self._count(Usage(), event.cost_pico)
+                self.results_kept += len(event.kept)
                 self._result(ToolResult(event.call_id, event.content, event.failed))
             case ToolOutcomeUnknown() as event:
                 self._result(ToolResult(event.call_id, (Text(event.message),), failed=True))
@@ -199,16 +230,21 @@ class SessionState:
         if event.content:
             content: tuple[Part, ...] = event.content
             self._say(Message("assistant", content))
-        self.last_answer = event
+        self.last_answer, self.answered_since = event, True
+        if event.usage.input_tokens:
+            self.measured_seq = self.seq
+            self.measured_tokens = event.usage.input_tokens + event.usage.output_tokens
         self._count_steps(1)
         self._count(event.usage, event.cost_pico)
         calls = [part for part in event.content if isinstance(part, ToolCall)]
         for index, call in enumerate(calls):
             if call.id in self.call_ids:
                 raise ValueError(f"event {self.seq} repeats the tool call id {call.id!r}")
-            self.call_ids.add(call.id)
+            self.call_ids[call.id] = None
             self.open_calls[call.id] = OpenCall(call, (self.turn, self.turn_steps, index))
             self.call_order.append(call.id)
+        while len(self.call_ids) > CALL_IDS_REMEMBERED_MAX:
+            del self.call_ids[next(iter(self.call_ids))]
 
     def _say(self, message: Message) -> None:
         self.messages.append(message)
@@ -220,6 +256,7 @@ class SessionState:
         and the turn's time, begin anew; of whom it works for nobody waits for it."""
         if self.started is None:
             raise ValueError(f"event {self.seq} forks a session that did not start")
+        self.origins.append(event.origin)
         self.started = structs.replace(
             self.started, model=event.model or self.started.model, by=event.by or self.started.by, parent=None
         )
@@ -260,7 +297,10 @@ class SessionState:
         if event.summary:
             self.messages.insert(0, Message("user", (Text(event.summary),)))
             self.message_seqs.insert(0, event.up_to_seq)
-        self.compacted = event
+        self.compacted, self.answered_since = event, False
+        self.measured_seq = self.measured_tokens = 0
+        if self.failed is not None and self.failed.code == ContextTooLong.code:
+            self.failed = None
         self._count(event.usage, event.cost_pico)
 
     def _count_steps(self, count: int) -> None:
@@ -288,12 +328,20 @@ class SessionState:
         call = self._open_call(result.call_id).call
         del self.open_calls[result.call_id]
         self.results[result.call_id] = result
-        last, count = self.turn_repeats.get((call.name, call.arguments), (None, 0))
-        same = last is not None and (last.content, last.failed) == (result.content, result.failed)
-        self.turn_repeats[call.name, call.arguments] = (result, count + 1 if same else 1)
+        self._repeat(call, result)
         if not self.open_calls:
             self._say(Message("tool", tuple(self.results[call_id] for call_id in self.call_order)))
             self.results, self.call_order = {}, []
+
+    def _repeat(self, call: ToolCall, result: ToolResult) -> None:
+        key = _digest((call.name, call.arguments))
+        outcome = _digest((result.content, result.failed))
+        known = self.turn_repeats.pop(key, None)
+        same = known is not None and known.result_digest == outcome
+        count = known.count + 1 if known is not None and same else 1
+        self.turn_repeats[key] = Repeated(call.name, outcome, count)
+        if len(self.turn_repeats) > REPEATS_REMEMBERED_MAX:
+            del self.turn_repeats[next(iter(self.turn_repeats))]
 
     def _end_turn(self, event: TurnFinished, at: datetime) -> None:
         """Calls that will never be answered get a result that says so, or no vendor would take the conversation again."""
@@ -307,6 +355,10 @@ class SessionState:
         self.in_turn, self.cancel, self.cancel_seq = False, None, 0
         self.settled = True
         self.closed = event.outcome == "cancelled" and event.code == "session"
+
+
+def _digest(value: object) -> str:
+    return hashlib.blake2b(_encoder.encode(value), digest_size=16).hexdigest()
 
 
 def replay(events: Iterable[Recorded]) -> SessionState:

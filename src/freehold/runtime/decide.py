@@ -335,11 +335,10 @@ def _session_limit_reached(state: SessionState, plan: Plan, now: datetime, *, st
 
 def _going_round(state: SessionState, plan: Plan) -> Reached | None:
     """The same call, the same arguments, the same result, too often: a loop, however many steps it has left."""
-    for (name, _), (_, count) in state.turn_repeats.items():
-        if count >= plan.limits.repeats_max:
-            return _reached(
-                "repeats_max", plan.limits.repeats_max, f"{name} gave the same result {count} times"
-            )
+    for one in state.turn_repeats.values():
+        if one.count >= plan.limits.repeats_max:
+            said = f"{one.name} gave the same result {one.count} times"
+            return _reached("repeats_max", plan.limits.repeats_max, said)
     return None
 
 

@@ -14,10 +14,14 @@ from freehold.core.ports import Clock
 from freehold.core.session import Input, Recorded, SessionEvent
 from freehold.core.session_log import Lease, SessionLog
 from freehold.core.session_state import SessionState
+from freehold.runtime.resuming import resumed
 
 log = logging.getLogger(__name__)
 
 READ_PAGE: Final = 1000
+SNAPSHOT_EVERY: Final = 500
+"""Events between two snapshots, or more: a quarter of the messages that would be in it, so that all snapshots together take time and
+bytes in proportion to the log."""
 APPEND_RETRY_S_MAX: Final = 300.0
 """How long a result is kept in memory for a database that is away, while the lease is not known to be lost."""
 RETRY_DELAY_S: Final = 0.1
@@ -44,10 +48,15 @@ class Journal:
         self._clock = clock
         self._on_point = on_point
         self._staged: list[SessionEvent] = []
+        self._snapshot_seq = 0
 
     async def catch_up(self) -> None:
         """Takes in what is new in the log."""
-        await self._since(self.state.seq)
+        if self.state.seq:
+            await self._since(self.state.seq)
+        else:
+            found = await resumed(self._log, self.lease.session_id)
+            self.state, self._snapshot_seq = found.state, found.snapshot_seq
 
     def stage(self, event: SessionEvent) -> None:
         """Holds in `state` at once and is written with the next append. Not while `cancelled()` is waited for."""
@@ -75,6 +84,7 @@ class Journal:
             return await self._append_anyway(
                 wanted, error, known_seq=known_seq, staged=len(staged), exact=exact
             )
+        await self._keep_snapshot()
         return True
 
     async def cancelled(self) -> None:
@@ -145,7 +155,21 @@ class Journal:
     async def _reread(self, known_seq: int) -> list[SessionEvent]:
         """The state from the log alone, for when what was staged does not stand where it was thought to."""
         self.state = SessionState()
-        return (await self._since(0))[known_seq:]
+        await self.catch_up()
+        return await self._since(known_seq)
+
+    async def _keep_snapshot(self) -> None:
+        """Now and then. Without one, whoever comes next reads more."""
+        due_in = max(SNAPSHOT_EVERY, len(self.state.messages) // 4)
+        if self._staged or self.state.seq < self._snapshot_seq + due_in:
+            return
+        self._snapshot_seq = self.state.seq
+        try:
+            await self._log.keep_snapshot(self.lease, self.state)
+        except FreeholdError as error:
+            log.warning(
+                "journal.snapshot_failed", extra={"session": self.lease.session_id, "error": str(error)}
+            )
 
     async def _since(self, seq: int) -> list[SessionEvent]:
         """Takes in what is new; returns all after `seq`, also what came another way before. All or nothing."""

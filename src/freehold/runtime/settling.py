@@ -20,9 +20,8 @@ from freehold.core.session import (
     approval_binding,
 )
 from freehold.core.session_log import SessionLog, SessionRow
-from freehold.core.session_state import replay
-from freehold.runtime.history import history
 from freehold.runtime.inputs import REASON_CHARS_MAX, check_length, check_result
+from freehold.runtime.resuming import resumed
 
 
 async def decision(
@@ -99,7 +98,7 @@ async def _awaited(log: SessionLog, row: SessionRow, call_id: str) -> CallAwaite
         for one in row.waits.calls:
             if one.call_id == call_id:
                 return one
-    call = replay(await history(log, row.id)).open_calls.get(call_id)
+    call = (await resumed(log, row.id)).state.open_calls.get(call_id)
     if call is None or call.awaited is None:
         raise NotFound(
             f"session {row.id} has no tool call {call_id[:80]!r} that waits for somebody: it was settled, or never was"

@@ -12,14 +12,15 @@ from msgspec import Struct
 
 from freehold.core.errors import BadRequest, Internal, TooLarge
 from freehold.core.messages import (
-    AnswerPart,
     Bytes,
     Carried,
     Media,
+    Part,
     Reasoning,
     Refusal,
     Text,
     ToolCall,
+    ToolResult,
 )
 from freehold.core.session import (
     Compacted,
@@ -84,7 +85,7 @@ def _texts(event: SessionEvent) -> Iterator[bytes]:
     match event:
         case UserSpoke() | ModelAnswered() | ToolFinished() | ResultGiven():
             for part in event.content:
-                yield from _of_part(part)
+                yield from texts_of(part)
         case ToolStarted():
             yield _encoder.encode(event.arguments)
         case Compacted():
@@ -93,7 +94,8 @@ def _texts(event: SessionEvent) -> Iterator[bytes]:
             pass
 
 
-def _of_part(part: AnswerPart) -> Iterator[bytes]:
+def texts_of(part: Part) -> Iterator[bytes]:
+    """Of a part, those that may be large enough for a block."""
     match part:
         case Text(text=text) | Refusal(text=text) | Reasoning(text=text):
             yield _encoder.encode(text)
@@ -105,6 +107,9 @@ def _of_part(part: AnswerPart) -> Iterator[bytes]:
             yield _encoder.encode(part.arguments)
         case Carried():
             yield bytes(part.block)
+        case ToolResult():
+            for inner in part.content:
+                yield from texts_of(inner)
         case Media():
             pass
 

@@ -16,7 +16,8 @@ from freehold.core.errors import BadRequest, NotFound, Unavailable
 from freehold.core.messages import Usage
 from freehold.core.session import Recorded, SessionEvent, SessionStatus, SessionWaits
 from freehold.core.session_log import Lease, SessionLog, SessionPage, SessionRow
-from freehold.store import _forks, _leases
+from freehold.core.session_state import SessionState
+from freehold.store import _forks, _leases, _snapshots
 from freehold.store._blocks import named_by
 from freehold.store._events import decode, encode
 from freehold.store._follow import Followers, open_followers
@@ -156,6 +157,12 @@ class PostgresSessionLog:
             shared = await _forks.shared(self._database, session_id, after=after, limit=limit)
             rows = [*shared, *rows][:limit]
         return decode(session_id, rows, await named_by(self._database, [session_id], rows))
+
+    async def snapshot(self, session_id: str) -> SessionState | None:
+        return await _snapshots.read(self._database, session_id)
+
+    async def keep_snapshot(self, lease: Lease, state: SessionState) -> None:
+        await _snapshots.keep(self._database, lease, state)
 
     async def keep_block(self, tenant: str, digest: str, body: bytes) -> None:
         await self._database.fetch("keeping a block", _KEEP_BLOCK, tenant, digest, body)
