@@ -24,7 +24,7 @@ from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
 from freehold.core.message_batches import MessageBatches
 from freehold.core.policy import Principal
-from freehold.core.ports import EmbeddingWire, KeyValues, ModelInfo, Objects, ToolKind, Wire
+from freehold.core.ports import ChildSessions, EmbeddingWire, KeyValues, ModelInfo, Objects, ToolKind, Wire
 from freehold.core.ports import Provider as ProviderPort
 from freehold.core.resources import Provider, Resource, Rules
 from freehold.gateway import listing
@@ -43,6 +43,7 @@ from freehold.runtime.declared import Declarations
 from freehold.runtime.equipment import Equipments
 from freehold.runtime.live import Live
 from freehold.runtime.sessions import Sessions
+from freehold.runtime.subagents import Subagents
 from freehold.runtime.tools import ToolSet
 from freehold.runtime.turn import Means
 from freehold.runtime.worker import Worker, WorkerSettings
@@ -214,7 +215,10 @@ async def _furnish(
     book = await asyncio.to_thread(prices.load)
     model_table = await _models(stack, config, store, secrets_of, book)
     gateway = Gateway(models=model_table, wires=wires, records=store.records, clock=clock)
-    host = Host(secrets_of, urls, store.key_values, store.objects, config.tools.function_folders)
+    children = Subagents(store.log, store.resources, clock)
+    host = Host(
+        secrets_of, urls, store.key_values, store.objects, children, config.tools.function_folders
+    )
     tools = ToolSet(kinds, host)
     live = Live()
     means = Means(
@@ -436,12 +440,14 @@ class Host:
         urls: Mapping[str, DatabaseUrls],
         key_values: KeyValues,
         objects: Objects,
+        sessions: ChildSessions,
         function_folders: Sequence[str],
     ) -> None:
         self._secrets = secrets_of
         self._urls = urls
         self.key_values = key_values
         self.objects = objects
+        self.sessions = sessions
         self.function_folders = function_folders
 
     def secret(self, reference: str) -> str:

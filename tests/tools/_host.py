@@ -9,7 +9,7 @@ import msgspec
 
 from freehold.core.errors import NotFound
 from freehold.core.policy import ALLOW_ALL, Principal
-from freehold.core.ports import KeyValues, Objects, OpenTool, ToolKind, ToolOutcome, ToolRun
+from freehold.core.ports import ChildSessions, KeyValues, Objects, OpenTool, ToolKind, ToolOutcome, ToolRun
 from freehold.core.resources import Tool
 from freehold.core.validation import convert
 
@@ -25,11 +25,13 @@ class Host:
         databases: Mapping[str, str] | None = None,
         key_values: KeyValues | None = None,
         objects: Objects | None = None,
+        sessions: ChildSessions | None = None,
         function_folders: Sequence[Path] = (),
     ) -> None:
         self._databases = databases or {}
         self._key_values = key_values
         self._objects = objects
+        self._sessions = sessions
         self.function_folders = [str(folder) for folder in function_folders]
 
     def secret(self, reference: str) -> str:
@@ -42,6 +44,11 @@ class Host:
         if name not in self._databases:
             raise NotFound(f"there is no database {name}")
         return self._databases[name]
+
+    @property
+    def sessions(self) -> ChildSessions:
+        assert self._sessions is not None
+        return self._sessions
 
     @property
     def key_values(self) -> KeyValues:

@@ -85,6 +85,7 @@ async def _run(claim: Claim, toolbox: Toolbox, principal: Principal, *, session_
         timeout_s=timeout_s,
         principal=principal,
         session_id=session_id,
+        call_id=started.call_id,
     )
     try:
         async with asyncio.timeout(timeout_s):

@@ -1,0 +1,142 @@
+"""Runtime: agents that work for other agents. Each is a session of its own, with its own log, usage and limits.
+
+A tool run of the parent begins it (tools/agent.py) and the parent waits in its row; when the child's turn ends, its result is
+told to the parent; when the parent's turn ends first, the child is cancelled. Both are told before the fact that makes them
+true is written, under a key: a worker that dies in between tells again, and nothing is heard twice.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from freehold.core import ids
+from freehold.core.errors import Conflict, Internal, LimitReached, NotFound
+from freehold.core.messages import Text, text_of
+from freehold.core.policy import Policy
+from freehold.core.ports import Clock, Resources, ToolRun
+from freehold.core.resources import Agent
+from freehold.core.session import (
+    AwaitsSession,
+    CancelRequested,
+    Parent,
+    ResultGiven,
+    SessionStarted,
+    TurnFinished,
+    UserSpoke,
+)
+from freehold.core.session_log import SessionLog, SessionRow
+from freehold.core.session_state import SessionState
+from freehold.runtime.declared import Declarations
+
+TITLE_CHARS: Final = 120
+AT_WORK: Final = ("running", "waiting", "paused")
+
+
+class Subagents:
+    """Implements core.ports.ChildSessions."""
+
+    def __init__(self, log: SessionLog, resources: Resources, clock: Clock) -> None:
+        self._log = log
+        self._resources = resources
+        self._clock = clock
+
+    async def start(
+        self, run: ToolRun, *, agent: str, task: str, model: str | None, depth_max: int, children_max: int
+    ) -> str:
+        tenant, parent_id = run.principal.tenant, run.session_id
+        if parent_id is None:
+            raise Internal("a subagent was asked for outside of a session")
+        parent = await _started(self._log, parent_id)
+        if parent.depth >= depth_max:
+            raise LimitReached(
+                f"subagents may be {depth_max} deep (the tool's depth_max), this would be one more"
+            )
+        at_work = await self._log.list(tenant, statuses=AT_WORK, parent_id=parent_id, limit=children_max)
+        if len(at_work.rows) >= children_max:
+            raise LimitReached(
+                f"{len(at_work.rows)} subagents are at work, which is children_max of the tool; wait for one of them"
+            )
+        found = await self._resources.get(tenant, "agent", agent)
+        started = SessionStarted(
+            agent=agent,
+            agent_version=found.version,
+            model=model,
+            title=" ".join(task.split())[:TITLE_CHARS],
+            by=parent.by,
+            parent=Parent(parent_id, run.call_id),
+            depth=parent.depth + 1,
+        )
+        row = SessionRow(
+            id=ids.new("sess", self._clock),
+            tenant=tenant,
+            agent=agent,
+            agent_version=found.version,
+            status="running",
+            version=2,
+            created_at=(now := self._clock.now()),
+            updated_at=now,
+            title=started.title,
+            model=model,
+            created_by=parent.by,
+            parent_id=parent_id,
+        )
+        spoken = UserSpoke(content=(Text(task),), by=parent_id)
+        made = await self._log.create(row, [started, spoken], idempotency_key=f"subagent.{run.key}")
+        return made.id
+
+
+async def inherited(
+    log: SessionLog, declarations: Declarations, tenant: str, started: SessionStarted
+) -> Sequence[tuple[str, Policy]]:
+    """The policies of the agents that this session works for, with their names: it may do nothing that one of them may not."""
+    found: list[tuple[str, Policy]] = []
+    while started.parent is not None:
+        started = await _started(log, started.parent.session_id)
+        agent: Agent = await declarations.agent(tenant, started.agent, started.agent_version)
+        if agent.policy is not None:
+            found.append((agent.name, agent.policy))
+    return found
+
+
+async def tell_parent(log: SessionLog, state: SessionState, session_id: str, finished: TurnFinished) -> None:
+    """The child's last answer, or why there is none. A parent that is gone or does not wait any more hears nothing."""
+    parent = state.started.parent if state.started else None
+    if parent is None:
+        return
+    answer = state.last_answer
+    said = text_of(answer.content) if answer is not None and finished.outcome != "failed" else ""
+    ended = "" if finished.outcome == "completed" else f"{finished.outcome}: {finished.message}"
+    text = "\n".join(part for part in (said, ended) if part) or "it ended without an answer"
+    given = ResultGiven(
+        call_id=parent.call_id,
+        source="session",
+        content=(Text(text),),
+        failed=finished.outcome != "completed",
+        by=session_id,
+    )
+    try:
+        await log.append(parent.session_id, [given], idempotency_key=f"result.{session_id}.{state.turn}")
+    except (Conflict, NotFound):
+        return
+
+
+async def cancel_children(log: SessionLog, state: SessionState, session_id: str) -> None:
+    """Those whose results the turn that ends was waiting for."""
+    for call in state.open_calls.values():
+        if call.awaited is None or not isinstance(call.awaited.awaits, AwaitsSession):
+            continue
+        request = CancelRequested(
+            scope="session", by=session_id, reason="the session that it worked for went on without it"
+        )
+        try:
+            await log.append(
+                call.awaited.awaits.session_id, [request], idempotency_key=f"cancel.{session_id}"
+            )
+        except (Conflict, NotFound):
+            continue
+
+
+async def _started(log: SessionLog, session_id: str) -> SessionStarted:
+    events = await log.read(session_id, limit=1)
+    if not events or not isinstance(events[0].event, SessionStarted):
+        raise NotFound(f"no session {session_id[:80]!r}")
+    return events[0].event
