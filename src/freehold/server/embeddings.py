@@ -14,6 +14,7 @@ from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.server.edge import at_the_edge
 from freehold.server.exchange import Exchange, header_lines, printable
+from freehold.server.front import route_line
 from freehold.server.operations import Door, stopping, told_in
 
 PATH: Final = b"/v1/embeddings"
@@ -51,7 +52,8 @@ class EmbeddingsDoor(Struct, frozen=True, kw_only=True):
             "x-request-id": request_id,
             "x-freehold-model": printable(f"{made.provider}/{made.model}"),
         }
-        await exchange.respond(200, header_lines(headers.items()), made.body)
+        reason = b"" if made.choice.reason is None else route_line(made.choice.reason)
+        await exchange.respond(200, header_lines(headers.items()) + reason, made.body)
 
     async def _refuse(
         self, error: FreeholdError, exchange: Exchange, request_id: str, *, status: int | None = None

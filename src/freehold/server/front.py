@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, Protocol, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError
 from freehold.core.messages import ModelRequest
 from freehold.core.policy import Principal
 from freehold.core.ports import StreamEncoder, Wire
-from freehold.core.stream import Folding, StreamEvent
+from freehold.core.stream import Folding, Started, StreamEvent
 from freehold.gateway.calling import Answer
 from freehold.gateway.forwarding import Passing
 from freehold.gateway.passing import Envelope
@@ -60,6 +60,11 @@ class Keeper(Protocol):
     ) -> tuple[Envelope, Exchange] | None:
         """What to ask instead, and where to answer it; None where it answered by itself."""
         ...
+
+
+def route_line(reason: str) -> bytes:
+    """Tells a route's client why this model answered."""
+    return f"x-freehold-route-reason: {printable(reason)}\r\n".encode("ascii", "replace")
 
 
 class Front(Struct, frozen=True, kw_only=True):
@@ -140,6 +145,8 @@ class _Call:
             principal, envelope, wire=self._wire, headers=exchange.headers
         ) as answer:
             lines = self._lines(f"{answer.provider}/{answer.model}", stream=stream)
+            if (reason := answer.choice.reason) is not None:
+                lines += route_line(reason)
             if stream:
                 exchange.begin(200, lines)
             last = await (self._passed(answer, stream) if isinstance(answer, Passing) else self._told(answer))
@@ -168,23 +175,30 @@ class _Call:
             folding = Folding()
             async for event in answer:
                 folding.add(event)
-            return self._wire.encode_response(folding.response(), created=created, request=request)
+            whole = folding.response()
+            if not whole.id:
+                whole = structs.replace(whole, id=self.request_id)
+            return self._wire.encode_response(whole, created=created, request=request)
         exchange = self._exchange
         self._encoder = encoder = self._wire.stream_encoder(request, created=created)
         if self._form is None and exchange.direct:
             encode, write = encoder.encode, exchange.write
 
             def told(event: StreamEvent) -> bool:
-                data = encode(event)
+                data = encode(self._identified(event) if type(event) is Started else event)
                 return not data or write(data)
 
             await answer.pour(told, exchange.drained)
             return encoder.end()
         send = exchange.send if self._form is None else self._formed
         async for event in answer:
-            if data := encoder.encode(event):
+            if data := encoder.encode(self._identified(event) if type(event) is Started else event):
                 await send(data)
         return encoder.end()
+
+    def _identified(self, event: Started) -> Started:
+        """Some vendors give their answers no id, and clients' libraries want one: it is the request's."""
+        return event if event.id else structs.replace(event, id=self.request_id)
 
     async def _formed(self, data: bytes) -> None:
         if self._form is not None and (told := self._form.feed(data)):
