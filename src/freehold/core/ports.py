@@ -281,7 +281,7 @@ class ToolFunction(Struct, frozen=True):
 
 
 class ToolRun(Struct, frozen=True, kw_only=True):
-    """`key` is the same on every attempt of the same step: hand it on as the idempotency key."""
+    """`key` is the same on every attempt of the same step: hand it on as the idempotency key. `call_id` is the model's call."""
 
     function: str
     arguments: JsonObject
@@ -289,6 +289,7 @@ class ToolRun(Struct, frozen=True, kw_only=True):
     timeout_s: float
     principal: Principal
     session_id: str | None = None
+    call_id: str = ""
 
 
 class ToolOutcome(Struct, frozen=True, omit_defaults=True):
@@ -331,8 +332,21 @@ class ToolHost(Protocol):
     def objects(self) -> "Objects": ...
 
     @property
+    def sessions(self) -> "ChildSessions": ...
+
+    @property
     def function_folders(self) -> Sequence[str]:
         """Folders of the operator's own Python files that `function` tools may name."""
+        ...
+
+
+class ChildSessions(Protocol):
+    """Sessions that work for the session of a tool run."""
+
+    async def start(
+        self, run: ToolRun, *, agent: str, task: str, model: str | None, depth_max: int, children_max: int
+    ) -> str:
+        """The new session's id; for the same run, the same. Raises NotFound for the agent, LimitReached for depth and number."""
         ...
 
 
