@@ -30,6 +30,8 @@ from freehold.core.resources import Provider, Resource, Rules
 from freehold.gateway import listing
 from freehold.gateway.batch_worker import BatchMeans, BatchSettings, BatchWorker
 from freehold.gateway.batches import Batches
+from freehold.gateway.leasing import Leasing
+from freehold.gateway.limiting import Limiting
 from freehold.gateway.models import AUTO, RULES, ModelTable
 from freehold.gateway.pipeline import Gateway
 from freehold.governance.keys import AccessPair, KeyTable, id_of
@@ -50,6 +52,7 @@ from freehold.runtime.worker import Worker, WorkerSettings
 from freehold.server import app as server
 from freehold.server.apis import (
     agents,
+    allowances,
     conversations,
     costs,
     data,
@@ -214,7 +217,12 @@ async def _furnish(
     principals = PrincipalTable(key_table, operator_key=operator_key)
     book = await asyncio.to_thread(prices.load)
     model_table = await _models(stack, config, store, secrets_of, book)
-    gateway = Gateway(models=model_table, wires=wires, records=store.records, clock=clock)
+    leasing = Leasing(store.allowances, clock)
+    await stack.enter_async_context(leasing.running())
+    limiting = Limiting(store.resources, store.allowances, leasing, clock)
+    gateway = Gateway(
+        models=model_table, wires=wires, records=store.records, clock=clock, limiting=limiting
+    )
     children = Subagents(store.log, store.resources, clock)
     host = Host(
         secrets_of, urls, store.key_values, store.objects, children, config.tools.function_folders
@@ -278,6 +286,7 @@ async def _furnish(
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),
         *keys.operations(key_table, clock),
+        *allowances.operations(limiting, store.allowances, store.records, clock),
         *costs.operations(store.costs, store.records, store.resources, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
         *tokens.operations(gateway),
