@@ -93,8 +93,8 @@ _SPENT_BY: Final = {
     "user": "call_days WHERE user_name = $2",
     "user/*": "call_days WHERE user_name = $2",
     "key/*": "call_records WHERE key_id = $2",
-    "key": """call_records WHERE key_id IN
-              (SELECT id FROM api_keys AS k WHERE k.tenant = $1 AND (k.id = $2 OR k.name = $2))""",
+    "key": """call_records WHERE (key_id = $2 OR key_id IN
+              (SELECT k.id FROM api_keys AS k WHERE k.tenant = $1 AND k.name = $2))""",
 }
 
 
