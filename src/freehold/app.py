@@ -44,6 +44,7 @@ from freehold.resources.templates import Templates
 from freehold.runtime.declared import Declarations
 from freehold.runtime.equipment import Equipments
 from freehold.runtime.live import Live
+from freehold.runtime.replays import Replays
 from freehold.runtime.sessions import Sessions
 from freehold.runtime.subagents import Subagents
 from freehold.runtime.tools import ToolSet
@@ -59,6 +60,7 @@ from freehold.server.apis import (
     keys,
     message_batches,
     models,
+    replays,
     responses,
     sessions,
     templates,
@@ -283,6 +285,7 @@ async def _furnish(
     operations: list[Operation] = [
         *agents.operations(store.resources),
         *sessions.operations(service),
+        *replays.operations(Replays(store.log, gateway, clock)),
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),
         *keys.operations(key_table, clock),

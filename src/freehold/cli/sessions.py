@@ -8,13 +8,18 @@ from rich.markup import escape
 
 from freehold.cli._connection import connected, json_option, settings
 from freehold.cli._output import ago
+from freehold.cli._sessions_travel import diff, export, fork, replay
 from freehold.cli._transcript import Transcript
 from freehold.client.client import StreamedEvent
 
 
 @click.group()
 def sessions() -> None:
-    """List, show, follow, approve, pause and cancel sessions."""
+    """List, show, follow, approve, pause, cancel, fork and replay sessions."""
+
+
+for _command in (fork, export, replay, diff):
+    sessions.add_command(_command)
 
 
 @sessions.command("list")

@@ -70,6 +70,24 @@ class Client:
             return msgspec.json.decode(answer.content)
         return answer.content
 
+    def lines(self, method: str, path: str, *, body: object = None) -> Iterator[bytes]:
+        """The answer's lines as they come. Raises ApiError, ServerAway, this in the middle too."""
+        headers = {"content-type": "application/json"}
+        data = None if body is None else msgspec.json.encode(body)
+        timeout = httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            with self._http.stream(method, path, content=data, headers=headers, timeout=timeout) as answer:
+                if answer.status_code >= 400:
+                    raise _api_error(answer.status_code, answer.read())
+                held = b""
+                for piece in answer.iter_bytes():
+                    *whole, held = (held + piece).split(b"\n")
+                    yield from whole
+                if held:
+                    yield held
+        except httpx2.HTTPError as error:
+            raise ServerAway(f"no answer from {self.base_url}: {error}") from error
+
     def pages(
         self, path: str, *, query: Mapping[str, Any] | None = None, limit: int | None = None
     ) -> Iterator[Any]:

@@ -32,6 +32,7 @@ from freehold.core.session import (
     TurnStarted,
 )
 from freehold.core.session_state import SessionState
+from freehold.runtime.context import Compact
 from freehold.runtime.decide import (
     CallModel,
     FinishTurn,
@@ -244,7 +245,7 @@ def owners(session_id: str, events: Sequence[Recorded]) -> list[str]:
     for recorded in events:
         match recorded.event:
             case ToolStarted(attempt=1, key=key):
-                key_of = key.partition(".")[0]
+                key_of = key_of or key.partition(".")[0]
             case SessionForked(origin=origin):
                 found.append(key_of or origin)
                 key_of = ""
@@ -263,7 +264,7 @@ def _events_of(step: Step) -> tuple[SessionEvent, ...]:
             return step.events
         case Wait():
             return (step.waits,)
-        case CallModel() | Rest():
+        case CallModel() | Compact() | Rest():
             return ()
         case _ as unreachable:
             assert_never(unreachable)
