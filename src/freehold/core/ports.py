@@ -340,12 +340,20 @@ class ToolHost(Protocol):
         ...
 
 
+class Delegation(Struct, frozen=True, kw_only=True):
+    """`depth_max` bounds how many sessions stand above the new one, `children_max` how many work for its parent at once."""
+
+    agent: str
+    task: str
+    model: str | None
+    depth_max: int
+    children_max: int
+
+
 class ChildSessions(Protocol):
     """Sessions that work for the session of a tool run."""
 
-    async def start(
-        self, run: ToolRun, *, agent: str, task: str, model: str | None, depth_max: int, children_max: int
-    ) -> str:
+    async def start(self, run: ToolRun, wanted: Delegation) -> str:
         """The new session's id; for the same run, the same. Raises NotFound for the agent, LimitReached for depth and number."""
         ...
 

@@ -5,14 +5,16 @@ told to the parent; when the parent's turn ends first, the child is cancelled. B
 true is written, under a key: a worker that dies in between tells again, and nothing is heard twice.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
+from weakref import WeakValueDictionary
 
 from freehold.core import ids
 from freehold.core.errors import Conflict, Internal, LimitReached, NotFound
 from freehold.core.messages import Text, text_of
 from freehold.core.policy import Policy
-from freehold.core.ports import Clock, Resources, ToolRun
+from freehold.core.ports import Clock, Delegation, Resources, ToolRun
 from freehold.core.resources import Agent
 from freehold.core.session import (
     AwaitsSession,
@@ -38,29 +40,36 @@ class Subagents:
         self._log = log
         self._resources = resources
         self._clock = clock
+        self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def start(
-        self, run: ToolRun, *, agent: str, task: str, model: str | None, depth_max: int, children_max: int
-    ) -> str:
-        tenant, parent_id = run.principal.tenant, run.session_id
+    async def start(self, run: ToolRun, wanted: Delegation) -> str:
+        parent_id = run.session_id
         if parent_id is None:
             raise Internal("a subagent was asked for outside of a session")
+        # One at a time for a parent, or calls side by side would all find room for one. Its lease keeps other processes out.
+        async with self._starting.setdefault(parent_id, asyncio.Lock()):
+            return await self._start(run, parent_id, wanted)
+
+    async def _start(self, run: ToolRun, parent_id: str, wanted: Delegation) -> str:
+        tenant = run.principal.tenant
         parent = await _started(self._log, parent_id)
-        if parent.depth >= depth_max:
+        if parent.depth >= wanted.depth_max:
             raise LimitReached(
-                f"subagents may be {depth_max} deep (the tool's depth_max), this would be one more"
+                f"subagents may be {wanted.depth_max} deep (the tool's depth_max), this would be one more"
             )
-        at_work = await self._log.list(tenant, statuses=AT_WORK, parent_id=parent_id, limit=children_max)
-        if len(at_work.rows) >= children_max:
+        at_work = await self._log.list(
+            tenant, statuses=AT_WORK, parent_id=parent_id, limit=wanted.children_max
+        )
+        if len(at_work.rows) >= wanted.children_max:
             raise LimitReached(
                 f"{len(at_work.rows)} subagents are at work, which is children_max of the tool; wait for one of them"
             )
-        found = await self._resources.get(tenant, "agent", agent)
+        found = await self._resources.get(tenant, "agent", wanted.agent)
         started = SessionStarted(
-            agent=agent,
+            agent=wanted.agent,
             agent_version=found.version,
-            model=model,
-            title=" ".join(task.split())[:TITLE_CHARS],
+            model=wanted.model,
+            title=" ".join(wanted.task.split())[:TITLE_CHARS],
             by=parent.by,
             parent=Parent(parent_id, run.call_id),
             depth=parent.depth + 1,
@@ -68,18 +77,18 @@ class Subagents:
         row = SessionRow(
             id=ids.new("sess", self._clock),
             tenant=tenant,
-            agent=agent,
+            agent=wanted.agent,
             agent_version=found.version,
             status="running",
             version=2,
             created_at=(now := self._clock.now()),
             updated_at=now,
             title=started.title,
-            model=model,
+            model=wanted.model,
             created_by=parent.by,
             parent_id=parent_id,
         )
-        spoken = UserSpoke(content=(Text(task),), by=parent_id)
+        spoken = UserSpoke(content=(Text(wanted.task),), by=parent_id)
         made = await self._log.create(row, [started, spoken], idempotency_key=f"subagent.{run.key}")
         return made.id
 

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 
-from freehold.core.ports import OpenTool, ToolHost, ToolKind, ToolOutcome, ToolRun
+from freehold.core.ports import Delegation, OpenTool, ToolHost, ToolKind, ToolOutcome, ToolRun
 from freehold.core.resources import Tool
 from freehold.core.session import AwaitsSession
 from freehold.tools._functions import Functions, described, function
@@ -42,14 +42,14 @@ class AgentTool:
     @asynccontextmanager
     async def open(self, tool: Tool, config: Config, host: ToolHost) -> AsyncIterator[OpenTool]:
         async def delegate(asked: Delegate, run: ToolRun) -> ToolOutcome:
-            session_id = await host.sessions.start(
-                run,
+            wanted = Delegation(
                 agent=config.agent,
                 task=asked.task,
                 model=config.model,
                 depth_max=config.depth_max,
                 children_max=config.children_max,
             )
+            session_id = await host.sessions.start(run, wanted)
             return ToolOutcome(awaits=AwaitsSession(session_id=session_id), awaits_s=config.deadline_s)
 
         does = described(tool, _DOES)
