@@ -175,7 +175,7 @@ async def test_what_cannot_be_is_refused_at_once(shared: World) -> None:
         await create(model=CLAUDE, input="Hi", background=True, store=False)
     with pytest.raises(openai.NotFoundError):
         await create(model="mistral/nothing", input="Hi", background=True)
-    with pytest.raises(openai.NotFoundError, match="Previous response"):
+    with pytest.raises(openai.BadRequestError, match="Previous response"):
         await create(model=CLAUDE, input="Hi", background=True, previous_response_id="resp_none")
     shared.script("anthropic", reply(ANTHROPIC_TEXT))
     made = await create(model=CLAUDE, input="Hi")

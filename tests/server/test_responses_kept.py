@@ -109,13 +109,14 @@ async def test_what_is_not_there_is_told_before_anybody_is_asked(
     shared: World, model: str, stream: bool
 ) -> None:
     vendors = [shared.script("openai", reply(b"{}")), shared.script("anthropic", reply(b"{}"))]
-    for more, field in (
-        ({"previous_response_id": "resp_none"}, "previous_response_id"),
-        ({"conversation": "conv_none"}, "conversation"),
+    for more, status, code in (
+        ({"previous_response_id": "resp_none"}, 400, "previous_response_not_found"),
+        ({"conversation": "conv_none"}, 404, "not_found"),
     ):
-        with pytest.raises(openai.NotFoundError, match="not found") as raised:
+        with pytest.raises(openai.APIStatusError, match="not found") as raised:
             await shared.openai.responses.create(model=model, input="Hi", stream=stream, **more)
-        assert raised.value.param == field
+        told = raised.value
+        assert (told.status_code, told.code, [told.param]) == (status, code, [*more])
     with pytest.raises(openai.BadRequestError, match="Mutually exclusive"):
         await shared.openai.responses.create(
             model=model, input="Hi", previous_response_id="resp_1", conversation="conv_1"
@@ -146,7 +147,7 @@ async def test_a_deleted_answer_is_gone_and_ends_its_chain(shared: World) -> Non
     await shared.openai.responses.delete(first.id)
     with pytest.raises(openai.NotFoundError):
         await shared.openai.responses.retrieve(first.id)
-    with pytest.raises(openai.NotFoundError, match=f"Previous response with id '{first.id}' not found"):
+    with pytest.raises(openai.BadRequestError, match=f"Previous response with id '{first.id}' not found"):
         await shared.openai.responses.create(model=CLAUDE, input="Three", previous_response_id=second.id)
     assert (await shared.openai.responses.retrieve(second.id)).output_text == "Hello there"
 

@@ -74,6 +74,19 @@ async def test_openais_sdk_streams(shared: World, vendor: str) -> None:
     assert usage.prompt_tokens == 120
 
 
+async def test_an_answer_to_which_a_vendor_gave_no_id_has_the_requests(shared: World) -> None:
+    nameless = b'"id":"chatcmpl-1"'
+    shared.script("openai", reply(OPENAI_TEXT.replace(nameless, b'"id":""')))
+    asked = {"model": MODELS["openai"], "messages": HELLO, "max_tokens": 9}
+    whole = await shared.anthropic.messages.with_raw_response.create(**asked)
+    assert (await whole.parse()).id == whole.headers["request-id"]
+    shared.script("openai", stream(*(piece.replace(nameless, b'"id":null') for piece in OPENAI_STREAM)))
+    async with shared.anthropic.messages.stream(**asked) as told:
+        streamed = await told.get_final_message()
+        assert streamed.id == told.response.headers["request-id"]
+    assert streamed.id.startswith("req_")
+
+
 @behind
 async def test_openais_sdk_streams_without_usage_that_it_did_not_ask_for(shared: World, vendor: str) -> None:
     shared.script(vendor, SCRIPTS[vendor]["stream"])

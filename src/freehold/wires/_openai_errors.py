@@ -143,6 +143,9 @@ def error_fields(error: FreeholdError) -> tuple[int, dict[str, str | None]]:
     status, kind, code = _SAID.get(type(error), _SAID[Internal])
     if isinstance(error, NotFound) and error.field == "model":
         code = "model_not_found"
+    if isinstance(error, NotFound) and error.field == "previous_response_id":
+        # As a fault of the request, by which clients know to send their conversation whole.
+        status, code = 400, "previous_response_not_found"
     return status, {"message": str(error), "type": kind, "param": error.field, "code": code}
 
 
