@@ -27,6 +27,7 @@ from freehold.core.policy import Principal
 from freehold.core.ports import ChildSessions, EmbeddingWire, KeyValues, ModelInfo, Objects, ToolKind, Wire
 from freehold.core.ports import Provider as ProviderPort
 from freehold.core.resources import Provider, Resource, Rules
+from freehold.core.routes import PREFIX, Route
 from freehold.gateway import listing
 from freehold.gateway.batch_worker import BatchMeans, BatchSettings, BatchWorker
 from freehold.gateway.batches import Batches
@@ -62,6 +63,7 @@ from freehold.server.apis import (
     models,
     replays,
     responses,
+    routes,
     sessions,
     templates,
     tokens,
@@ -292,6 +294,7 @@ async def _furnish(
         *allowances.operations(limiting, store.allowances, store.records, clock),
         *costs.operations(store.costs, store.records, store.resources, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
+        *routes.operations(gateway, store.resources, wires),
         *tokens.operations(gateway),
         *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),
         *conversations.operations(store.conversations, clock, dialect=wires[RESPONSES]),
@@ -386,10 +389,13 @@ async def _check_model(table: ModelTable, tenant: str, model: str, beside: Seque
     prefix, _, name = model.partition("/")
     declared_rules = {one.name for one in beside if isinstance(one, Rules)}
     declared_providers = {one.name for one in beside if isinstance(one, Provider)}
+    declared_routes = {one.name for one in beside if isinstance(one, Route)}
+    if model.removeprefix(f"{PREFIX}/") in declared_routes:
+        return
     if (prefix == RULES and name in declared_rules) or (name and prefix in declared_providers):
         return
     target = await table.resolve(tenant, model)
-    if target.listed is None and not target.free and target.provider.is_language_model:
+    if target.route is None and target.listed is None and not target.free and target.provider.is_language_model:
         raise NotFound(f"{target.provider.name} is not known to have a model {target.name!r}", field="model")
 
 

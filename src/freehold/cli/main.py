@@ -35,6 +35,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "get": ("get", "List declared resources."),
     "keys": ("keys", "Make, list and revoke API keys."),
     "models": ("models", "List the models that can be called here."),
+    "routes": ("routes", "Explain which model a route would take, and why."),
     "serve": ("serve", "Run the server."),
     "sessions": ("sessions", "List, show, follow and cancel sessions."),
 }

@@ -14,6 +14,7 @@ from msgspec import structs
 from freehold.core.errors import FreeholdError
 from freehold.core.policy import Principal, allowed
 from freehold.core.ports import Clock, ModelInfo
+from freehold.core.routes import PREFIX
 from freehold.gateway.models import RULES, ModelTable
 from freehold.gateway.pipeline import ACTION
 from freehold.gateway.targets import Upstream
@@ -31,6 +32,9 @@ async def visible(models: ModelTable, principal: Principal, *, clock: Clock) -> 
         asking = [group.create_task(_offered(upstream, models, clock)) for upstream in upstreams]
     found = [info for task in asking for info in task.result()]
     found += [ModelInfo(provider=RULES, name=name) for name in await models.declared_rules(principal.tenant)]
+    found += [
+        ModelInfo(provider=PREFIX, name=name) for name in await models.declared_routes(principal.tenant)
+    ]
     callable_ = {
         (info.provider, info.name): info
         for info in found

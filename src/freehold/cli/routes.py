@@ -1,0 +1,67 @@
+"""`freehold routes`: why a route takes one model and leaves another."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._output import seconds
+
+
+@click.group()
+def routes() -> None:
+    """Explain what a route would do. Declare routes by a template: freehold apply; list them: freehold get routes."""
+
+
+@routes.command()
+@click.argument("name")
+@click.option("--request", "request", required=True, metavar="FILE", help="A request's body in JSON, as a client sends it; - reads standard input.")  # fmt: skip
+@click.option("--wire", default="openai_chat", show_default=True, help="The format of the request: openai_chat, anthropic_messages ...")  # fmt: skip
+@click.option("--draw", type=click.FloatRange(0, 1, max_open=True), help="Chance, for routes that go by it. [default: random]")  # fmt: skip
+@json_option
+@click.pass_context
+def explain(
+    ctx: click.Context, *, name: str, request: str, wire: str, draw: float | None, as_json: bool
+) -> None:
+    """Print which models the route NAME would ask, in order, and why each is taken or left. No model is asked."""
+    chosen = settings(ctx)
+    body = _body(request)
+    with connected(chosen) as client:
+        path = f"/v1/routes/{name}/explain"
+        told = client.request("POST", path, content=body, query={"wire": wire, "draw": draw})
+    if chosen.output.as_json:
+        chosen.output.json(told)
+        return
+    rows = [
+        (str(one["place"] or "-"), one["model"], one["why"], _price(one), _latency(one))
+        for one in told["models"]
+    ]
+    chosen.output.say(f"{told['route']} ({told['strategy']}), about {told['input_tokens']} tokens of input")
+    chosen.output.table(("ASKED", "MODEL", "WHY", "EXPECTED", "LATELY"), rows, empty="No models.")
+
+
+def _body(request: str) -> bytes:
+    if request == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(request).read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"{request}: {error.strerror}", param_hint="--request") from error
+
+
+def _price(one: dict[str, Any]) -> str:
+    return "" if one["price"] is None else f"{one['price']} {one['currency']}"
+
+
+def _latency(one: dict[str, Any]) -> str:
+    told = []
+    if one["first_token_p50_s"] is not None:
+        p50, p95 = one["first_token_p50_s"] * 1000, one["first_token_p95_s"] * 1000
+        told.append(f"first token {seconds(p50)} (p95 {seconds(p95)})")
+    if one["whole_answer_p50_s"] is not None:
+        told.append(f"whole answer {seconds(one['whole_answer_p50_s'] * 1000)}")
+    if one["tokens_per_s"] is not None:
+        told.append(f"{one['tokens_per_s']:.0f} tokens/s")
+    return ", ".join(told)

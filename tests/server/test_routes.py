@@ -1,0 +1,190 @@
+"""Routes over the whole server: declared by a template, called by SDKs and agents, explained, and drained in every process."""
+
+from collections.abc import AsyncIterator
+
+import msgspec
+import openai
+import pytest
+
+from freehold.store.embedded import EmbeddedServer
+from tests._postgres import MIGRATED, fresh_database
+from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, OPENAI_STREAM, OPENAI_TEXT, reply, stream
+from tests.server._world import World, world
+from tests.store._parts import eventually
+
+TEMPLATE = """
+kind: route
+name: smart
+strategy: cheapest
+models:
+  - { model: openai/gpt-4o, quality: 0.8 }
+  - { model: anthropic/claude-sonnet-4-5, quality: 0.9 }
+constraints: { price_max: "0.05" }
+retries: { again_max: 0 }
+---
+kind: route
+name: good
+strategy: best
+models:
+  - { model: openai/gpt-4o, quality: 0.8, regions: [us] }
+  - { model: anthropic/claude-sonnet-4-5, quality: 0.9, regions: [eu] }
+---
+kind: agent
+name: clerk
+model: smart
+"""
+BUSY = reply(b'{"error":{"message":"busy"}}', status=503)
+ASKED = {"model": "smart", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.fixture(scope="module")
+async def url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
+    async with fresh_database(postgres_server, template=MIGRATED) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def own(url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with world(url, tmp_path_factory.mktemp("routes")) as opened:
+        await opened.apply(TEMPLATE)
+        yield opened
+
+
+async def test_a_client_is_told_which_model_answered_and_why(own: World) -> None:
+    own.script("openai", reply(OPENAI_TEXT))
+    raw = await own.openai.chat.completions.with_raw_response.create(**ASKED)  # type: ignore[call-overload]
+    assert raw.headers["x-freehold-model"] == "openai/gpt-4o"
+    assert raw.headers["x-freehold-route-reason"].startswith("cheapest: $0.00")
+    own.script("openai", BUSY)
+    own.script("anthropic", stream(*ANTHROPIC_STREAM))
+    answer = await own.http.post("/v1/chat/completions", json={**ASKED, "stream": True})
+    assert answer.headers["x-freehold-model"] == "anthropic/claude-sonnet-4-5"
+    assert answer.headers["x-freehold-route-reason"].startswith(
+        "after openai/gpt-4o overloaded: cheapest: $0.0"
+    )
+    assert "Hello" in answer.text
+    own.script("openai", reply(OPENAI_TEXT))
+    direct = await own.http.post("/v1/chat/completions", json={**ASKED, "model": "openai/gpt-4o"})
+    assert "x-freehold-route-reason" not in direct.headers
+
+
+async def test_a_route_answers_every_dialect(own: World) -> None:
+    own.script("openai", stream(*OPENAI_STREAM))
+    async with own.anthropic.messages.stream(
+        model="route/smart", max_tokens=50, messages=[{"role": "user", "content": "Hi"}]
+    ) as events:
+        assert await events.get_final_text() == "Hello there"
+    own.script("anthropic", reply(ANTHROPIC_TEXT))
+    told = await own.json("POST", "/v1/messages", {**ASKED, "model": "good", "max_tokens": 50})
+    assert told["content"][0]["text"] == "Hello there"
+
+
+async def test_an_agent_goes_through_a_route(own: World) -> None:
+    own.script("openai", stream(*OPENAI_STREAM))
+    events = await own.until_idle(await own.session("clerk", "Hello?"))
+    said = [one for one in events if one["type"] == "agent.message"]
+    assert said[0]["content"][0]["text"] == "Hello there"
+
+
+async def test_a_route_is_listed_and_resolved_as_a_model(own: World) -> None:
+    listed = await own.json("GET", "/v1/models")
+    assert {"route/smart", "route/good"} <= {one["id"] for one in listed["data"]}
+    resolved = await own.json("GET", "/v1/resolved-model?model=smart")
+    assert resolved["model"] == "openai/gpt-4o"
+    kept = await own.json("GET", "/v1/resources?kind=routes")
+    assert [one["name"] for one in kept["data"]] == ["good", "smart"]
+
+
+async def test_explaining_says_why_each_model_is_taken_or_left(own: World) -> None:
+    body = msgspec.json.encode({**ASKED, "max_tokens": 100})
+    told = (await own.http.post("/v1/routes/smart/explain", content=body)).json()
+    assert [(one["model"], one["place"]) for one in told["models"]] == [
+        ("openai/gpt-4o", 1),
+        ("anthropic/claude-sonnet-4-5", 2),
+    ]
+    assert told["models"][0]["why"].startswith("cheapest: $0.00")
+    long = msgspec.json.encode({**ASKED, "messages": [{"role": "user", "content": "word " * 60_000}]})
+    told = (await own.http.post("/v1/routes/smart/explain", content=long)).json()
+    assert [one["place"] for one in told["models"]] == [None, None]
+    assert "over $0.05" in told["models"][0]["why"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/routes/clever/explain", "no route is declared as 'clever'; declared: good, smart"),
+        ("/v1/routes/smart/explain?wire=openai_chta", "wire: expected one of "),
+        ("/v1/routes/smart/explain?draw=1", "draw: expected 0 to less than 1"),
+    ],
+)
+async def test_what_cannot_be_explained_is_told(own: World, path: str, said: str) -> None:
+    answer = await own.http.post(path, content=msgspec.json.encode(ASKED))
+    assert answer.status_code in {400, 404}
+    assert said in answer.json()["error"]["message"]
+
+
+async def test_where_nobody_can_answer_the_client_hears_when_to_come_back(own: World) -> None:
+    later = reply(b"{}", status=429, headers="retry-after: 120\r\n")
+    own.script("openai", later)
+    own.script("anthropic", later)
+    with pytest.raises(openai.APIStatusError):
+        await own.openai.chat.completions.create(**ASKED)  # type: ignore[call-overload]
+    with pytest.raises(openai.APIStatusError) as error:
+        await own.openai.chat.completions.create(**ASKED)  # type: ignore[call-overload]
+    assert error.value.status_code == 503
+    assert 100 < int(error.value.response.headers["retry-after"]) <= 120
+    assert "asked to be left alone" in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        ("models: [gpt-4o]", "models[0]: expected provider/name"),
+        ("models: []", "expected 1 to 50 models"),
+        ("models: [openai/gpt-4o, openai/gpt-4o]", "a second time"),
+        ("{models: [openai/gpt-4o], strategy: best}", "best goes by quality"),
+        ("{models: [openai/gpt-4o], strategy: fast}", "strategy"),
+        (
+            "{models: [openai/gpt-4o], constraints: {price_max: cheap}}",
+            "constraints.price_max: expected money",
+        ),
+        ("{models: [{model: openai/gpt-4o, weight: 0}]}", "models[0].weight"),
+        ("{models: [openai/gpt-4o], timeouts: {idle_s: -1}}", "timeouts.idle_s: expected more than 0"),
+        ("{models: [openai/gpt-4o], retries: {share_max: 2}}", "retries.share_max: expected 0 to 1"),
+        ("models: [nobody/gpt]", "models[0]: "),
+    ],
+)
+async def test_a_route_that_makes_no_sense_is_refused_with_its_path(
+    own: World, route: str, said: str
+) -> None:
+    body = route[1:-1] if route.startswith("{") else route
+    template = "{kind: route, name: odd, " + body + "}"
+    answer = await own.http.post("/v1/templates/apply", json={"template": template})
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]
+
+
+async def test_a_drain_holds_in_every_process_until_it_is_ended(
+    own: World, url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with world(url, tmp_path_factory.mktemp("other")) as other:
+
+        async def asks_first(model: str) -> bool:
+            told = await other.http.post("/v1/routes/good/explain", content=msgspec.json.encode(ASKED))
+            return bool(told.json()["models"][0]["model"] == model)
+
+        assert await asks_first("anthropic/claude-sonnet-4-5")
+        drained = await own.json("POST", "/v1/drains", {"models": "anthropic", "reason": "moving"})
+        again = await own.json("POST", "/v1/drains", {"models": "anthropic", "reason": "still moving"})
+        assert again["name"] == drained["name"]
+        await eventually(lambda: asks_first("openai/gpt-4o"))
+        told = await other.http.post(
+            "/v1/messages", json={**ASKED, "model": "anthropic/claude-sonnet-4-5", "max_tokens": 5}
+        )
+        assert told.status_code in {503, 529}
+        assert "takes no new calls: drained: still moving" in told.text
+        listed = await other.json("GET", "/v1/drains")
+        assert [one["models"] for one in listed["data"]] == ["anthropic/*"]
+        await other.json("DELETE", "/v1/drains/anthropic")
+        await eventually(lambda: asks_first("anthropic/claude-sonnet-4-5"))
+        assert (await own.http.delete("/v1/drains/anthropic")).status_code == 404
