@@ -22,7 +22,6 @@ from freehold.companions import companions
 from freehold.config import Config
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
-from freehold.core.message_batches import MessageBatches
 from freehold.core.policy import Principal
 from freehold.core.ports import ChildSessions, EmbeddingWire, KeyValues, ModelInfo, Objects, ToolKind, Wire
 from freehold.core.ports import Provider as ProviderPort
@@ -45,6 +44,7 @@ from freehold.resources.templates import Templates
 from freehold.runtime.declared import Declarations
 from freehold.runtime.equipment import Equipments
 from freehold.runtime.live import Live
+from freehold.runtime.relay import Relay
 from freehold.runtime.replays import Replays
 from freehold.runtime.sessions import Sessions
 from freehold.runtime.subagents import Subagents
@@ -81,7 +81,7 @@ from freehold.store._passwords import Passwords
 from freehold.store.blobs import open_objects
 from freehold.store.data_folder import data_folder, locked
 from freehold.store.databases import Databases, DatabaseUrls
-from freehold.store.embedded import EmbeddedServer, embedded
+from freehold.store.embedded import PASSWORDS_NAME, EmbeddedServer, embedded, running_server
 from freehold.store.store import Store, open_store
 from freehold.wires import google_embed, google_predict
 from freehold.wires.openai_embeddings import EMBEDDINGS
@@ -119,11 +119,21 @@ class House(Struct, frozen=True):
     redact: Callable[[str], str]
 
 
+class Workshop(Struct, frozen=True):
+    """A worker that works, without a door. `database_socket` is gone once the embedded PostgreSQL that it works on has stopped."""
+
+    worker: Worker
+    health: "Health"
+    redact: Callable[[str], str]
+    database_socket: Path | None
+
+
 @asynccontextmanager
-async def open_house(config: Config, *, throwaway: bool = False) -> AsyncIterator[House]:
+async def open_house(config: Config, *, throwaway: bool = False, works: bool = True) -> AsyncIterator[House]:
     """Raises Conflict when another server has the data folder, Unavailable when the database can't be had.
 
-    `throwaway`: nothing needs to outlive this run, so the embedded database does without waiting for the disk.
+    `throwaway`: nothing needs to outlive this run, so the embedded database does without waiting for the disk. Unless it `works`,
+    it leaves sessions and batches to workers.
     """
     folder = data_folder(config.data_folder)
     async with AsyncExitStack() as stack:
@@ -146,8 +156,40 @@ async def open_house(config: Config, *, throwaway: bool = False) -> AsyncIterato
             await store.message_batches.free_leases()
         # Before the worker: sessions that go on at once may need them.
         await stack.enter_async_context(companions(config.companions, log_folder=folder))
-        house = await _furnish(stack, config, folder, store, secrets_of, urls)
+        house = await _furnish(stack, config, folder, store, secrets_of, urls, works=works)
         yield house
+
+
+@asynccontextmanager
+async def open_workshop(config: Config) -> AsyncIterator[Workshop]:
+    """On the database behind DATABASE_URL, or on that of the server that runs on the data folder. Raises Unavailable."""
+    folder = data_folder(config.data_folder)
+    async with AsyncExitStack() as stack:
+        url, socket = config.database.url, None
+        if url is None:
+            url, socket = running_server(folder)
+        databases = Databases(url, Passwords(folder / PASSWORDS_NAME))
+        urls = {name: await databases.ensure(name) for name in config.databases}
+        objects = _objects(config, folder, secrets_of := Secrets(config.environment))
+        store = await stack.enter_async_context(
+            open_store(
+                url,
+                objects=objects,
+                process_id=f"freehold worker {os.getpid()}",
+                spool_folder=folder / "spool",
+                responses_days=config.responses.retention_days,
+            )
+        )
+        # Nobody presents a key here; whose a session is, is told by its id.
+        inside = await _inside(
+            stack, config, store, secrets_of, urls, pepper=secrets.token_bytes(PEPPER_BYTES)
+        )
+        await _work_on_batches(stack, config, store, inside)
+        worker = _worker(config, inside.means)
+        await stack.enter_async_context(worker.running())
+        health = Health(store)
+        await stack.enter_async_context(health.running())
+        yield Workshop(worker, health, secrets_of.redact, socket)
 
 
 class Keeper(Protocol):
@@ -183,7 +225,7 @@ async def _database(
     if config.database.url is None:
         return _Embedded(await stack.enter_async_context(embedded(folder, settings=settings)))
     stack.enter_context(locked(folder))
-    passwords = Passwords(folder / "postgres-passwords.json")
+    passwords = Passwords(folder / PASSWORDS_NAME)
     return _External(config.database.url, Databases(config.database.url, passwords))
 
 
@@ -203,36 +245,47 @@ def _objects(config: Config, folder: Path, secrets_of: Secrets) -> Objects:
     return open_objects(given.url or str(folder / "objects"), settings)
 
 
-async def _furnish(
+class _Inside(Struct, frozen=True):
+    """What servers and workers have alike."""
+
+    clock: SystemClock
+    wires: dict[str, Wire]
+    kinds: dict[str, ToolKind]
+    keys: KeyTable
+    principals: PrincipalTable
+    models: ModelTable
+    gateway: Gateway
+    means: Means
+    limiting: Limiting
+
+
+async def _inside(
     stack: AsyncExitStack,
     config: Config,
-    folder: Path,
     store: Store,
     secrets_of: Secrets,
     urls: Mapping[str, DatabaseUrls],
-) -> House:
+    *,
+    pepper: bytes,
+    operator_key: str | None = None,
+) -> _Inside:
     clock = SystemClock()
     wires: dict[str, Wire] = plugins.found(freehold.wires, "WIRE")
     kinds: dict[str, ToolKind] = plugins.found(freehold.tools, "KIND")
-    key_table = KeyTable(store.keys, pepper=_pepper(folder), clock=clock)
+    key_table = KeyTable(store.keys, pepper=pepper, clock=clock)
     await key_table.load()
-    first_key = await key_table.ensure_first_key(DEFAULT_TENANT)
-    operator_key = f"fh_operator_{secrets.token_urlsafe(32)}"
     principals = PrincipalTable(key_table, operator_key=operator_key)
     book = await asyncio.to_thread(prices.load)
     model_table = await _models(stack, config, store, secrets_of, book)
     leasing = Leasing(store.allowances, clock)
     await stack.enter_async_context(leasing.running())
     limiting = Limiting(store.resources, store.allowances, leasing, clock)
-    gateway = Gateway(
-        models=model_table, wires=wires, records=store.records, clock=clock, limiting=limiting
-    )
+    gateway = Gateway(models=model_table, wires=wires, records=store.records, clock=clock, limiting=limiting)
     children = Subagents(store.log, store.resources, clock)
-    host = Host(
-        secrets_of, urls, store.key_values, store.objects, children, config.tools.function_folders
-    )
+    host = Host(secrets_of, urls, store.key_values, store.objects, children, config.tools.function_folders)
     tools = ToolSet(kinds, host)
-    live = Live()
+    relay = Relay(store.live, clock)
+    live = Live(relay)
     means = Means(
         log=store.log,
         gateway=gateway,
@@ -243,14 +296,46 @@ async def _furnish(
         live=live,
         clock=clock,
     )
+    await stack.enter_async_context(relay.running(live))
+    await stack.enter_async_context(_following(key_table))
+    await stack.enter_async_context(tools.running())
+    return _Inside(clock, wires, kinds, key_table, principals, model_table, gateway, means, limiting)
+
+
+def _worker(config: Config, means: Means) -> Worker:
     settings = WorkerSettings(
         sessions_max=config.runtime.sessions_max,
+        tenant_max=config.runtime.tenant_sessions_max,
         lease_s=config.runtime.lease_s,
         drain_s=config.server.drain_s,
     )
-    await stack.enter_async_context(_following(key_table))
-    await stack.enter_async_context(tools.running())
-    await stack.enter_async_context(Worker(means, settings).running())
+    return Worker(means, settings)
+
+
+async def _furnish(
+    stack: AsyncExitStack,
+    config: Config,
+    folder: Path,
+    store: Store,
+    secrets_of: Secrets,
+    urls: Mapping[str, DatabaseUrls],
+    *,
+    works: bool,
+) -> House:
+    operator_key = f"fh_operator_{secrets.token_urlsafe(32)}"
+    inside = await _inside(
+        stack, config, store, secrets_of, urls, pepper=_pepper(folder), operator_key=operator_key
+    )
+    clock, wires, kinds, means = inside.clock, inside.wires, inside.kinds, inside.means
+    key_table, principals, gateway, model_table = (
+        inside.keys,
+        inside.principals,
+        inside.gateway,
+        inside.models,
+    )
+    first_key = await key_table.ensure_first_key(DEFAULT_TENANT)
+    if works:
+        await stack.enter_async_context(_worker(config, means).running())
 
     def authenticate(headers: Mapping[str, str]) -> Principal:
         return principals.authenticate(credential_of(headers))
@@ -276,7 +361,7 @@ async def _furnish(
         find_principal=principals.current,
     )
     await stack.enter_async_context(background.running())
-    service = Sessions(store.log, store.resources, live, clock)
+    service = Sessions(store.log, store.resources, means.live, clock)
     declared = Templates(
         store.resources,
         tool_configs={name: kind.config for name, kind in kinds.items()},
@@ -291,17 +376,17 @@ async def _furnish(
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),
         *keys.operations(key_table, clock),
-        *allowances.operations(limiting, store.allowances, store.records, clock),
+        *allowances.operations(inside.limiting, store.allowances, store.records, clock),
         *costs.operations(store.costs, store.records, store.resources, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
         *routes.operations(gateway, store.resources, wires),
         *tokens.operations(gateway),
         *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),
         *conversations.operations(store.conversations, clock, dialect=wires[RESPONSES]),
-        *await _batches(
-            stack, config, means, gateway, kept=store.message_batches, wire=wires[NATIVE_DIALECT]
-        ),
+        *message_batches.operations(Batches(store.message_batches, gateway, wires[NATIVE_DIALECT], clock)),
     ]
+    if works:
+        await _work_on_batches(stack, config, store, inside)
     health = Health(store)
     await stack.enter_async_context(health.running())
     vendor_doors = (
@@ -318,23 +403,20 @@ async def _furnish(
     return House(app, operator_key, first_key, first_pair, secrets_of.redact)
 
 
-async def _batches(
-    stack: AsyncExitStack,
-    config: Config,
-    means: Means,
-    gateway: Gateway,
-    *,
-    kept: MessageBatches,
-    wire: Wire,
-) -> list[Operation]:
-    own = BatchMeans(kept=kept, gateway=gateway, principals=means.principals, wire=wire, clock=means.clock)
+async def _work_on_batches(stack: AsyncExitStack, config: Config, store: Store, inside: _Inside) -> None:
+    own = BatchMeans(
+        kept=store.message_batches,
+        gateway=inside.gateway,
+        principals=inside.principals,
+        wire=inside.wires[NATIVE_DIALECT],
+        clock=inside.clock,
+    )
     settings = BatchSettings(
         calls_max=config.runtime.batch_calls_max,
         lease_s=config.runtime.lease_s,
         drain_s=config.server.drain_s,
     )
     await stack.enter_async_context(BatchWorker(own, settings).running())
-    return message_batches.operations(Batches(kept, gateway, wire, means.clock))
 
 
 async def _models(

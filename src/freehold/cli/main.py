@@ -37,6 +37,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "models": ("models", "List the models that can be called here."),
     "routes": ("routes", "Explain which model a route would take, and why."),
     "serve": ("serve", "Run the server."),
+    "worker": ("worker", "Carry sessions forward, beside a server or on another machine."),
     "sessions": ("sessions", "List, show, follow and cancel sessions."),
 }
 
