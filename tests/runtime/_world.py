@@ -3,7 +3,7 @@ tool kind whose every run is written to a table that outlives the process, decla
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,7 +28,7 @@ from freehold.core.messages import (
     raw,
 )
 from freehold.core.policy import ALLOW_ALL, Principal
-from freehold.core.ports import ToolFunction, ToolOutcome, ToolRun
+from freehold.core.ports import ToolFunction, ToolKind, ToolOutcome, ToolRun
 from freehold.core.pricing import ModelPrice, TokenPrice
 from freehold.core.resources import Agent, Effect, Resource, Tool
 from freehold.core.session import Recorded
@@ -289,15 +289,18 @@ async def world(
     agent: Agent = AGENT,
     on_point: OnPoint = no_points,
     settings: WorkerSettings = SETTINGS,
+    kinds: Mapping[str, ToolKind] = {},
+    resources: Sequence[Resource] = (),
 ) -> AsyncIterator[World]:
+    """`kinds` come beside the ledger, or in its place; `resources` beside the agent and its tool."""
     clock = SystemClock()
     async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
         await pool.execute(LEDGER_TABLES)
         kind, model = LedgerKind(pool), ScriptedModel(script)
         principals, live = Everyone(), Live()
-        tools = ToolSet({"ledger": kind}, host=None)
+        tools = ToolSet({"ledger": kind, **kinds}, host=None)
         async with open_store(url, objects=None, process_id="test") as store, tools.running():
-            await store.resources.put(TENANT, [LEDGER, agent], by="test")
+            await store.resources.put(TENANT, [LEDGER, *resources, agent], by="test")
             means = Means(
                 log=store.log,
                 gateway=gateway_to(model, store, clock),

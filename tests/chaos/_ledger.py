@@ -1,0 +1,56 @@
+"""The world outside: a service that counts what it is asked to do, by idempotency key. `python -m tests.chaos._ledger`
+
+It prints its port and lives as long as its standard input. A line `do KEY FUNCTION` is answered with `done` once it is counted;
+`counts` with all counts as JSON. It knows nothing of Freehold, and no fault reaches it.
+"""
+
+import asyncio
+import json
+import sys
+from collections import Counter
+
+from freehold.core.errors import Unavailable
+
+
+class Ledger:
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                match line.decode().split():
+                    case ["do", key, function]:
+                        self.asked[f"{function} {key}"] += 1
+                        writer.write(b"done\n")
+                    case _:
+                        writer.write(json.dumps(self.asked).encode() + b"\n")
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+
+async def ask(port: int, line: str) -> str:
+    """Raises Unavailable, after which nobody knows whether it was counted."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**26)
+        try:
+            writer.write(line.encode() + b"\n")
+            answer = await reader.readline()
+        finally:
+            writer.close()
+    except OSError as error:
+        raise Unavailable("the ledger does not answer") from error
+    return answer.decode().strip()
+
+
+async def main() -> None:
+    server = await asyncio.start_server(Ledger().answer, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,116 @@
+"""One run of chaos: sessions on several workers while everything fails, then the check. `python -m tests.chaos._run --minutes N`
+
+(`scripts/chaos` does it.) On a PostgreSQL of its own that keeps what it promised: it is crashed, too. Prints what was done and found.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from freehold.core.errors import FreeholdError
+from freehold.core.messages import Text
+from freehold.store.database import open_database
+from freehold.store.embedded import embedded
+from freehold.store.migrations import migrate
+from tests.chaos._checker import Found
+from tests.chaos._faults import Chaos
+from tests.chaos._place import Deeds, person, place, plan_of
+from tests.chaos._processes import check_all, ledger, workers
+from tests.runtime._world import OWNER, TENANT, World
+
+WORKERS = 3
+AT_ONCE_MAX = 60
+SETTLED_S_MAX = 120.0
+
+
+class Report(Struct):
+    seconds: float
+    faults: dict[str, int]
+    deaths: int
+    deeds: dict[str, int]
+    found: Found
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.found['sessions']} sessions in {self.seconds:.0f} s, {sum(self.faults.values())} faults, {self.deaths} deaths of workers",
+            "  faults: " + ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items())),
+            "  people: " + ", ".join(f"{count} {name}" for name, count in self.deeds.items()),
+            "  histories: " + ", ".join(f"{count} {name}" for name, count in sorted(self.found.items())),
+        ]
+        return "\n".join(lines)
+
+
+async def chaos(seconds: float, seed: int) -> Report:
+    with tempfile.TemporaryDirectory(prefix="freehold-chaos-") as folder:
+        async with embedded(Path(folder) / "data") as server, ledger() as port:
+            url = server.dsn()
+            async with open_database(url) as database:
+                await migrate(database)
+            return await _on(url, port, seconds, seed)
+
+
+async def _on(url: str, port: int, seconds: float, seed: int) -> Report:
+    plans: dict[str, str] = {}
+    deeds = Deeds()
+    began_s = time.monotonic()
+    async with workers(url, port, WORKERS) as found, place(url, port) as here:
+        faults = Chaos(url, found, seed, crashes=True)
+        helper = asyncio.create_task(person(here, deeds, seed=seed, pauses=True))
+        wild = asyncio.create_task(faults.run())
+        try:
+            await _feed(here, plans, random.Random(seed), until_s=began_s + seconds)
+            wild.cancel()
+            await asyncio.wait([wild])
+            await _settled(here, plans)
+        finally:
+            for task in (wild, helper):
+                task.cancel()
+            await asyncio.wait([wild, helper])
+        deaths = sum(one.deaths for one in found)
+    result = await check_all(url, port, plans)
+    return Report(time.monotonic() - began_s, dict(faults.counts), deaths, structs.asdict(deeds), result)
+
+
+async def _feed(here: World, plans: dict[str, str], chance: random.Random, *, until_s: float) -> None:
+    """New sessions as long as it lasts. A key lets one that may have been made be asked for again."""
+    number = 0
+    while time.monotonic() < until_s:
+        await asyncio.sleep(chance.uniform(0.02, 0.1))
+        with contextlib.suppress(FreeholdError):
+            page = await here.log.list(TENANT, statuses=["running", "waiting", "paused"], limit=AT_ONCE_MAX)
+            if len(page.rows) < AT_ONCE_MAX:
+                plan = plan_of(number)
+                row = await here.sessions.create(
+                    OWNER, "clerk", content=[Text(plan)], idempotency_key=f"chaos-{number}"
+                )
+                plans[row.id] = plan
+                number += 1
+
+
+async def _settled(here: World, plans: dict[str, str]) -> None:
+    async with asyncio.timeout(SETTLED_S_MAX):
+        while True:
+            with contextlib.suppress(FreeholdError):
+                page = await here.log.list(TENANT, statuses=["running", "waiting", "paused"], limit=1)
+                if not page.rows:
+                    return
+            await asyncio.sleep(0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description="Sessions while everything fails.")
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    print(asyncio.run(chaos(60 * options.minutes, options.seed)))
+
+
+if __name__ == "__main__":
+    main()
