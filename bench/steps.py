@@ -16,17 +16,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvloop
-from freehold.core.session_log import SessionRow
 from msgspec import Struct
 
 from freehold.clock import SystemClock
 from freehold.core import ids
+from freehold.core.context import Reach
 from freehold.core.messages import ModelRequest, ModelResponse, Text, ToolCall, ToolResult, ToolSpec, Usage
 from freehold.core.policy import ALLOW_ALL, Principal
 from freehold.core.ports import ToolFunction, ToolOutcome, ToolRun
 from freehold.core.records import CallRecord
 from freehold.core.resources import Agent, Limits, Tool
 from freehold.core.session import SessionStarted, ToolFinished
+from freehold.core.session_log import SessionRow
 from freehold.core.stream import unfold
 from freehold.runtime.declared import Declarations
 from freehold.runtime.equipment import Equipments
@@ -82,6 +83,9 @@ class TrivialGateway:
             stop_reason="tool_use" if done < self._rounds else "end_turn",
             usage=Usage(10, 1),
         )
+
+    async def reach(self, principal, model, *, rules=None):
+        return Reach()
 
     @asynccontextmanager
     async def call(self, principal, request, *, wire="session", session_id=None, agent=None, rules=None):

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 from msgspec import Struct
 
 from freehold.core.allowances import Budget, Limit
+from freehold.core.context import Context
 from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest
 from freehold.core.policy import Policy
@@ -88,6 +89,7 @@ class Agent(
     tools: tuple[str, ...] = ()
     rules: str | None = None
     limits: Limits = Limits()
+    context: Context = Context()
     temperature: float | None = None
     tokens_max: int | None = None
     reasoning_effort: str | None = None

@@ -147,12 +147,13 @@ def of_request(request: ModelRequest) -> int:
     return (
         said
         + tools
-        + sum(_of_message(message) for message in request.messages)
+        + sum(of_message(message) for message in request.messages)
         + (estimate(bytes(schema)) if schema is not None else 0)
     )
 
 
-def _of_message(message: Message) -> int:
+def of_message(message: Message) -> int:
+    """With what stands around it."""
     return MESSAGE_TOKENS + sum(_of_part(part) for part in message.content)
 
 

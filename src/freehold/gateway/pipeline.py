@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
+from freehold.core.context import Reach
 from freehold.core.errors import FreeholdError, Internal
 from freehold.core.messages import ModelRequest, Usage
 from freehold.core.policy import Principal, allowed, authorize
@@ -137,6 +138,17 @@ class Gateway:
             now_s=self._clock.monotonic_s(), at=self._clock.now(),
         )  # fmt: skip
         return target.route, told
+
+    async def reach(self, principal: Principal, model: str, *, rules: str | None = None) -> Reach:
+        """Of a route, what each of its models takes. Raises NotFound. Nobody is asked, and nothing is recorded."""
+        target = self.models.known(principal.tenant, model, wire="session", rules=rules)
+        if target is None:
+            target = await self.models.resolve(principal.tenant, model, rules=rules)
+        targets = [target] if target.route is None else [one.target for one in target.route.members]
+        known = [one.facts.context_tokens for one in targets if one.facts and one.facts.context_tokens]
+        return Reach(
+            min(known, default=None), is_language_model=all(one.provider.is_language_model for one in targets)
+        )
 
     async def _plan(self, meter: Meter, asked: Asked[Answered]) -> Plan:
         """Where every call begins. Waits only after a declaration has changed, for the database."""

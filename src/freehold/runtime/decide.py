@@ -1,6 +1,6 @@
 """Runtime: what a session does next, by its log alone. Pure: no I/O, no clock, no memory; turn.py carries it out.
 
-    decide(state, plan, now) -> StartTurn | CallModel | RunTools | FinishTurn | Wait | Rest
+    decide(state, plan, now) -> StartTurn | Compact | CallModel | RunTools | FinishTurn | Wait | Rest
 
 Called whenever nothing of the session runs, so a call that is open and started was cut off: by a crash, a cancel or a limit.
 Such a call runs again when that is harmless (pure, idempotent: same key), else its outcome is unknown and is said to be.
@@ -41,6 +41,7 @@ from freehold.runtime.calls import (
     parse_arguments,
     refused,
 )
+from freehold.runtime.context import Compact, ContextPlan, compaction
 from freehold.runtime.waiting import (
     Approved,
     Pending,
@@ -66,6 +67,7 @@ class Plan(Struct, frozen=True):
     functions: dict[str, PlannedFunction]
     cost_max_pico: int | None = None
     session_cost_max_pico: int | None = None
+    context: ContextPlan | None = None
 
 
 class StartTurn(Struct, frozen=True):
@@ -99,7 +101,7 @@ class Rest(Struct, frozen=True):
     """Nothing to do until somebody says something, and the log says so already."""
 
 
-Step: TypeAlias = StartTurn | CallModel | RunTools | FinishTurn | Wait | Rest
+Step: TypeAlias = StartTurn | Compact | CallModel | RunTools | FinishTurn | Wait | Rest
 
 
 class Reached(Struct, frozen=True):
@@ -126,7 +128,9 @@ def decide(state: SessionState, plan: Plan, now: datetime) -> Step:
     if answer is not None and not _goes_on(answer):
         return _answered(state, answer)
     reached = limit_reached(state, plan, now) or _going_round(state, plan)
-    return _stopped(state, reached) if reached else CallModel()
+    if reached:
+        return _stopped(state, reached)
+    return compaction(state, plan.context) or CallModel()
 
 
 def finish(
@@ -169,8 +173,10 @@ def _cancelled(state: SessionState) -> FinishTurn:
     return finish(state, "cancelled", message=f"cancelled{by}{reason}", code=state.cancel.scope)
 
 
-def _failed(state: SessionState, failed: ModelFailed, plan: Plan, now: datetime) -> FinishTurn:
+def _failed(state: SessionState, failed: ModelFailed, plan: Plan, now: datetime) -> FinishTurn | Compact:
     match failed.code:
+        case ContextTooLong.code if (step := compaction(state, plan.context, refused=True)) is not None:
+            return step
         case ContentRefused.code:
             return finish(state, "refused", message=failed.message, code=failed.code)
         case LimitReached.code:

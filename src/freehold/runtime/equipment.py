@@ -11,11 +11,13 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from freehold.core.messages import ModelRequest, ReasoningSetting, Text, ToolSpec
+from freehold.core.context import Reach
+from freehold.core.messages import Message, ModelRequest, ReasoningSetting, Text, ToolSpec
 from freehold.core.resources import Agent
 from freehold.core.session_log import SessionLog
 from freehold.core.session_state import SessionState
 from freehold.runtime.calls import PlannedFunction
+from freehold.runtime.context import planned, shown
 from freehold.runtime.decide import Plan, money_pico
 
 REMEMBERED_MAX: Final = 4096
@@ -24,11 +26,12 @@ _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 
 class Equipment(Struct, frozen=True):
-    """`functions` are by the name the model uses, `specs` as it is told of them."""
+    """`functions` are by the name the model uses, `specs` as it is told of them. `reach` is the model's."""
 
     agent: Agent
     specs: tuple[ToolSpec, ...] = ()
     functions: dict[str, PlannedFunction] = {}
+    reach: Reach = Reach()
 
     def encoded(self) -> bytes:
         return _ENCODER.encode(self)
@@ -42,13 +45,21 @@ class Equipment(Struct, frozen=True):
             self.functions,
             cost_max_pico=money_pico(limits.cost_max_usd, field="cost_max_usd"),
             session_cost_max_pico=money_pico(limits.session_cost_max_usd, field="session_cost_max_usd"),
+            context=planned(self.agent, self.reach, self._asking(self.agent.model, ())),
         )
 
     def request(self, state: SessionState) -> ModelRequest:
+        return self._asking(self.model_of(state), shown(state, self.agent.context))
+
+    def model_of(self, state: SessionState) -> str:
+        """The session's own goes first."""
+        return (state.started and state.started.model) or self.agent.model
+
+    def _asking(self, model: str, messages: tuple[Message, ...]) -> ModelRequest:
         agent = self.agent
         return ModelRequest(
-            model=(state.started and state.started.model) or agent.model,
-            messages=state.conversation(),
+            model=model,
+            messages=messages,
             instructions=(Text(agent.instructions),) if agent.instructions else (),
             tools=self.specs,
             reasoning=ReasoningSetting(effort=agent.reasoning_effort) if agent.reasoning_effort else None,

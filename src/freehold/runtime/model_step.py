@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from freehold.core.context import Reach
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import (
     AnswerPart,
@@ -74,6 +75,10 @@ class Gateway(Protocol):
         agent: str | None = None,
         rules: str | None = None,
     ) -> AbstractAsyncContextManager[Answer]: ...
+
+    async def reach(self, principal: Principal, model: str, *, rules: str | None = None) -> Reach:
+        """What is known of who would answer. Raises NotFound."""
+        ...
 
 
 class RetryPolicy(Struct, frozen=True):

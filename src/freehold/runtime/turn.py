@@ -13,7 +13,8 @@ from typing import Final, Protocol
 
 from msgspec import Struct, structs
 
-from freehold.core.errors import FreeholdError, Internal
+from freehold.core.context import Reach
+from freehold.core.errors import ContextTooLong, FreeholdError, Internal
 from freehold.core.messages import ToolCall
 from freehold.core.policy import Policy, Principal, Statement
 from freehold.core.ports import Clock
@@ -28,6 +29,7 @@ from freehold.core.session import (
 from freehold.core.session_log import Lease, SessionLog
 from freehold.core.session_state import SessionState
 from freehold.runtime.calls import Claim
+from freehold.runtime.context import Compact, compacted, summary_request
 from freehold.runtime.decide import (
     CallModel,
     FinishTurn,
@@ -151,6 +153,8 @@ class SessionRun:
             case StartTurn() as step:
                 await self._put_back()
                 await self._journal.append([TurnStarted(turn=step.turn)])
+            case Compact() as step:
+                await self._compact(step)
             case CallModel():
                 await self._call_model()
             case RunTools() as step:
@@ -170,7 +174,7 @@ class SessionRun:
             self._outfit is not None
             or not state.in_turn
             or state.cancel is not None
-            or state.failed is not None
+            or (state.failed is not None and state.failed.code != ContextTooLong.code)
         ):
             return
         try:
@@ -183,7 +187,8 @@ class SessionRun:
         try:
             borrowed = self._means.tools.borrow(self._lease.tenant, agent.name, tools)
             toolbox = await self._borrowed.enter_async_context(borrowed)
-            equipment = Equipment(agent, toolbox.specs, toolbox.functions)
+            reach = await self._reach(agent, principal)
+            equipment = Equipment(agent, toolbox.specs, toolbox.functions, reach)
             self._plan = equipment.plan(self._lease.session_id)
         except FreeholdError as error:
             await self._fail_to_ask(error)
@@ -205,6 +210,14 @@ class SessionRun:
         if agent.policy is not None:
             principal = principal.narrowed("agent", agent.name, agent.policy)
         return agent, tools, principal.narrowed("agent", agent.name, agent_policy(agent))
+
+    async def _reach(self, agent: Agent, principal: Principal) -> Reach:
+        """A model that is not there says so when it is asked."""
+        model = (self._state.started and self._state.started.model) or agent.model
+        try:
+            return await self._means.gateway.reach(principal, model, rules=agent.rules)
+        except FreeholdError:
+            return Reach()
 
     async def _tell_family(self, step: FinishTurn) -> None:
         """Those that this session works for, and those that work for it, before the turn's end is a fact."""
@@ -234,15 +247,7 @@ class SessionRun:
     async def _call_model(self) -> None:
         outfit, means = self._fitted(), self._means
         await self._journal.flush()
-        asked = Asked(
-            principal=outfit.principal,
-            session_id=self._lease.session_id,
-            agent=outfit.equipment.agent.name,
-            rules=outfit.equipment.agent.rules,
-        )
-        call = ModelStep(
-            means.gateway, means.live, means.clock, retries=means.retries, asked=asked, state=self._state
-        )
+        call = self._model_step(outfit, means.live)
         request = outfit.equipment.request(self._state)
         request_digest = self._digests.of(request)
         means.on_point("model:before")
@@ -257,6 +262,34 @@ class SessionRun:
         means.on_point("model:after")
         if answered is not None:
             self._journal.stage(self._marked(answered, request_digest, outfit.digest))
+
+    async def _compact(self, step: Compact) -> None:
+        """What a summary costs counts, whether it succeeds or not; nobody watches it being written."""
+        outfit, plan = self._fitted(), self._plan.context
+        await self._journal.flush()
+        answered: ModelAnswered | ModelFailed | None = None
+        if step.summarise and plan is not None:
+            call = self._model_step(outfit, Live())
+            model = outfit.equipment.model_of(self._state)
+            async with self._watch() as watch, Stoppable(watch) as running:
+                answered = await call.run(summary_request(self._state, plan, step, model=model))
+            if running.stopped:
+                if (failed := call.stopped("cancelled", "the summary was stopped")) is not None:
+                    self._journal.stage(failed)
+                return
+        await self._journal.append([compacted(self._state, step, answered)])
+
+    def _model_step(self, outfit: Outfit, live: Live) -> ModelStep:
+        means, agent = self._means, outfit.equipment.agent
+        asked = Asked(
+            principal=outfit.principal,
+            session_id=self._lease.session_id,
+            agent=agent.name,
+            rules=agent.rules,
+        )
+        return ModelStep(
+            means.gateway, live, means.clock, retries=means.retries, asked=asked, state=self._state
+        )
 
     def _marked(
         self, answered: ModelAnswered | ModelFailed, request_digest: str, equipment: str
