@@ -44,6 +44,21 @@ async def test_a_provider_that_does_not_list_is_known_by_its_price_list_and_its_
         assert "own/gpt-4o" not in models, "an address of one's own is not known to have it"
 
 
+async def test_models_that_make_embeddings_are_told_apart() -> None:
+    async with Vendor(
+        reply(OPENAI_TEXT), models=["nomic-embed-text", "bge-m3:latest", "llama3.2:3b"]
+    ) as ollama:
+        row = structs.replace(catalog.providers()["ollama"], base_url=ollama.url)
+        async with open_house(rows={"ollama": row}) as house:
+            await house.models.discover()
+            models = await listed(house)
+    assert {name: info.embeds for name, info in models.items()} == {
+        "ollama/nomic-embed-text": True,
+        "ollama/bge-m3:latest": True,
+        "ollama/llama3.2:3b": None,
+    }
+
+
 async def test_only_what_one_may_call_is_listed() -> None:
     row = structs.replace(catalog.providers()["openai"], base_url="http://127.0.0.1:1/v1")
     policy = Policy(statement=(Statement("Allow", "model:Call", "model/openai/gpt-4o*"),))

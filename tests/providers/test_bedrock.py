@@ -169,17 +169,21 @@ async def test_an_exception_before_anything_else_refuses_a_passing_stream(
             await opened(server.url, pool).forward(b"{}", model="m", stream=True, headers={}).__aenter__()
 
 
-async def test_models_that_write_text_are_listed_once(scripted: Any, pool: HttpPool) -> None:
+async def test_models_that_write_text_or_make_embeddings_are_listed_once(
+    scripted: Any, pool: HttpPool
+) -> None:
     listed = {"modelSummaries": [
         {"modelId": "anthropic.claude", "modelName": "Claude", "inputModalities": ["TEXT", "IMAGE"], "outputModalities": ["TEXT"]},
         {"modelId": "amazon.canvas", "outputModalities": ["IMAGE"]},
+        {"modelId": "amazon.vectors-1", "inputModalities": ["TEXT"], "outputModalities": ["EMBEDDING"]},
     ]}  # fmt: skip
     async with scripted(answer(json.dumps(listed).encode())) as server:
         provider = opened(server.url, pool, models_path="/foundation-models")
         models = await provider.models()
         assert await provider.models() == models
-    assert [(one.name, one.display_name, one.images) for one in models] == [
-        ("anthropic.claude", "Claude", True)
+    assert [(one.name, one.display_name, one.images, one.embeds) for one in models] == [
+        ("anthropic.claude", "Claude", True, False),
+        ("amazon.vectors-1", "", False, True),
     ]
     (call,) = server.calls
     assert head_of(call).target == "/foundation-models"

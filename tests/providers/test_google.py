@@ -152,7 +152,7 @@ async def test_models_that_write_or_make_embeddings_are_listed(pool: HttpPool) -
         (info, embedding) = await opened(server.url, pool).models()
         (call,) = server.calls
     assert call.head.startswith(b"GET /v1beta/models?pageSize=1000 ")
-    assert embedding.name == "embedding-1"
+    assert (embedding.name, embedding.embeds, info.embeds) == ("embedding-1", True, False)
     assert (info.name, info.display_name, info.context_tokens, info.output_tokens_max, info.reasoning) == (
         "gemini-3.8-flash",
         "Gemini",

@@ -79,6 +79,10 @@ async def test_models_are_listed_in_awss_shape(control: Any) -> None:
     assert {one["providerName"] for one in only["modelSummaries"]} == {"anthropic"}
     none = await asyncio.to_thread(control.list_foundation_models, byOutputModality="IMAGE")
     assert none["modelSummaries"] == []
+    made = await asyncio.to_thread(control.list_foundation_models, byOutputModality="EMBEDDING")
+    embedding = {one["modelId"]: one for one in made["modelSummaries"]}
+    assert embedding["openai/text-embedding-3-small"]["outputModalities"] == ["EMBEDDING"]
+    assert not embedding["openai/text-embedding-3-small"]["responseStreamingSupported"]
 
 
 async def test_one_model_is_shown(control: Any) -> None:

@@ -5,6 +5,7 @@ Not here: prices (prices.py), and what is refused for it (gateway/capabilities.p
 
 import re
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 from typing import Final, Literal, TypeAlias
@@ -44,7 +45,10 @@ class _Maker(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    """`embeds`: shell patterns of the names of models that make embeddings."""
+
     maker: tuple[_Maker, ...]
+    embeds: tuple[str, ...] = ()
 
 
 class FactBook:
@@ -53,9 +57,11 @@ class FactBook:
     def __init__(self, toml: bytes) -> None:
         """Raises BadRequest for an unknown key, a wrong type, or a model that comes twice."""
         try:
-            makers = msgspec.toml.decode(toml, type=_File).maker
+            file = msgspec.toml.decode(toml, type=_File)
         except (msgspec.DecodeError, ValueError) as error:
             raise BadRequest(str(error), field=TOML) from error
+        makers = file.maker
+        self._embeds: Final = file.embeds
         self._makers: Mapping[str, Mapping[str, ModelFacts]] = {
             source: {facts.name.lower(): facts for facts in maker.models}
             for maker in makers
@@ -75,6 +81,11 @@ class FactBook:
             if facts is not None:
                 return facts
         return None
+
+    def embeds(self, model: str) -> bool | None:
+        """Whether it makes embeddings, and so writes nothing. None: its name tells nothing."""
+        name = model.lower()
+        return True if any(fnmatchcase(name, pattern) for pattern in self._embeds) else None
 
     def made_by(self, source: str) -> Iterator[ModelFacts]:
         """Of a maker's own address, in the file's order: the best of a family stands before the rest."""

@@ -160,7 +160,7 @@ class EmbeddingWire(Protocol):
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the catalog knows of a model; None is not known. `name` is the provider's own."""
+    """What the catalog knows of a model; None is not known. `name` is the provider's own. One that `embeds` writes nothing."""
 
     provider: str
     name: str
@@ -173,6 +173,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tools: bool | None = None
     reasoning: bool | None = None
     json_schema: bool | None = None
+    embeds: bool | None = None
     price: ModelPrice | None = None
 
 

@@ -62,13 +62,18 @@ async def _offered(upstream: Upstream, models: ModelTable, clock: Clock) -> Iter
     answered = answered or {name: ModelInfo(provider=row.name, name=name) for name in listed}
     infos = {**answered, **named}.values()
     if row.prices is None:
-        return infos
+        return [_embedding(info, models) for info in infos]
     # A thread: matching a router's hundreds of names for the first time takes a tenth of a second.
     return await asyncio.to_thread(lambda: [_known(info, upstream, models, clock) for info in infos])
 
 
+def _embedding(info: ModelInfo, models: ModelTable) -> ModelInfo:
+    return structs.replace(info, embeds=models.facts.embeds(info.name)) if info.embeds is None else info
+
+
 def _known(info: ModelInfo, upstream: Upstream, models: ModelTable, clock: Clock) -> ModelInfo:
     """With what the catalog knows of it. What its provider says itself goes first."""
+    info = _embedding(info, models)
     priced = models.prices.find(upstream.row.prices or "", info.name)
     facts = models.facts.find(upstream.known_by, info.name) if upstream.known_by else None
     if priced is not None:

@@ -430,7 +430,7 @@ class ModelTable:
     def _auto(self, known: _Tenant, wire: str, rules: str | None) -> Target:
         upstreams = self._upstreams(known)
         for upstream in upstreams.values():
-            chat = (name for name in upstream.offered if "embed" not in name)
+            chat = (name for name in upstream.offered if not self.facts.embeds(name))
             if name := next(chat, upstream.row.default_model):
                 return self._target(known, upstream, name, wire)
         if rules is not None:

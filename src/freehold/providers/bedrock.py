@@ -184,11 +184,12 @@ class _Summaries(Struct, rename="camel"):
     model_summaries: list[_Summary]
 
 
+_SERVED: Final = frozenset({"TEXT", "EMBEDDING"})
 _SUMMARIES: Final = msgspec.json.Decoder(_Summaries)
 
 
 class FoundationModels:
-    """ListFoundationModels, of the control plane: models that write text. Kept for a while."""
+    """ListFoundationModels, of the control plane: models that write text, and those that make embeddings. Kept for a while."""
 
     __slots__ = ("_kept", "_kept_until", "_path", "_pool", "_provider", "_signing", "_target")
 
@@ -224,7 +225,7 @@ class FoundationModels:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             said = f"{self._provider} answered with something that is no list of models"
             raise Unavailable(said, detail=str(error)) from error
-        return [self._info(one) for one in summaries if "TEXT" in one.output_modalities]
+        return [self._info(one) for one in summaries if not _SERVED.isdisjoint(one.output_modalities)]
 
     def _info(self, summary: _Summary) -> ModelInfo:
         return ModelInfo(
@@ -232,6 +233,7 @@ class FoundationModels:
             name=summary.model_id,
             display_name=summary.model_name,
             images="IMAGE" in summary.input_modalities if summary.input_modalities else None,
+            embeds="TEXT" not in summary.output_modalities,
         )
 
 

@@ -103,6 +103,7 @@ def listed(provider: str, body: bytes) -> Sequence[ModelInfo]:
             context_tokens=model.input_token_limit,
             output_tokens_max=model.output_token_limit,
             reasoning=model.thinking,
+            embeds=METHOD not in model.supported_generation_methods,
         )
         for model in _LIST.decode(body).models[:MODELS_MAX]
         if not _USED.isdisjoint(model.supported_generation_methods)

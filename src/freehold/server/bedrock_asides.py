@@ -26,7 +26,6 @@ CONVERSE: Final = "bedrock_converse"
 MODELS: Final = b"/foundation-models"
 ESTIMATED: Final = ("x-freehold-estimated", "true")
 _FILTERS: Final[Mapping[str, str]] = {
-    "byOutputModality": "TEXT",
     "byInferenceType": "ON_DEMAND",
     "byCustomizationType": "",
 }
@@ -84,10 +83,14 @@ async def models(gateway: Gateway, principal: Principal, clock: Clock, target: b
                 return _encode({"modelDetails": _summary(info)}), []
         raise NotFound(f"no model {wanted[:200]!r} is listed", field="modelIdentifier")
     given = {name: values[-1] for name, values in parse_qs(query.decode("ascii", "replace")).items()}
-    provider = given.pop("byProvider", None)
+    provider, made = given.pop("byProvider", "").lower() or None, given.pop("byOutputModality", None)
     if any(_FILTERS.get(name, value) != value for name, value in given.items()):
         listed = ()
-    shown = [_summary(info) for info in listed if provider is None or info.provider == provider.lower()]
+    shown = [
+        _summary(info)
+        for info in listed
+        if provider in {None, info.provider} and made in {None, _output(info)}
+    ]
     return _encode({"modelSummaries": shown}), []
 
 
@@ -99,6 +102,10 @@ def _arn(info: ModelInfo) -> str:
     return f"arn:aws:bedrock:local::foundation-model/{_id(info)}"
 
 
+def _output(info: ModelInfo) -> str:
+    return "EMBEDDING" if info.embeds else "TEXT"
+
+
 def _summary(info: ModelInfo) -> dict[str, Any]:
     return {
         "modelArn": _arn(info),
@@ -106,8 +113,8 @@ def _summary(info: ModelInfo) -> dict[str, Any]:
         "modelName": info.display_name or info.name,
         "providerName": info.provider,
         "inputModalities": ["TEXT", "IMAGE"] if info.images else ["TEXT"],
-        "outputModalities": ["TEXT"],
-        "responseStreamingSupported": True,
+        "outputModalities": [_output(info)],
+        "responseStreamingSupported": not info.embeds,
         "customizationsSupported": [],
         "inferenceTypesSupported": ["ON_DEMAND"],
         "modelLifecycle": {"status": "ACTIVE"},

@@ -19,8 +19,6 @@ PAGE_MODELS_MAX: Final = 1000
 
 WRITES: Final = ("generateContent", "streamGenerateContent", "countTokens")
 EMBEDS: Final = ("embedContent", "batchEmbedContents")
-_EMBEDDING: Final = "embed"
-"""What the names of models say that make embeddings: the providers' lists don't."""
 
 
 class Page(Struct, frozen=True):
@@ -66,7 +64,7 @@ def told(info: ModelInfo) -> dict[str, Any]:
     fields = {
         "name": f"models/{name}",
         "displayName": info.display_name or name,
-        "supportedGenerationMethods": EMBEDS if _EMBEDDING in info.name.lower() else WRITES,
+        "supportedGenerationMethods": EMBEDS if info.embeds else WRITES,
         "inputTokenLimit": info.context_tokens,
         "outputTokenLimit": info.output_tokens_max,
         "thinking": info.reasoning,

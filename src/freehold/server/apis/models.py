@@ -25,7 +25,7 @@ TOKENS_PRICED: Final = 1_000_000
 _GOOGLES: Final = "x-goog-api-key"
 _KNOWN: Final = (
     "display_name", "context_tokens", "output_tokens_max", "images", "documents", "audio", "tools", "reasoning",
-    "json_schema",
+    "json_schema", "embeds",
 )  # fmt: skip
 
 Visible = Callable[[Principal], Awaitable[Sequence[ModelInfo]]]
