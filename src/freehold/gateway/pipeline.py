@@ -158,7 +158,11 @@ class Gateway:
             target = await self.models.resolve(tenant, model, wire=meter.wire, rules=meter.rules)
         plan = self._planned(meter, asked, target)
         if (limiting := self._limiting) is not None and not limiting.is_free(tenant):
-            meter.taken = await limiting.take(meter, asked, plan.targets, asks_max=plan.asks_max)
+            try:
+                meter.taken = await limiting.take(meter, asked, plan.targets, asks_max=plan.asks_max)
+            except asyncio.CancelledError:
+                meter.target = None  # Nobody was asked, so nobody bills for it.
+                raise
         return plan
 
     def _planned(self, meter: Meter, asked: Asked[Answered], target: Target) -> Plan:
