@@ -34,6 +34,7 @@ from freehold.gateway.leasing import Leasing
 from freehold.gateway.limiting import Limiting
 from freehold.gateway.models import AUTO, RULES, ModelTable
 from freehold.gateway.pipeline import Gateway
+from freehold.gateway.residency import Place, labelled
 from freehold.governance.keys import AccessPair, KeyTable, id_of
 from freehold.governance.principals import DEFAULT_TENANT, PrincipalTable
 from freehold.governance.secrets import Secrets
@@ -338,7 +339,7 @@ async def _furnish(
         await stack.enter_async_context(_worker(config, means).running())
 
     def authenticate(headers: Mapping[str, str]) -> Principal:
-        return principals.authenticate(credential_of(headers))
+        return labelled(principals.authenticate(credential_of(headers)), headers)
 
     door = Door(
         authenticate=authenticate,
@@ -361,7 +362,7 @@ async def _furnish(
         find_principal=principals.current,
     )
     await stack.enter_async_context(background.running())
-    service = Sessions(store.log, store.resources, means.live, clock)
+    service = Sessions(store.log, store.resources, means.live, clock, home=model_table.home)
     declared = Templates(
         store.resources,
         tool_configs={name: kind.config for name, kind in kinds.items()},
@@ -437,6 +438,7 @@ async def _models(
         prices=book,
         rules=rules_provider.RulesProvider,
         upstreams=config.models.upstreams,
+        home=Place(config.residency.regions, config.residency.labels),
     )
     if config.models.discover_local:
         await table.discover()

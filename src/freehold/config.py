@@ -116,6 +116,15 @@ class Companion(Struct, frozen=True, forbid_unknown_fields=True):
     ready_url: str | None = None
 
 
+class Residency(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where this installation keeps what it keeps: its database, its objects, its logs. A session, batch or cached answer that is
+    labelled `eu` is refused, or not kept, unless all its `regions` are `eu` or its `labels` say `eu = "true"`.
+    """
+
+    regions: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+
+
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     level: str = "info"
     format: str = "auto"
@@ -132,6 +141,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     tools: Tools = Tools()
     runtime: Runtime = Runtime()
     responses: Responses = Responses()
+    residency: Residency = Residency()
     log: Log = Log()
     companions: tuple[Companion, ...] = ()
     databases: tuple[str, ...] = ()

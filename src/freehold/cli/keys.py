@@ -25,6 +25,13 @@ def keys() -> None:
 @click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Default: never.")
 @click.option("--team", metavar="NAME", help="Whose limits and budgets its calls count against.")
 @click.option("--user", metavar="NAME", help="Who uses it, where it is one person's.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="LABEL",
+    help="Its requests go nowhere else, e.g. eu; repeatable.",
+)
 @json_option
 @click.pass_context
 def create(
@@ -35,12 +42,15 @@ def create(
     expires_in_days: float | None,
     team: str | None,
     user: str | None,
+    labels: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Make a key called NAME and print it, this once."""
     chosen = settings(ctx)
     body: dict[str, Any] = {"name": name}
     body |= {field: given for field, given in (("team", team), ("user", user)) if given is not None}
+    if labels:
+        body["labels"] = labels
     if expires_in_days is not None:
         body["expires_in_s"] = int(expires_in_days * 86_400)
     if allowed:

@@ -37,7 +37,8 @@ ALLOW_ALL = Policy(statement=(Statement("Allow", "*", "*"),))
 class Principal(Struct, frozen=True):
     """Who acts. `layers` are the policies that must each allow: a key's own, then those of what acts in its name.
 
-    `account` is whom its calls are put down to, `key_name` what its key is called.
+    `account` is whom its calls are put down to, `key_name` what its key is called. `residency` are labels (`eu`) that every place
+    must meet to which its requests go (gateway/residency.py).
     """
 
     tenant: str
@@ -46,10 +47,12 @@ class Principal(Struct, frozen=True):
     layers: tuple[Policy, ...]
     account: Account = NOBODY
     key_name: str | None = None
+    residency: tuple[str, ...] = ()
 
     def narrowed(self, kind: PrincipalKind, id: str, policy: Policy) -> "Principal":  # noqa: A002
         """The same tenant acting through something (an agent, a session): can do what both may."""
-        return Principal(self.tenant, kind, id, (*self.layers, policy), self.account, self.key_name)
+        layers = (*self.layers, policy)
+        return Principal(self.tenant, kind, id, layers, self.account, self.key_name, self.residency)
 
 
 Decision: TypeAlias = Literal["allowed", "implicitly_denied", "explicitly_denied"]

@@ -497,6 +497,7 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None = None
     team: str | None = None
     user: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 class Keys(Protocol):

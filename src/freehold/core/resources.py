@@ -79,7 +79,8 @@ class Agent(
 ):
     """`model` is `provider/name` or `auto` (the best that is found: a key, a local server, else the agent's `rules`).
 
-    `policy` (IAM's JSON) bounds what its sessions may do, and those of all agents that work for it; none bounds nothing.
+    `policy` (IAM's JSON) bounds what its sessions may do, and those of all agents that work for it; none bounds nothing. `labels`
+    (`eu`) say where its sessions' requests may go, and nowhere else.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Agent(
     reasoning_effort: str | None = None
     policy: Policy | None = None
     metadata: dict[str, str] = {}
+    labels: tuple[str, ...] = ()
 
 
 class Tool(

@@ -34,7 +34,9 @@ class Parent(Struct, frozen=True):
 
 
 class SessionStarted(Struct, frozen=True, tag="session_started", omit_defaults=True, kw_only=True):
-    """First, once. `model` overrides the agent's own. `depth` is 0 without a parent."""
+    """First, once. `model` overrides the agent's own. `depth` is 0 without a parent. `labels` hold for all that it is asked and says:
+    where they say, and nowhere else, may it go (gateway/residency.py).
+    """
 
     agent: str
     agent_version: int
@@ -43,6 +45,7 @@ class SessionStarted(Struct, frozen=True, tag="session_started", omit_defaults=T
     by: str = ""
     parent: Parent | None = None
     depth: int = 0
+    labels: tuple[str, ...] = ()
 
 
 class SessionForked(Struct, frozen=True, tag="session_forked", omit_defaults=True, kw_only=True):

@@ -26,6 +26,7 @@ from freehold.gateway.batches import RESULTS_KEPT
 from freehold.gateway.forwarding import Passing
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
+from freehold.gateway.residency import labelled
 
 log = logging.getLogger(__name__)
 
@@ -239,6 +240,7 @@ class BatchWorker:
         """One call as its creator, with the rights of now: the answer in the wire's JSON, on one line."""
         means = self._means
         principal = await means.principals.current(claim.tenant, claim.created_by)
+        principal = labelled(principal, claim.headers)
         created = means.clock.now_ms() // 1000
         async with means.gateway.forward(
             principal, Envelope(claim.params), wire=means.wire, headers=claim.headers

@@ -23,6 +23,7 @@ from freehold.core.ports import Clock, Wire
 from freehold.core.validation import decode
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import ACTION, Gateway
+from freehold.gateway.residency import HEADER, hold_here, within_reach
 
 REQUESTS_MAX: Final = 100_000
 CUSTOM_ID_CHARS_MAX: Final = 64
@@ -31,7 +32,7 @@ RESULTS_KEPT: Final = timedelta(days=29)
 """Both from the batch's creation, as Anthropic has it."""
 
 ALL: Final = "batch/*"
-_KEPT_HEADERS: Final = ("anthropic-beta", "anthropic-version")
+_KEPT_HEADERS: Final = ("anthropic-beta", "anthropic-version", HEADER)
 HEADER_CHARS_MAX: Final = 2_000
 
 
@@ -128,6 +129,7 @@ class Batches:
     ) -> MessageBatch:
         """`headers` are the client's, names lower-cased: those of the wire go along with each call."""
         authorize(principal, "batch:Create", ALL)
+        hold_here(principal, self._gateway.models.home, "the batch")
         wanted = await asyncio.to_thread(read_requests, body, self._wire)
         await self._check_models(principal, wanted.models)
         now = self._clock.now()
@@ -192,6 +194,7 @@ class Batches:
             try:
                 target = await self._gateway.models.resolve(principal.tenant, model, wire=self._wire.name)
                 authorize(principal, ACTION, target.resource)
+                within_reach(principal, target)
             except (NotFound, BadRequest, Forbidden) as error:
                 raise _within(error, number, "model") from error
 

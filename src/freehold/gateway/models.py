@@ -28,6 +28,7 @@ from freehold.core.resources import SECRET, Rules
 from freehold.core.resources import Provider as DeclaredProvider
 from freehold.core.routes import CallTimeouts, Drain, Route
 from freehold.gateway.capabilities import Suspicion
+from freehold.gateway.residency import NOWHERE, Place
 from freehold.gateway.routing_table import Routes, merged
 from freehold.gateway.surroundings import addressed, credential
 from freehold.gateway.targets import OpenProvider, OpenWays, Target, Upstream
@@ -86,7 +87,7 @@ class ModelTable:
     """`resolve_secret` takes `env:NAME` or `file:PATH`. `upstreams` maps a client's wire to an address (see above).
 
     `rules` makes the provider of declared rules, once a tenant, from a look-up of them by name. `facts` are those that come with
-    Freehold where none are given.
+    Freehold where none are given. `home` is where this installation is: declared rules answer there.
     """
 
     def __init__(
@@ -100,8 +101,10 @@ class ModelTable:
         rules: Callable[[LookUpRules], Provider],
         upstreams: Mapping[str, str] | None = None,
         facts: FactBook | None = None,
+        home: Place = NOWHERE,
     ) -> None:
         self._rows = rows
+        self.home = home
         self.facts = known_models() if facts is None else facts
         self._adapters = adapters
         self._resources = resources
@@ -446,7 +449,10 @@ class ModelTable:
             near = _near(name, known.rules)
             raise NotFound(f"no rules are declared as {name!r}{_asked(near, 'rules/')}", field="model")
         health = known.routes.health.get(f"{RULES}/{name}")
-        return Target(known.rules_provider, name, f"model/{RULES}/{name}", None, free=True, health=health)
+        return Target(
+            known.rules_provider, name, f"model/{RULES}/{name}", None,
+            free=True, health=health, regions=self.home.regions, labels=self.home.labels,
+        )  # fmt: skip
 
     def _member(self, known: _Tenant, model: str, wire: str, timeouts: CallTimeouts | None) -> Target | None:
         """A model of a route: `provider/name`, asked with the route's own timeouts where it has some."""

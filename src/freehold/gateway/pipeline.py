@@ -28,6 +28,7 @@ from freehold.gateway.limiting import Limiting
 from freehold.gateway.metering import Meter, estimated, may_be_billed, outcome
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
+from freehold.gateway.residency import hold, within_reach
 from freehold.gateway.routing_course import Pause, learn
 from freehold.gateway.routing_plan import Chance, Explained, explained, routed_plan
 from freehold.gateway.targets import Routed, Target
@@ -115,6 +116,8 @@ class Gateway:
         """How many tokens the request in `envelope` has, a whole one of `wire`. Who may not call the model may not ask."""
         target = await self.models.resolve(principal.tenant, envelope.model, wire=wire)
         authorize(principal, ACTION, target.resource)
+        if principal.residency:
+            target = within_reach(principal, target)
         return await counted(target, envelope, wire=self._wires[wire], headers=headers)
 
     async def explain(
@@ -180,6 +183,8 @@ class Gateway:
             )
         meter.target = target
         authorize(meter.principal, ACTION, target.resource)
+        if meter.principal.residency:
+            hold(meter.principal, target)
         for model in asked.further_models():
             authorize(meter.principal, ACTION, f"model/{target.provider.name}/{model}")
         if (lacking := asked.lack_of(target)) is not None:

@@ -17,6 +17,7 @@ from freehold.core.records import Choice
 from freehold.gateway.attempts import Answered, Asked, Plan
 from freehold.gateway.capabilities import refusal
 from freehold.gateway.metering import Meter
+from freehold.gateway.residency import unmet
 from freehold.gateway.routing import Candidate, Decision, Verdict, Wanted, decide, verdicts
 from freehold.gateway.routing_course import Course, Pause
 from freehold.gateway.routing_table import seen, unasked
@@ -74,6 +75,8 @@ class _Fitness:
         for model in self._further:
             if not allowed(self._principal, self._action, f"model/{target.provider.name}/{model}"):
                 return f"{target.provider.name}/{model}, which may answer instead, may not be called"
+        if why := unmet(self._principal.residency, target.regions, target.labels):
+            return why
         try:
             lacking = self._asked.lack_of(target)
         except Unsupported as error:

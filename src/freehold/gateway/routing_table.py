@@ -82,7 +82,7 @@ class Routes:
             if target is None:
                 missing.append((declared.model, "no usable provider is called that"))
                 continue
-            members.append(self._member(declared, target, timeouts))
+            members.append(self._member(declared, _placed(declared, target), timeouts))
         if not members:
             why = "; ".join(f"{model}: {said}" for model, said in missing)
             raise NotFound(f"no model of the route {route.name} can be asked here: {why}", field="model")
@@ -106,6 +106,14 @@ class Routes:
             drained="drained by its route" if declared.drained else self.drained(declared.model),
             first_event_s=timeouts.first_event_s if timeouts else None,
         )
+
+
+def _placed(declared: RouteModel, target: Target) -> Target:
+    """The regions and labels that a route declares go before its provider's."""
+    if not declared.regions and not declared.labels:
+        return target
+    regions, labels = declared.regions or target.regions, {**target.labels, **declared.labels}
+    return structs.replace(target, regions=regions, labels=labels)
 
 
 def merged(first: CallTimeouts | None, otherwise: CallTimeouts | None) -> CallTimeouts | None:

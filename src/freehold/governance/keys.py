@@ -145,8 +145,11 @@ class KeyTable:
         expires_at: datetime | None = None,
         team: str | None = None,
         user: str | None = None,
+        labels: Sequence[str] = (),
     ) -> IssuedKey:
-        """Good at once in this process, and within a second in the others. `team` and `user` are whom its calls are put down to."""
+        """Good at once in this process, and within a second in the others. `team` and `user` are whom its calls are put down to,
+        `labels` what every place must meet to which its requests go.
+        """
         for field, given in (("name", name), ("team", team), ("user", user)):
             if given is not None and not (1 <= len(given) <= NAME_CHARS_MAX and given.isprintable()):
                 raise BadRequest(
@@ -167,6 +170,7 @@ class KeyTable:
             expires_at=expires_at,
             team=team,
             user=user,
+            labels=tuple(labels),
         )
         await self._keys.add(row)
         self._learn({**self._known, row.digest: _known(row)})
@@ -253,6 +257,7 @@ def _known(row: KeyRow) -> _Known:
             (policy,),
             Account(key_id=row.id, team=row.team, user=row.user),
             row.name,
+            row.labels,
         ),
         expires_at_ms=None if row.expires_at is None else int(row.expires_at.timestamp() * 1000),
         revoked=row.revoked_at is not None,

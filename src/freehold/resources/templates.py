@@ -19,6 +19,7 @@ from freehold.core.ports import Resources, Versioned
 from freehold.core.resources import SECRET, Agent, Kind, Provider, Resource, Rules, Tool, kind_of
 from freehold.core.routes import Drain, Route
 from freehold.core.validation import convert, near
+from freehold.gateway import residency
 from freehold.resources.plan import Plan, plan
 from freehold.resources.template import Declared, read_template, refuse
 from freehold.runtime.decide import money_pico
@@ -223,6 +224,10 @@ def _agent_problems(agent: Agent, names: frozenset[tuple[Kind, str]]) -> Iterato
         rules = sorted(name for kind, name in names if kind == "rules")
         known = ", ".join(rules) or "none"
         yield "rules", f"there are no rules {agent.rules!r}{near(agent.rules, rules)}; known: {known}"
+    try:
+        residency.check(agent.labels, field="labels")
+    except BadRequest as error:
+        yield error.field, error.message
     limits = agent.limits
     for field, value in (
         ("steps_max", limits.steps_max),

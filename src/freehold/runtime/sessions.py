@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 from typing import assert_never
 
 from freehold.core import ids
-from freehold.core.errors import BadRequest, Conflict
+from freehold.core.errors import BadRequest, Conflict, Forbidden
 from freehold.core.messages import JsonObject, Media, Text
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources
+from freehold.core.resources import Agent
 from freehold.core.session import (
     ApprovalDecided,
     CancelRequested,
@@ -29,6 +30,7 @@ from freehold.core.session import (
     row_change,
 )
 from freehold.core.session_log import SessionLog, SessionPage, SessionRow
+from freehold.gateway.residency import NOWHERE, Place, hold_here, with_labels
 from freehold.runtime.forks import Edit, fork_of, place_of
 from freehold.runtime.history import history
 from freehold.runtime.inputs import (
@@ -51,11 +53,16 @@ from freehold.runtime.stream import Item, merged
 
 
 class Sessions:
-    def __init__(self, log: SessionLog, resources: Resources, live: Live, clock: Clock) -> None:
+    """`home` is where the log is kept."""
+
+    def __init__(
+        self, log: SessionLog, resources: Resources, live: Live, clock: Clock, *, home: Place = NOWHERE
+    ) -> None:
         self._log = log
         self._resources = resources
         self._live = live
         self._clock = clock
+        self._home = home
 
     async def create(
         self,
@@ -76,9 +83,17 @@ class Sessions:
         check_metadata(metadata or {})
         check_idempotency_key(idempotency_key)
         found = await self._resources.get(principal.tenant, "agent", agent, version=version)
+        if isinstance(found.resource, Agent):
+            principal = with_labels(principal, found.resource.labels)
+        hold_here(principal, self._home, "the session's log")
         events: list[SessionEvent] = [
             SessionStarted(
-                agent=agent, agent_version=found.version, model=model, title=title, by=principal.id
+                agent=agent,
+                agent_version=found.version,
+                model=model,
+                title=title,
+                by=principal.id,
+                labels=principal.residency,
             )
         ]
         if content:
@@ -121,6 +136,7 @@ class Sessions:
             (check_result if edit.result else check_content)(edit.content)
         origin = await self.get(principal, session_id)
         authorize(principal, "session:Create", f"agent/{origin.agent}")
+        await self._check_labels(principal, session_id)
         events = await history(self._log, session_id)
         place = None if at is None else place_of(session_id, at, events)
         forked = fork_of(session_id, events, at=place, by=principal.id, model=model, edit=edit)
@@ -180,6 +196,7 @@ class Sessions:
             if all(isinstance(one, CancelRequested) for one in inputs):
                 return row.version
             raise Conflict(f"session {session_id} was cancelled for good; start a new one")
+        await self._check_labels(principal, session_id)
         wanted = _without_idle_cancels(inputs, row.status)
         if not wanted:
             return row.version
@@ -299,6 +316,17 @@ class Sessions:
                 self._authorize(principal, "session:Send", session_id)
             case _ as unreachable:
                 assert_never(unreachable)
+
+    async def _check_labels(self, principal: Principal, session_id: str) -> None:
+        """What has labels is not said to a session that goes elsewhere."""
+        if not principal.residency:
+            return
+        started = (await self._log.read(session_id, limit=1))[0].event
+        labels = started.labels if isinstance(started, SessionStarted) else ()
+        if missing := set(principal.residency) - set(labels):
+            raise Forbidden(
+                f"the request is labelled {', '.join(sorted(missing))}, the session {session_id} is not: start one that is"
+            )
 
     async def _row(self, principal: Principal, session_id: str) -> SessionRow:
         return await self._log.get(principal.tenant, session_id)

@@ -73,6 +73,7 @@ class Subagents:
             by=parent.by,
             parent=Parent(parent_id, run.call_id),
             depth=parent.depth + 1,
+            labels=run.principal.residency,
         )
         row = SessionRow(
             id=ids.new("sess", self._clock),

@@ -28,6 +28,7 @@ from freehold.core.session import (
 )
 from freehold.core.session_log import Lease, SessionLog
 from freehold.core.session_state import SessionState
+from freehold.gateway.residency import with_labels
 from freehold.runtime.calls import Claim
 from freehold.runtime.context import Compact, compacted, summary_request
 from freehold.runtime.decide import (
@@ -205,6 +206,7 @@ class SessionRun:
         agent = await declarations.agent(tenant, started.agent, started.agent_version)
         tools = [await declarations.tool(tenant, name) for name in agent.tools]
         principal = await self._means.principals.current(tenant, started.by)
+        principal = with_labels(principal, (*started.labels, *agent.labels))
         for name, policy in await inherited(self._means.log, declarations, tenant, started):
             principal = principal.narrowed("agent", name, policy)
         if agent.policy is not None:

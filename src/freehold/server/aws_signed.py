@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from freehold.core.errors import Unauthenticated
 from freehold.core.policy import Principal
+from freehold.gateway.residency import labelled
 from freehold.server.exchange import Exchange
 from freehold.server.operations import Door
 from freehold.wires._aws_refused import unknown_key
@@ -34,6 +35,7 @@ async def read_signed(exchange: Exchange, door: Door, signer: FindSigner) -> tup
         principal, secret = signer(claim.access_key_id)
     except Unauthenticated as error:
         raise unknown_key() from error
+    principal = labelled(principal, exchange.headers)
     return principal, claim.check(secret, await exchange.read(door.body_bytes_max))
 
 

@@ -15,11 +15,9 @@ from freehold.store.database import Database, Row
 LIST_MAX: Final = 100_000
 CHANNEL: Final = "freehold_keys"
 
-_COLUMNS: Final = (
-    "id, tenant, name, digest, policy, created_at, expires_at, revoked_at, last_used_at, team, user_name"
-)
+_COLUMNS: Final = "id, tenant, name, digest, policy, created_at, expires_at, revoked_at, last_used_at, team, user_name, labels"
 _ADD: Final = f"""
-INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 RETURNING pg_notify('{CHANNEL}', '')
 """  # noqa: S608 - our own constants
 _LIST: Final = f"""
@@ -63,6 +61,7 @@ class PostgresKeys:
             key.last_used_at,
             key.team,
             key.user,
+            list(key.labels),
         )
         self._tell()
 
@@ -97,6 +96,7 @@ def _key(row: Row) -> KeyRow:
         last_used_at=row["last_used_at"],
         team=row["team"],
         user=row["user_name"],
+        labels=tuple(row["labels"]),
     )
 
 

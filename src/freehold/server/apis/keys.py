@@ -9,6 +9,7 @@ from freehold.core.errors import BadRequest
 from freehold.core.policy import ALLOW_ALL, Policy, authorize
 from freehold.core.ports import Clock, KeyRow
 from freehold.core.records import Account
+from freehold.gateway import residency
 from freehold.governance.keys import KeyTable
 from freehold.server.operations import Call, Operation
 
@@ -17,7 +18,7 @@ EXPIRES_IN_S_MAX: Final = 10 * 366 * 86_400
 
 class CreateKey(Struct, frozen=True, forbid_unknown_fields=True):
     """`policy` in IAM's JSON (Version, Statement); without one the key may do everything. `team` and `user`: whom its calls are
-    put down to; limits and budgets may be theirs.
+    put down to; limits and budgets may be theirs. `labels` (`eu`): where its requests may go, and nowhere else.
     """
 
     name: str
@@ -25,6 +26,7 @@ class CreateKey(Struct, frozen=True, forbid_unknown_fields=True):
     expires_in_s: int | None = None
     team: str | None = None
     user: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 class KeyShown(Struct, frozen=True, kw_only=True):
@@ -37,6 +39,7 @@ class KeyShown(Struct, frozen=True, kw_only=True):
     revoked_at: datetime | None
     team: str | None
     user: str | None
+    labels: tuple[str, ...]
 
 
 class KeyMade(KeyShown, frozen=True, kw_only=True):
@@ -72,8 +75,9 @@ class KeyApi:
             expires = self._clock.now() + timedelta(seconds=body.expires_in_s)
         policy = body.policy or ALLOW_ALL
         team, user = _within(call.principal.account, body)
+        labels = residency.check((*call.principal.residency, *body.labels), field="labels")
         made = await self._keys.create(
-            call.principal.tenant, body.name, policy, expires_at=expires, team=team, user=user
+            call.principal.tenant, body.name, policy, expires_at=expires, team=team, user=user, labels=labels
         )
         pair = self._keys.pair(made.row.id)
         return KeyMade(
@@ -122,6 +126,7 @@ def _shown(row: KeyRow, now: datetime) -> KeyShown:
         revoked_at=row.revoked_at,
         team=row.team,
         user=row.user,
+        labels=row.labels,
     )
 
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from freehold.core import ids
-from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound
+from freehold.core.errors import BadRequest, Conflict, Forbidden, FreeholdError, NotFound
 from freehold.core.policy import Principal, allowed, authorize
 from freehold.core.ports import Clock
 from freehold.core.responses import ConversationItem, Conversations, KeptResponse, ResponseEvents, Responses
@@ -124,6 +124,12 @@ class Keeper:
         asked = asked_in(envelope.fields)
         if asked is None:
             return envelope, exchange
+        if principal.residency:
+            raise Forbidden(
+                f"a request labelled {', '.join(principal.residency)} is not kept, where another one could go on with it elsewhere:"
+                " say store: false, and send the conversation along",
+                field="store",
+            )
         asked = await self.resolved(principal, asked)
         if asked.background:
             await self._put_off(principal, envelope, asked, exchange, request_id)
