@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from google.genai import types
+from msgspec import structs
 from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, Vendor, reply, stream
 
 from freehold.catalog.catalog import providers
@@ -303,6 +304,19 @@ async def test_tokens_are_counted_by_the_vendor(pool: HttpPool) -> None:
     assert first.path == f"{PLACE}/publishers/google/models/gemini-3.8-flash:countTokens"
     assert set(first.json) == {"contents", "generationConfig"}
     assert second.json == {"contents": []}
+
+
+async def test_anthropics_models_answer_as_long_as_they_can_where_nobody_set_a_limit(pool: HttpPool) -> None:
+    async with Vendor(reply(ANTHROPIC_TEXT)) as vertex:
+        provider = opened(vertex.url, "t", pool, wire="anthropic_messages")
+        for streamed in (False, True):
+            vertex.play(stream(*ANTHROPIC_STREAM) if streamed else reply(ANTHROPIC_TEXT))
+            request = structs.replace(
+                asking("claude-sonnet-4-5@20250929", streamed=streamed), tokens_max=None
+            )
+            async with provider.call(request) as events:
+                fold([event async for event in events])
+            assert vertex.asked[0].json["max_tokens"] == (64_000 if streamed else 16_384)
 
 
 async def test_anthropics_models_speak_their_own_wire(pool: HttpPool) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
-from msgspec import structs
 
 from freehold.catalog.catalog import ProviderRow
-from freehold.catalog.models import facts
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider
+from freehold.providers._answer_limit import limited
 from freehold.providers._counts import anthropic_counted, count_in
 from freehold.providers._http import HeaderBlock, HttpPool, Target, Timeouts, header_block
 from freehold.providers._model_list import ModelList
@@ -22,13 +21,6 @@ from freehold.wires.anthropic_messages import WIRE
 VERSION: Final = "2023-06-01"
 CLIENT_HEADERS: Final = ("anthropic-version", "anthropic-beta")
 """What a client may say beside the body. A request in another wire cannot say them, so it speaks plain `VERSION`."""
-
-TOKENS_STREAMED_MAX: Final = 64_000
-TOKENS_WHOLE_MAX: Final = 16_384
-"""Of an answer, where nobody said how long it may be. More than this takes longer to wait for than connections last.
-
-https://docs.anthropic.com/en/api/errors#long-requests
-"""
 
 _PLAIN: Final = header_block(((b"anthropic-version", VERSION.encode()),))
 
@@ -48,7 +40,7 @@ class Anthropic:
         self._models = models
 
     def call(self, request: ModelRequest) -> Call:
-        body = WIRE.encode_request(_limited(request, self._known_by), provider=self.name)
+        body = WIRE.encode_request(limited(request, self._known_by), provider=self.name)
         return Call(self._upstream, body, _PLAIN, stream=request.stream)
 
     def forward(self, body: bytes, *, model: str, stream: bool, headers: Mapping[str, str]) -> Forward:
@@ -67,22 +59,6 @@ class Anthropic:
 
     async def models(self) -> Sequence[ModelInfo]:
         return await self._models.get()
-
-
-def _limited(request: ModelRequest, known_by: str) -> ModelRequest:
-    """Where nobody set a limit, which is required here, it is what the model can give: up to a bound besides what is for thinking,
-    and the wire's own default where that is not known.
-    """
-    if request.tokens_max is not None:
-        return request
-    known = facts().find(known_by, request.model)
-    most = None if known is None else known.output_tokens_max
-    if most is None:
-        return request
-    setting = request.reasoning
-    thinking = (setting.budget_tokens or 0) if setting is not None else 0
-    bound = TOKENS_STREAMED_MAX if request.stream else TOKENS_WHOLE_MAX
-    return structs.replace(request, tokens_max=min(most, bound + thinking))
 
 
 def _spoken(headers: Mapping[str, str]) -> HeaderBlock:

@@ -25,6 +25,7 @@ from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.messages import ModelRequest
 from freehold.core.ports import ModelInfo, Provider, Wire
 from freehold.providers import _google_token
+from freehold.providers._answer_limit import limited
 from freehold.providers._counts import anthropic_counted, count_in
 from freehold.providers._google_embeddings import ALONE, BATCH, BATCH_MAX, in_batches
 from freehold.providers._http import HeaderBlock, HttpPool, Target, Timeouts, header_block
@@ -107,7 +108,7 @@ class VertexAnthropic:
         self._upstream = upstream
 
     def call(self, request: ModelRequest) -> Call:
-        body = _versioned(anthropic_messages.WIRE.encode_request(request, provider=self.name))
+        body = _versioned(anthropic_messages.WIRE.encode_request(limited(request), provider=self.name))
         path = path_of(request.model, _predicting(stream=request.stream), _ANTHROPIC)
         return Call(self._upstream, body, _NO_HEADERS, stream=request.stream, path=path)
 
