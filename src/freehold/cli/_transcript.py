@@ -50,7 +50,6 @@ class Transcript(Struct):
     """Feed it events; it prints. `asked_rules` becomes true when an answer came from no language model."""
 
     output: Output
-    show_user: bool = False
     totals: Totals = field(default_factory=Totals)
     asked_rules: bool = False
     error: str = ""
@@ -78,8 +77,6 @@ class Transcript(Struct):
                 self._result(body)
             case "span.model_request_end":
                 self._model_call(body)
-            case "user.message" if self.show_user:
-                self._line(f"\n[bold]› {escape(_text(body['content']))}[/bold]")
             case "session.error":
                 self.error = body["error"]["message"]
             case "session.status_idle" | "session.status_terminated":

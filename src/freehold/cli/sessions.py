@@ -7,10 +7,10 @@ import msgspec
 from rich.markup import escape
 
 from freehold.cli._connection import connected, json_option, settings
-from freehold.cli._output import ago
+from freehold.cli._output import Output, ago
 from freehold.cli._sessions_travel import diff, export, fork, replay
-from freehold.cli._transcript import Transcript
-from freehold.client.client import StreamedEvent
+from freehold.cli._timeline import turns_of
+from freehold.cli._timeline_view import TimelineView
 
 
 @click.group()
@@ -67,12 +67,12 @@ def list_sessions(
     "--log",
     "log_only",
     is_flag=True,
-    help="Every event of the log, a line each, instead of the conversation.",
+    help="Every event of the log, a line each, instead of the timeline.",
 )
 @json_option
 @click.pass_context
 def show(ctx: click.Context, *, session_id: str, log_only: bool, as_json: bool) -> None:
-    """Show a session: what was said and done, how long it took and what it cost."""
+    """Show a session's timeline: what was said and done, where the time went and what it cost."""
     chosen = settings(ctx)
     output = chosen.output
     with connected(chosen) as client:
@@ -83,23 +83,30 @@ def show(ctx: click.Context, *, session_id: str, log_only: bool, as_json: bool) 
     if output.as_json:
         output.json({"session": session, "events": events})
         return
-    agent, ours = session["agent"], session["freehold"]
-    output.say(f"[bold]{session_id}[/bold]  {escape(session['title'] or '')}")
-    output.say(
-        f"[dim]{agent['name']} version {agent['version']} · {session['status']} · {ours['version']} events · {ours['cost']['shown']}[/dim]"
-    )
+    _tell_head(output, session)
     if log_only:
         for event in events:
             output.say(
                 f"[dim]{event['freehold']['cursor']:>7}  {event['processed_at'][11:23]}[/dim]  {_line(event)}"
             )
         return
-    transcript = Transcript(output, show_user=True)
-    for event in events:
-        ended = transcript.feed(StreamedEvent(event["freehold"]["cursor"], event["type"], event))
-        if ended is not None and ended.outcome != "completed":
-            output.say(f"  [yellow]{escape(ended.outcome)}: {escape(ended.message)}[/yellow]")
-    output.say(f"\n[dim]{transcript.summary()}[/dim]")
+    TimelineView(output).show(turns_of(events))
+
+
+def _tell_head(output: Output, session: dict[str, Any]) -> None:
+    agent, ours = session["agent"], session["freehold"]
+    output.say(f"[bold]{session['id']}[/bold]  {escape(session['title'] or '')}")
+    parts = [
+        f"{agent['name']} version {agent['version']}",
+        ours["status"],
+        f"{ours['version']} events",
+        f"begun {ago(session['created_at'])}",
+    ]
+    if ours["origin"]:
+        parts.append(f"a fork of {ours['origin']['session_id']} behind its event {ours['origin']['seq']}")
+    if ours["parent_id"]:
+        parts.append(f"works for {ours['parent_id']}")
+    output.say(f"[dim]{escape(' · '.join(parts))}[/dim]")
 
 
 @sessions.command()

@@ -145,8 +145,10 @@ def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
             agent = {"name": event.agent, "version": event.agent_version}
             yield made("freehold.session_started", 0, agent=agent, model=event.model, title=event.title)
         case SessionForked() as event:
-            origin = {"session_id": event.origin, "seq": event.origin_seq}
-            yield made("freehold.session_forked", 0, origin=origin, model=event.model)
+            origin = {"session_id": event.origin, "seq": event.origin_seq, "edited_seq": event.edited_seq}
+            yield made(
+                "freehold.session_forked", 0, origin=origin, model=event.model, freehold={"by": event.by}
+            )
         case PauseRequested() as event:
             yield made("freehold.pause_requested", 0, freehold={"by": event.by, "reason": event.reason})
         case ResumeRequested() as event:
@@ -311,6 +313,7 @@ def _model_failure(event: ModelFailed, made: _Made) -> Iterator[dict[str, Any]]:
         "model": event.model,
         "code": event.code,
         "attempts": event.attempts,
+        "cost": money(event.cost_pico),
         "duration_ms": event.duration_ms,
     }
     yield _model_end(made, 1, start["id"], event.usage, extra) | {"is_error": True}
