@@ -32,10 +32,12 @@ from freehold.core.stream import unfold
 from freehold.runtime.declared import Declarations
 from freehold.runtime.equipment import Equipments
 from freehold.runtime.live import Live
+from freehold.runtime.offload import Results
 from freehold.runtime.sessions import Sessions
 from freehold.runtime.tools import ToolSet
 from freehold.runtime.turn import Means
 from freehold.runtime.worker import Worker, WorkerSettings
+from freehold.store.blobs import open_objects
 from freehold.store.embedded import EmbeddedServer, embedded
 from freehold.store.store import Store, open_store
 
@@ -163,6 +165,7 @@ async def run_sessions(store: Store, sessions: int, rounds: int) -> None:
             declarations=Declarations(store.resources),
             equipments=Equipments(store.log),
             tools=tools,
+            results=Results(store.objects),
             principals=Everyone(),
             live=live,
             clock=clock,
@@ -193,7 +196,9 @@ async def run_log_alone(store: Store, sessions: int, appends: int) -> None:
 
 
 async def bench(server: EmbeddedServer, data: Path, sessions: int, rounds: int) -> None:
-    async with open_store(server.dsn(), objects=None, process_id="bench") as store:
+    async with open_store(
+        server.dsn(), objects=open_objects(str(data / "objects")), process_id="bench"
+    ) as store:
         agent = Agent(
             name="bench", model="bench/m", tools=("noop",), limits=Limits(steps_max=10**6, tokens_max=10**9)
         )

@@ -45,6 +45,7 @@ from freehold.resources.templates import Templates
 from freehold.runtime.declared import Declarations
 from freehold.runtime.equipment import Equipments
 from freehold.runtime.live import Live
+from freehold.runtime.offload import Results
 from freehold.runtime.relay import Relay
 from freehold.runtime.replays import Replays
 from freehold.runtime.sessions import Sessions
@@ -293,6 +294,7 @@ async def _inside(
         declarations=Declarations(store.resources),
         equipments=Equipments(store.log),
         tools=tools,
+        results=Results(store.objects),
         principals=principals,
         live=live,
         clock=clock,
@@ -479,7 +481,12 @@ async def _check_model(table: ModelTable, tenant: str, model: str, beside: Seque
     if (prefix == RULES and name in declared_rules) or (name and prefix in declared_providers):
         return
     target = await table.resolve(tenant, model)
-    if target.route is None and target.listed is None and not target.free and target.provider.is_language_model:
+    if (
+        target.route is None
+        and target.listed is None
+        and not target.free
+        and target.provider.is_language_model
+    ):
         raise NotFound(f"{target.provider.name} is not known to have a model {target.name!r}", field="model")
 
 

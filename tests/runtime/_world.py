@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import asyncpg
-from freehold.core.session_log import SessionRow
 from msgspec import Struct
+from obstore.store import MemoryStore
 
 from freehold.catalog.catalog import ProviderRow
 from freehold.clock import SystemClock
@@ -32,6 +32,7 @@ from freehold.core.ports import ToolFunction, ToolKind, ToolOutcome, ToolRun
 from freehold.core.pricing import ModelPrice, TokenPrice
 from freehold.core.resources import Agent, Effect, Resource, Tool
 from freehold.core.session import Recorded
+from freehold.core.session_log import SessionRow
 from freehold.core.stream import Finished, StreamEvent, unfold
 from freehold.gateway.models import ModelTable
 from freehold.gateway.pipeline import Gateway
@@ -40,10 +41,12 @@ from freehold.runtime.equipment import Equipments
 from freehold.runtime.journal import OnPoint, no_points
 from freehold.runtime.live import Live
 from freehold.runtime.model_step import RetryPolicy
+from freehold.runtime.offload import Results
 from freehold.runtime.sessions import Sessions
 from freehold.runtime.tools import ToolSet
 from freehold.runtime.turn import Means
 from freehold.runtime.worker import Worker, WorkerSettings
+from freehold.store.blobs import ObstoreObjects
 from freehold.store.log import PostgresSessionLog
 from freehold.store.store import Store, open_store
 
@@ -299,7 +302,8 @@ async def world(
         kind, model = LedgerKind(pool), ScriptedModel(script)
         principals, live = Everyone(), Live()
         tools = ToolSet({"ledger": kind, **kinds}, host=None)
-        async with open_store(url, objects=None, process_id="test") as store, tools.running():
+        objects = ObstoreObjects(MemoryStore(), sorted_listing=True)
+        async with open_store(url, objects=objects, process_id="test") as store, tools.running():
             await store.resources.put(TENANT, [LEDGER, *resources, agent], by="test")
             means = Means(
                 log=store.log,
@@ -307,6 +311,7 @@ async def world(
                 declarations=Declarations(store.resources),
                 equipments=Equipments(store.log),
                 tools=tools,
+                results=Results(objects),
                 principals=principals,
                 live=live,
                 clock=clock,

@@ -26,6 +26,7 @@ from freehold.core.session import (
     TurnFinished,
     UserSpoke,
 )
+from freehold.runtime.offload import KEPT_BYTES_MAX
 from tests.runtime._world import (
     AGENT,
     COST_PICO,
@@ -200,14 +201,14 @@ async def test_a_bug_in_a_tool_is_an_answer_without_its_insides(database_url, ca
 async def test_a_result_that_is_too_large_says_what_to_narrow(database_url):
     async def prepare(here):
         async def flood(run):
-            return ToolOutcome((Text("x" * 200_000),))
+            return ToolOutcome((Text("x" * (KEPT_BYTES_MAX + 1)),))
 
         here.kind.do = flood
 
     log, _ = await _run(database_url, in_turn(calls(("ledger_look", "{}")), said("ok")), prepare=prepare)
     [finished] = events_of(log, ToolFinished)
     assert finished.code == "too_large"
-    assert "200000 bytes" in text_of(finished.content)
+    assert f"{KEPT_BYTES_MAX + 1} bytes" in text_of(finished.content)
 
 
 async def test_transient_model_errors_are_tried_again(database_url):

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from freehold.core.context import Reach
 from freehold.core.messages import Message, ModelRequest, ReasoningSetting, Text, ToolSpec
@@ -19,6 +19,7 @@ from freehold.core.session_state import SessionState
 from freehold.runtime.calls import PlannedFunction
 from freehold.runtime.context import planned, shown
 from freehold.runtime.decide import Plan, money_pico
+from freehold.runtime.offload import PLANNED, RESULT_READ, SPEC
 
 REMEMBERED_MAX: Final = 4096
 
@@ -42,14 +43,15 @@ class Equipment(Struct, frozen=True):
         return Plan(
             session_id,
             limits,
-            self.functions,
+            {RESULT_READ: PLANNED, **self.functions} if self.functions else {},
             cost_max_pico=money_pico(limits.cost_max_usd, field="cost_max_usd"),
             session_cost_max_pico=money_pico(limits.session_cost_max_usd, field="session_cost_max_usd"),
             context=planned(self.agent, self.reach, self._asking(self.agent.model, ())),
         )
 
     def request(self, state: SessionState) -> ModelRequest:
-        return self._asking(self.model_of(state), shown(state, self.agent.context))
+        request = self._asking(self.model_of(state), shown(state, self.agent.context))
+        return structs.replace(request, tools=(*self.specs, SPEC)) if state.results_kept else request
 
     def model_of(self, state: SessionState) -> str:
         """The session's own goes first."""

@@ -22,31 +22,40 @@ from freehold.core.errors import (
     Unavailable,
     Unsupported,
 )
-from freehold.core.messages import Bytes, Media, Text
+from freehold.core.messages import Text
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, ToolOutcome, ToolRun
 from freehold.core.session import CallAwaited, ToolFinished, ToolOutcomeUnknown
+from freehold.runtime import offload
 from freehold.runtime.calls import Claim
 from freehold.runtime.decide import REPEATABLE, outcome_unknown
+from freehold.runtime.offload import Fitted, SessionResults
 from freehold.runtime.tools import Toolbox
 
 log = logging.getLogger(__name__)
-
-RESULT_TEXT_BYTES_MAX: Final = 128 * 1024
-"""About 32,000 tokens: what a model can still use of one result."""
-RESULT_MEDIA_BYTES_MAX: Final = 4 * 1024 * 1024
 
 HAPPENED_NOT: Final = (BadRequest, Unsupported, Unauthenticated, Forbidden, NotFound, RateLimited)
 """Errors that say that nothing was done. Any other leaves it open."""
 
 
 async def run_tool(
-    claim: Claim, toolbox: Toolbox, principal: Principal, *, session_id: str, clock: Clock
+    claim: Claim,
+    toolbox: Toolbox,
+    principal: Principal,
+    *,
+    session_id: str,
+    clock: Clock,
+    results: SessionResults,
 ) -> ToolFinished | ToolOutcomeUnknown | CallAwaited:
     """Raises nothing but CancelledError."""
     began_s = clock.monotonic_s()
     try:
-        outcome = _bounded(await _run(claim, toolbox, principal, session_id=session_id))
+        if claim.started.tool == offload.TOOL:
+            outcome = await results.read(claim.arguments)
+            fitted = Fitted(outcome.content)
+        else:
+            outcome = await _run(claim, toolbox, principal, session_id=session_id)
+            fitted = await results.fitted(outcome)
     except TooLarge as error:
         return _failure(claim, error, _ms_since(began_s, clock))
     except FreeholdError as error:
@@ -67,10 +76,11 @@ async def run_tool(
         return CallAwaited(call_id=claim.started.call_id, awaits=outcome.awaits, until=until)
     return ToolFinished(
         call_id=claim.started.call_id,
-        content=outcome.content,
+        content=fitted.content,
         failed=outcome.failed,
         duration_ms=_ms_since(began_s, clock),
         cost_pico=outcome.cost_pico,
+        kept=fitted.kept,
     )
 
 
@@ -92,28 +102,6 @@ async def _run(claim: Claim, toolbox: Toolbox, principal: Principal, *, session_
             return await tool.run(run)
     except TimeoutError as error:
         raise TimedOut(f"no result within {timeout_s:g} s (the tool's timeout_s)") from error
-
-
-def _bounded(outcome: ToolOutcome) -> ToolOutcome:
-    """Raises TooLarge; the tool has run then."""
-    text = sum(len(part.text.encode()) for part in outcome.content if isinstance(part, Text))
-    if text > RESULT_TEXT_BYTES_MAX:
-        raise TooLarge(_too_large(text, RESULT_TEXT_BYTES_MAX, "text"))
-    media = sum(
-        len(part.source.data)
-        for part in outcome.content
-        if isinstance(part, Media) and isinstance(part.source, Bytes)
-    )
-    if media > RESULT_MEDIA_BYTES_MAX:
-        raise TooLarge(_too_large(media, RESULT_MEDIA_BYTES_MAX, "media"))
-    return outcome
-
-
-def _too_large(size: int, size_max: int, what: str) -> str:
-    return (
-        f"it ran, but its result has {size} bytes of {what} and {size_max} is the most that is passed on. "
-        "Ask for less: fewer rows or fields, a narrower filter, a smaller range."
-    )
 
 
 def _failure(claim: Claim, error: FreeholdError, duration_ms: float) -> ToolFinished:

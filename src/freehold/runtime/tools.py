@@ -22,6 +22,7 @@ from freehold.core.resources import Tool
 from freehold.core.validation import convert, near
 from freehold.runtime.calls import PlannedFunction
 from freehold.runtime.declared import DeclaredTool
+from freehold.runtime.offload import RESULT_READ
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,11 @@ class Toolbox:
         offered = _offered(tool, functions)
         for function in offered:
             name = _flat_name(tool.name, function.spec.name, alone=len(functions) == 1)
+            if name == RESULT_READ:
+                raise BadRequest(
+                    f"{tool.name}/{function.spec.name} would be called {name!r}, which is Freehold's own; rename the tool",
+                    field="tools",
+                )
             if name in self.functions:
                 raise BadRequest(
                     f"{tool.name}/{function.spec.name} and {_said(self.functions[name])} would both be called {name!r}; "

@@ -49,6 +49,7 @@ from freehold.runtime.equipment import Equipment, Equipments
 from freehold.runtime.journal import Journal, LeaseLost, OnPoint, no_points
 from freehold.runtime.live import Live
 from freehold.runtime.model_step import Asked, Gateway, ModelStep, RetryPolicy
+from freehold.runtime.offload import Results, SessionResults
 from freehold.runtime.subagents import cancel_children, inherited, tell_parent
 from freehold.runtime.tool_step import run_tool
 from freehold.runtime.tools import Toolbox, ToolSet
@@ -74,6 +75,7 @@ class Means(Struct, frozen=True, kw_only=True):
     gateway: Gateway
     declarations: Declarations
     tools: ToolSet
+    results: Results
     principals: Principals
     live: Live
     clock: Clock
@@ -343,6 +345,7 @@ class SessionRun:
                 outfit.principal,
                 session_id=self._lease.session_id,
                 clock=self._means.clock,
+                results=self._results_of(outfit.equipment.agent),
             )
         if running.stopped:
             return
@@ -352,6 +355,12 @@ class SessionRun:
             if self._results:
                 results, self._results = self._results, []
                 await self._journal.append(results)
+
+    def _results_of(self, agent: Agent) -> SessionResults:
+        started = self._state.started
+        family = [started.parent.session_id] if started and started.parent else []
+        ids = [self._lease.session_id, *reversed(self._state.origins), *family]
+        return self._means.results.of(self._lease.tenant, ids, bytes_max=agent.context.tool_result_bytes_max)
 
     def _watch(self) -> Watch:
         return Watch(self._journal, self._time_left_s())
