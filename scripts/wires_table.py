@@ -43,7 +43,7 @@ HEAD: Final = """\
 
 Any client may call any model. A field of the client's request is then **the same** at the vendor, **translated** (here stands what
 becomes of it), **left out** because no answer's meaning hangs on it (the reason stands below the table), or **refused** with its
-path. It is never dropped silently. Where client and vendor speak the same wire, the bytes pass as they are.
+path. It is never dropped silently. What Freehold does by itself for any model is done **at the door**. Where client and vendor speak the same wire, the bytes pass as they are.
 
 This page is written by `scripts/wires_table.py`, which sends each field through the wires and looks at what comes out; a test keeps
 it true.
@@ -51,10 +51,13 @@ it true.
 
 
 class Sample(Struct, frozen=True, forbid_unknown_fields=True):
+    """`door`: what our door does with it for any model, so that no vendor is sent it."""
+
     field: str
     sets: str
     over: str = "{}"
     why: str = ""
+    door: str = ""
 
 
 class Samples(Struct, frozen=True, forbid_unknown_fields=True):
@@ -200,7 +203,12 @@ def _section(source: str) -> str:
     lines = [f"## From a client of {samples()[source].title}", ""]
     lines += [f"| field | {' | '.join(titles)} |", f"|---|{'---|' * len(targets)}"]
     reasons: list[str] = []
+    done: list[str] = []
     for sample in samples()[source].fields:
+        if sample.door:
+            done.append(f"- `{sample.field}`: {sample.door}")
+            lines.append(f"| `{sample.field}` |{' at the door |' * len(targets)}")
+            continue
         cells = []
         for target in targets:
             told = fate(source, target, sample)
@@ -211,6 +219,8 @@ def _section(source: str) -> str:
                 told = f"left out ({reasons.index(why) + 1})"
             cells.append("**refused**" if told == "refused" else told)
         lines.append(f"| `{sample.field}` | {' | '.join(cells)} |")
+    if done:
+        lines += ["", "Done at the door, for every model:", "", *done]
     lines += ["", "Left out, because it is:", ""]
     lines += [f"{number}. {why}" for number, why in enumerate(reasons, 1)]
     return "\n".join([*lines, ""])

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from freehold.server.apis.responses_keeping import DONE_HERE
 from tests.matrix._refused import FILE
 
 SCRIPT = FILE.parent.parent.parent / "scripts" / "wires_table.py"
@@ -27,6 +28,11 @@ def test_the_page_is_what_the_wires_do(table: ModuleType) -> None:
 
 def test_every_field_that_a_vendor_publishes_is_on_it(table: ModuleType) -> None:
     assert {name: missing for name in table.samples() if (missing := table.undocumented(name))} == {}
+
+
+def test_what_is_done_at_the_door_is_what_the_door_does(table: ModuleType) -> None:
+    said = {name: {one.field for one in found.fields if one.door} for name, found in table.samples().items()}
+    assert {name: fields for name, fields in said.items() if fields} == {"openai_responses": {*DONE_HERE}}
 
 
 def test_a_field_that_makes_no_difference_without_a_reason_is_found(table: ModuleType) -> None:

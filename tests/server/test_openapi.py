@@ -44,6 +44,15 @@ async def test_it_has_what_every_document_must_have(document: dict[str, Any]) ->
         assert scheme in document["components"]["securitySchemes"]
 
 
+async def test_errors_are_told_in_the_dialect_of_each_operation(document: dict[str, Any]) -> None:
+    told = {
+        path: one["responses"]["default"]["content"]["application/json"]["schema"].get("$ref", "")
+        for _, path, one in operations(document)
+    }
+    assert told["/v1/conversations"] == told["/v1/responses/{response_id}"] == "#/components/schemas/OpenAIError"
+    assert told["/v1/agents"] == "#/components/schemas/Error"
+
+
 async def test_each_operation_is_whole(document: dict[str, Any]) -> None:
     seen: set[str] = set()
     for method, path, one in operations(document):

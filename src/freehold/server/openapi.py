@@ -26,6 +26,26 @@ _ERROR = {
         "request_id": {"type": "string"},
     },
 }
+_OPENAI_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_ERRORS = {"Error": _ERROR, "OpenAIError": _OPENAI_ERROR}
+_NATIVE = ("Error", "Anthropic's")
+_TOLD = {"openai_responses": ("OpenAIError", "OpenAI's")}
+"""By the dialect of an operation that has one: the schema of its errors, and whose shape that is."""
 
 
 def document(operations: Sequence[Operation], model_calls: Mapping[bytes, Wire]) -> dict[str, Any]:
@@ -50,7 +70,7 @@ def document(operations: Sequence[Operation], model_calls: Mapping[bytes, Wire])
         "security": [{"bearer": []}, {"apiKey": []}],
         "paths": paths,
         "components": {
-            "schemas": components | {"Error": _ERROR},
+            "schemas": components | _ERRORS,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -81,6 +101,7 @@ def _model_call(wire: Wire) -> dict[str, Any]:
 
 
 def _described(one: Operation, body: Any, answer: Any) -> dict[str, Any]:
+    schema, whose = _NATIVE if one.dialect is None else _TOLD[one.dialect.name]
     described: dict[str, Any] = {
         "operationId": one.id,
         "summary": one.summary,
@@ -89,8 +110,8 @@ def _described(one: Operation, body: Any, answer: Any) -> dict[str, Any]:
         "responses": {
             str(one.status): {"description": "Done.", "content": {one.media_type: {"schema": answer}}},
             "default": {
-                "description": "An error, in Anthropic's shape.",
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+                "description": f"An error, in {whose} shape.",
+                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
             },
         },
     }

@@ -31,7 +31,7 @@ SEALED: Final = "reasoning.encrypted_content"
 
 _FALSE: Final = Raw(b"false")
 _NOTHING: Final = (b"null", b"false")
-_OURS: Final = ("previous_response_id", "conversation", "background", "store")
+DONE_HERE: Final = ("previous_response_id", "conversation", "background", "store")
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -59,7 +59,7 @@ class Asked(Struct, frozen=True):
 def asked_in(fields: Mapping[str, Raw]) -> Asked | None:
     """None where nothing is to be kept and nothing was. Raises BadRequest with the field."""
     if bytes(fields.get("store", b"")) == b"false" and all(
-        bytes(fields.get(name, b"null")) in _NOTHING for name in _OURS[:3]
+        bytes(fields.get(name, b"null")) in _NOTHING for name in DONE_HERE[:3]
     ):
         return None
     conversation = _read(fields, "conversation", _CONVERSATION)
@@ -198,7 +198,7 @@ class Keeper:
         self, principal: Principal, envelope: Envelope, asked: Asked, before: Sequence[bytes]
     ) -> Envelope:
         """The request as a model can answer it that remembers nothing."""
-        fields = {name: value for name, value in envelope.fields.items() if name not in _OURS}
+        fields = {name: value for name, value in envelope.fields.items() if name not in DONE_HERE}
         if before:
             fields["input"] = Raw(items.joined([*before, asked.input]))
         elif asked.referred:
@@ -246,7 +246,7 @@ class Keeper:
             conversation_id=asked.conversation_id,
         )
         begun = marks.begun(envelope.fields, envelope.model, at_s=self._clock.now_ms() // 1000)
-        left_out = {*_OURS, "input", "stream"}
+        left_out = {*DONE_HERE, "input", "stream"}
         request = {name: value for name, value in envelope.fields.items() if name not in left_out}
         kept = KeptResponse(
             id=marks.response_id,

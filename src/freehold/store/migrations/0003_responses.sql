@@ -50,6 +50,7 @@ CREATE TABLE conversations (
     metadata    bytea NOT NULL,
     items_ever  bigint NOT NULL DEFAULT 0
 );
+COMMENT ON TABLE conversations IS 'Conversations that clients of the Responses API leave with us; one row each.';
 COMMENT ON COLUMN conversations.items_ever IS 'How many items were ever added: the seq of the last one. Who adds some locks the row, so their order is certain.';
 
 CREATE TABLE conversation_items (
