@@ -17,10 +17,13 @@ import msgspec
 from freehold.catalog import catalog, prices
 from freehold.catalog.catalog import ProviderRow
 from freehold.clock import SystemClock
+from freehold.core.allowances import Ask, Budget, Grant, Limit, granted
 from freehold.core.messages import ModelRequest
-from freehold.core.ports import KeyRow, ModelInfo
+from freehold.core.ports import KeyRow, ModelInfo, Versioned
 from freehold.core.records import CallRecord
 from freehold.core.stream import Folding, StreamEvent, unfold
+from freehold.gateway.leasing import Leasing
+from freehold.gateway.limiting import Limiting
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
@@ -145,6 +148,40 @@ class Nothing:
         pass
 
 
+class Declared(Nothing):
+    """A budget, and a limit of each kind."""
+
+    async def list(self, _tenant: str, kind: str, **__: object) -> Sequence[Any]:
+        declared = {
+            "budget": Budget(name="all", amount_usd="1000000"),
+            "limit": Limit(
+                name="all",
+                requests_per_minute=10**9,
+                tokens_per_minute=10**12,
+                concurrent_calls_max=1000,
+            ),
+        }
+        now = SystemClock().now()
+        one = declared.get(kind)
+        return [] if one is None else [Versioned(resource=one, version=1, created_at=now, updated_at=now)]
+
+
+class Leases:
+    """A database that gives all that is asked for."""
+
+    def lease_id(self, allowance_id: str) -> str:
+        return allowance_id
+
+    def on_recall(self, hear: Callable[[str], None]) -> None:
+        pass
+
+    async def end_left(self) -> int:
+        return 0
+
+    async def lease(self, asks: Sequence[Ask], *, lease_s: float) -> Sequence[Grant]:
+        return [granted(ask, spoken_for=0, others=0) for ask in asks]
+
+
 class Spool:
     def __init__(self) -> None:
         self.count = 0
@@ -182,9 +219,12 @@ async def main() -> None:
         prices=prices.load(),
         rules=lambda _: provider,  # type: ignore[arg-type,return-value]
     )
-    gateway = Gateway(
-        models=table, wires={WIRE.name: WIRE, ANTHROPIC.name: ANTHROPIC}, records=spool, clock=clock
-    )  # type: ignore[arg-type]
+    wires = {WIRE.name: WIRE, ANTHROPIC.name: ANTHROPIC}
+    leasing = Leasing(Leases(), clock)  # type: ignore[arg-type]
+    unlimited = Limiting(nothing, Leases(), leasing, clock)  # type: ignore[arg-type]
+    limiting = Limiting(Declared(), Leases(), leasing, clock)  # type: ignore[arg-type]
+    gateway = Gateway(models=table, wires=wires, records=spool, clock=clock, limiting=unlimited)  # type: ignore[arg-type]
+    limited = Gateway(models=table, wires=wires, records=spool, clock=clock, limiting=limiting)  # type: ignore[arg-type]
     keys = KeyTable(nothing, pepper=bytes(32), clock=clock)  # type: ignore[arg-type]
     plain = (await keys.create("default", "bench")).plain
     principal = keys.authenticate(plain)
@@ -195,7 +235,7 @@ async def main() -> None:
     async def resolved() -> None:
         await table.resolve("default", "openai/gpt-4o", wire="openai_chat")
 
-    def passed(body: bytes) -> Callable[[], Awaitable[object]]:
+    def passed(body: bytes, gateway: Gateway = gateway) -> Callable[[], Awaitable[object]]:
         async def once() -> None:
             who, envelope = keys.authenticate(plain), Envelope(body)
             async with gateway.forward(who, envelope, wire=WIRE) as passing:
@@ -219,6 +259,9 @@ async def main() -> None:
     await measure("authenticate", authenticated)
     await measure("resolve a known name", resolved)
     await measure("whole call, 0.6 KB request, 1 KB answer", passed(request(600)))
+    async with leasing.running():
+        await measure("the same under a budget and three limits", passed(request(600), limited))
+        await measure("the same, 117 KB", passed(request(117_000, messages=60), limited), calls=2_000)
     await measure("the same, Anthropic's client and OpenAI's provider", translated)
     await measure("whole call, 30 KB request of 60 messages", passed(request(30_000, messages=60)))
     await measure("whole call, 117 KB request", passed(request(117_000, messages=60)), calls=2_000)

@@ -7,8 +7,7 @@ the model's context. Output: what the request allows, for each answer it wants; 
 What a vendor's own tools (web search ...) read in further rounds is known to the vendor alone, and is in no bound.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
 import msgspec
@@ -17,6 +16,7 @@ from msgspec import Raw, Struct, field
 from freehold.catalog.models import ModelFacts
 from freehold.core.messages import (
     Carried,
+    CarriedTool,
     Media,
     ModelRequest,
     Part,
@@ -41,14 +41,14 @@ MESSAGE_BYTES: Final = 32
 BYTES_A_TOKEN: Final = 2
 """Fewer than nearly any text has: for limits of tokens, where a bound that nothing passes would refuse too much."""
 
-_ELSEWHERE: Final = (
-    b'image', b'url"', b'"file', b'Uri"', b'_uri"', b'"document', b'audio"', b'video', b'nline', b'base64', b'Location"',
-    b'previous_response', b'"conversation"', b'cachedContent', b'cached_content', b'"container"', b'web_search',
-)  # fmt: skip
-"""Some of what stands around anything that is not text in the body. Too many are found rather than too few."""
+_ELSEWHERE: Final = frozenset({
+    "previous_response_id", "conversation", "prompt", "container", "mcp_servers", "web_search_options", "cachedContent",
+    "cached_content",
+})  # fmt: skip
+"""Fields of the top level that name what stands elsewhere, or have the vendor look for it."""
 
-_HIDDEN_LETTER: Final = re.compile(rb"\\u00[4-7]")
-"""No encoder writes a plain letter so; a name that is written so is not found."""
+_LIST: Final = b"["
+"""Whatever is no text stands in a list of parts or of tools, beside that of messages."""
 
 
 class Most(Struct, frozen=True):
@@ -75,23 +75,27 @@ class _Generation(Struct):
 
 _generation: Final = msgspec.json.Decoder(_Generation | None)
 _number: Final = msgspec.json.Decoder(int | None)
-_TOP: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxTokens")
-_ANSWERS: Final = ("n", "best_of")
-_NESTED: Final = ("generationConfig", "generation_config", "inferenceConfig")
+_TOP: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "maxTokens"})
+_ANSWERS: Final = frozenset({"n", "best_of"})
+_NESTED: Final = frozenset({"generationConfig", "generation_config", "inferenceConfig"})
 
 
-def most_of_body(body: bytes, fields: Mapping[str, Raw], facts: ModelFacts | None) -> Most:
-    """`fields` is the body's top level."""
-    asked = [
-        number for name in _TOP if (raw := fields.get(name)) is not None and (number := _int(raw)) is not None
-    ]
-    answers = max((_int(raw) or 1 for name in _ANSWERS if (raw := fields.get(name)) is not None), default=1)
-    for name in _NESTED:
-        if (raw := fields.get(name)) is not None:
-            further, count = _nested(raw)
-            asked += further
+def most_of_body(
+    body: bytes, fields: Mapping[str, Raw], facts: ModelFacts | None, holds_more: Callable[[], bool]
+) -> Most:
+    """`fields` is the body's top level. `holds_more` tells whether it holds more than text, and is asked where it might."""
+    asked, answers = None, 1
+    for name, raw in fields.items():
+        if name in _TOP and (number := _int(raw)) is not None:
+            asked = number if asked is None else max(asked, number)
+        elif name in _ANSWERS:
+            answers = max(answers, _int(raw) or 1)
+        elif name in _NESTED:
+            number, count = _nested(raw)
+            asked = number if asked is None else max(asked, number or 0)
             answers = max(answers, count)
-    return _most(len(body), max(asked, default=None), answers, facts, elsewhere=_is_elsewhere(body))
+    elsewhere = not _ELSEWHERE.isdisjoint(fields) or (body.count(_LIST) > 1 and holds_more())
+    return _most(len(body), asked, answers, facts, elsewhere=elsewhere)
 
 
 def most_of_request(request: ModelRequest, facts: ModelFacts | None) -> Most:
@@ -102,7 +106,7 @@ def most_of_request(request: ModelRequest, facts: ModelFacts | None) -> Most:
     )
     if request.output is not None and request.output.schema is not None:
         size += len(bytes(request.output.schema))
-    return _most(size, request.tokens_max, 1, facts, elsewhere=any(_has_media(part) for part in parts))
+    return _most(size, request.tokens_max, 1, facts, elsewhere=holds_more(request))
 
 
 def most_of_texts(size_bytes: int) -> Most:
@@ -145,21 +149,16 @@ def _most(size: int, asked: int | None, answers: int, facts: ModelFacts | None, 
     return Most(full, size // BYTES_A_TOKEN + 1, asked * max(1, answers))
 
 
-def _is_elsewhere(body: bytes) -> bool:
-    return any(mark in body for mark in _ELSEWHERE) or (
-        b"\\u00" in body and _HIDDEN_LETTER.search(body) is not None
-    )
-
-
-def _nested(raw: Raw) -> tuple[list[int], int]:
+def _nested(raw: Raw) -> tuple[int | None, int]:
     try:
         given = _generation.decode(raw)
     except msgspec.DecodeError:
-        return [], 1  # The vendor's to judge.
+        return None, 1  # The vendor's to judge.
     if given is None:
-        return [], 1
+        return None, 1
     sizes = (given.max_output_tokens, given.max_output_tokens_too, given.max_tokens)
-    return [size for size in sizes if size is not None], given.candidates or given.candidates_too or 1
+    size = max((size for size in sizes if size is not None), default=None)
+    return size, given.candidates or given.candidates_too or 1
 
 
 def _int(raw: Raw) -> int | None:
@@ -186,7 +185,14 @@ def _size(part: Part) -> int:
             assert_never(unreachable)
 
 
-def _has_media(part: Part) -> bool:
+def holds_more(request: ModelRequest) -> bool:
+    """Anything but text and tools that the client runs: pictures, what only one vendor understands, tools that it runs itself."""
+    return any(isinstance(tool, CarriedTool) for tool in request.tools) or any(
+        _is_more(part) for message in request.messages for part in message.content
+    )
+
+
+def _is_more(part: Part) -> bool:
     if isinstance(part, ToolResult):
-        return any(_has_media(inner) for inner in part.content)
-    return isinstance(part, Media)
+        return any(_is_more(inner) for inner in part.content)
+    return isinstance(part, Media | Carried)

@@ -16,7 +16,7 @@ from freehold.core.errors import BadRequest, BrokenOff, FreeholdError, Internal,
 from freehold.core.messages import ModelRequest, Usage
 from freehold.core.ports import Chunks, RawAnswer, UsageTap, Wire
 from freehold.core.records import CallRecord, Choice
-from freehold.gateway.bounds import Most, most_of_body
+from freehold.gateway.bounds import Most, holds_more, most_of_body
 from freehold.gateway.calling import Answer, answered
 from freehold.gateway.capabilities import Lack, lack_of
 from freehold.gateway.metering import Meter
@@ -245,7 +245,14 @@ class Bytes:
 
     def most(self, facts: ModelFacts | None) -> Most:
         envelope = self._envelope
-        return most_of_body(envelope.body, envelope.fields, facts)
+        return most_of_body(envelope.body, envelope.fields, facts, self._holds_more)
+
+    def _holds_more(self) -> bool:
+        """What we cannot read may hold anything."""
+        try:
+            return holds_more(self._decoded())
+        except FreeholdError:
+            return True
 
     def input_tokens(self) -> int:
         """Of what a model reads; of the bytes where only the vendor can read the body."""
