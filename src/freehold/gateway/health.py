@@ -101,7 +101,17 @@ class Breaker:
     https://learn.microsoft.com/en-us/azure/architecture/patterns/circuit-breaker
     """
 
-    __slots__ = ("_began_s", "_ended", "_failed", "_in_a_row", "_open_s", "_probing", "_until_s", "why")
+    __slots__ = (
+        "_began_s",
+        "_ended",
+        "_failed",
+        "_in_a_row",
+        "_open_s",
+        "_probing",
+        "_until_s",
+        "closed",
+        "why",
+    )
 
     def __init__(self) -> None:
         self._in_a_row = 0
@@ -111,6 +121,7 @@ class Breaker:
         self._open_s = OPEN_S_MIN
         self._until_s: float | None = None
         self._probing = False
+        self.closed = True
         self.why = ""
         """What opened it."""
 
@@ -142,7 +153,7 @@ class Breaker:
         self._count(now_s, failed=0)
         self._in_a_row = 0
         if self._until_s is not None and now_s >= self._until_s:
-            self._until_s, self._probing, self._open_s = None, False, OPEN_S_MIN
+            self._until_s, self._probing, self._open_s, self.closed = None, False, OPEN_S_MIN, True
             self._ended = self._failed = 0
 
     def failed(self, now_s: float, why: str) -> None:
@@ -160,7 +171,7 @@ class Breaker:
         return self._ended >= FAILED_AMONG_MIN and self._failed >= FAILED_SHARE_MAX * self._ended
 
     def _open(self, now_s: float, why: str) -> None:
-        self._until_s, self._probing, self.why = now_s + self._open_s, False, why
+        self._until_s, self._probing, self.why, self.closed = now_s + self._open_s, False, why, False
 
     def _count(self, now_s: float, *, failed: int) -> None:
         if now_s - self._began_s >= WINDOW_S:
@@ -190,14 +201,17 @@ class Health:
 
     def barred(self, now_s: float) -> str | None:
         """Why it is not asked now."""
+        breaker = self.breaker
+        if now_s >= self._rests_until_s and breaker.closed:
+            return None
         if now_s < self._rests_until_s:
             return f"asked to be left alone for {self._rests_until_s - now_s:.1f} s more (retry-after)"
-        if self.breaker.admits(now_s):
+        if breaker.admits(now_s):
             return None
-        rest_s = self.breaker.opens_in_s(now_s)
+        rest_s = breaker.opens_in_s(now_s)
         if rest_s > 0:
-            return f"failed too often ({self.breaker.why}): tried again in {rest_s:.1f} s"
-        return f"failed too often ({self.breaker.why}): a probe is under way"
+            return f"failed too often ({breaker.why}): tried again in {rest_s:.1f} s"
+        return f"failed too often ({breaker.why}): a probe is under way"
 
     def rests_for_s(self, now_s: float) -> float:
         """As it asked by `retry-after`."""

@@ -25,12 +25,8 @@ _HASH_BYTES: Final = 8
 _HASH_SPAN: Final = float(1 << (8 * _HASH_BYTES))
 
 
-class Candidate(Struct, frozen=True, kw_only=True):
-    """A model as a route sees it now. None is not known. Durations in seconds, of late, in this process.
-
-    `barred` is why it cannot be asked for this request, or not now. `full`: at its limit of calls, so that one more would wait.
-    `regions` are all to which what is sent there may go.
-    """
+class Traits(Struct, frozen=True, kw_only=True):
+    """What stays the same of a model, as a route has declared it. `regions` are all to which what is sent there may go."""
 
     model: str
     weight: float = 1.0
@@ -38,14 +34,37 @@ class Candidate(Struct, frozen=True, kw_only=True):
     regions: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
     context_tokens: int | None = None
-    price_pico: int | None = None
+
+
+class Figures(Struct, frozen=True):
+    """How quick it was of late, in this process: seconds, and tokens per second. None where it was not measured."""
+
     first_p50_s: float | None = None
     first_p95_s: float | None = None
     whole_p50_s: float | None = None
     tokens_per_s: float | None = None
-    busy_count: int = 0
-    full: bool = False
+
+
+UNMEASURED: Final = Figures()
+
+
+class Candidate(Struct, frozen=True):
+    """A model as a route sees it now. `barred` is why it cannot be asked for this request, or not now.
+
+    `full`: at its limit of calls, so that one more would wait. `price_pico` is what the call is expected to cost there, in the
+    route's currency; None is not known.
+    """
+
+    traits: Traits
     barred: str | None = None
+    full: bool = False
+    busy_count: int = 0
+    price_pico: int | None = None
+    figures: Figures = UNMEASURED
+
+    @property
+    def model(self) -> str:
+        return self.traits.model
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -62,14 +81,18 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 
 class Rule(Struct, frozen=True):
-    """A route's declaration, ready to be held against candidates. `needs_price`: the price decides, or may."""
+    """A route's declaration, ready to be held against candidates. What it needs decides, or may: the rest need not be known."""
 
     strategy: Strategy
     currency: str
     price_max_pico: int | None
     constraints: Constraints
     sticky_by: str
+    constrains: bool
     needs_price: bool
+    needs_figures: bool
+    needs_draw: bool
+    needs_wanted: bool
 
 
 class Decision(Struct, frozen=True):
@@ -96,7 +119,19 @@ def rule_of(route: Route) -> Rule:
     limits = route.constraints
     price_max = None if limits.price_max is None else money(limits.price_max, "constraints.price_max")
     needs_price = price_max is not None or route.strategy in {"cheapest", "best"}
-    return Rule(route.strategy, route.currency, price_max, limits, route.sticky_by, needs_price)
+    hastens = limits.first_token_s_max is not None or limits.tokens_per_s_min is not None
+    return Rule(
+        route.strategy,
+        route.currency,
+        price_max,
+        limits,
+        route.sticky_by,
+        constrains=limits != Constraints(),
+        needs_price=needs_price,
+        needs_figures=hastens or route.strategy == "fastest",
+        needs_draw=route.strategy in {"weighted", "fastest"},
+        needs_wanted=needs_price or route.strategy == "sticky",
+    )
 
 
 def decide(rule: Rule, candidates: Sequence[Candidate], wanted: Wanted, draw: float) -> Decision:
@@ -104,23 +139,29 @@ def decide(rule: Rule, candidates: Sequence[Candidate], wanted: Wanted, draw: fl
     left: dict[int, str] = {}
     slow: dict[int, str] = {}
     able: list[int] = []
+    crowded = False
     for place, one in enumerate(candidates):
         if one.barred is not None:
             left[place] = one.barred
-        elif (why := _unfit(rule, one)) is not None:
-            left[place] = why
-        elif (why := _too_slow(rule.constraints, one)) is not None:
-            slow[place] = why
-        else:
-            able.append(place)
+            continue
+        if rule.constrains:
+            if (why := _unfit(rule, one)) is not None:
+                left[place] = why
+                continue
+            if (why := _too_slow(rule.constraints, one.figures)) is not None:
+                slow[place] = why
+                continue
+        able.append(place)
+        crowded = crowded or one.full
     all_slow = not able and bool(slow)
     if all_slow:
         able = list(slow)
+        crowded = any(candidates[place].full for place in able)
     else:
         left |= slow
     if len(able) > 1:
         able = _ORDERS[rule.strategy](able, candidates, wanted, draw)
-        if any(candidates[place].full for place in able):
+        if crowded:
             able.sort(key=lambda place: candidates[place].full)
     return Decision(tuple(able), left, all_slow)
 
@@ -140,13 +181,13 @@ def taken_because(rule: Rule, one: Candidate, *, slow: bool = False) -> str:
         case "ordered":
             said = "in order"
         case "weighted":
-            said = f"weighted: {one.weight:g}"
+            said = f"weighted: {one.traits.weight:g}"
         case "cheapest":
             said = f"cheapest: {_price(rule, one)}"
         case "fastest":
-            said = f"fastest: {_speed(one)}"
+            said = f"fastest: {_speed(one.figures)}"
         case "best":
-            said = f"best: quality {'not declared' if one.quality is None else f'{one.quality:g}'}"
+            said = f"best: quality {'not declared' if (quality := one.traits.quality) is None else f'{quality:g}'}"
         case "least_busy":
             said = f"least busy: {one.busy_count} calls under way"
         case "sticky":
@@ -160,31 +201,31 @@ def taken_because(rule: Rule, one: Candidate, *, slow: bool = False) -> str:
 
 
 def _unfit(rule: Rule, one: Candidate) -> str | None:
-    limits = rule.constraints
-    if limits.regions and not (one.regions and set(one.regions) <= set(limits.regions)):
-        found = ", ".join(one.regions) or "not declared"
+    limits, traits = rule.constraints, one.traits
+    if limits.regions and not (traits.regions and set(traits.regions) <= set(limits.regions)):
+        found = ", ".join(traits.regions) or "not declared"
         return f"its region ({found}) is not among {', '.join(limits.regions)}"
     for name, value in limits.labels.items():
-        if one.labels.get(name) != value:
-            return f"its label {name} is {one.labels.get(name, 'not declared')}, not {value}"
-    if limits.quality_min is not None and (one.quality is None or one.quality < limits.quality_min):
-        found = "not declared" if one.quality is None else f"{one.quality:g}"
-        return f"quality {found}, under {limits.quality_min:g}"
-    least = limits.context_tokens_min
-    if least is not None and (one.context_tokens is None or one.context_tokens < least):
-        return f"context of {one.context_tokens or 'unknown'} tokens, under {least}"
+        if traits.labels.get(name) != value:
+            return f"its label {name} is {traits.labels.get(name, 'not declared')}, not {value}"
+    quality, least_quality = traits.quality, limits.quality_min
+    if least_quality is not None and (quality is None or quality < least_quality):
+        return f"quality {'not declared' if quality is None else f'{quality:g}'}, under {least_quality:g}"
+    context, least = traits.context_tokens, limits.context_tokens_min
+    if least is not None and (context is None or context < least):
+        return f"context of {context or 'unknown'} tokens, under {least}"
     most = rule.price_max_pico
     if most is not None and (one.price_pico is None or one.price_pico > most):
         return f"price: {_price(rule, one)}, over {show(most, rule.currency)}"
     return None
 
 
-def _too_slow(limits: Constraints, one: Candidate) -> str | None:
+def _too_slow(limits: Constraints, lately: Figures) -> str | None:
     most, least = limits.first_token_s_max, limits.tokens_per_s_min
-    if most is not None and one.first_p95_s is not None and one.first_p95_s > most:
-        return f"first token in {one.first_p95_s:.2f} s (p95), over {most:g} s"
-    if least is not None and one.tokens_per_s is not None and one.tokens_per_s < least:
-        return f"{one.tokens_per_s:.1f} tokens/s, under {least:g}"
+    if most is not None and lately.first_p95_s is not None and lately.first_p95_s > most:
+        return f"first token in {lately.first_p95_s:.2f} s (p95), over {most:g} s"
+    if least is not None and lately.tokens_per_s is not None and lately.tokens_per_s < least:
+        return f"{lately.tokens_per_s:.1f} tokens/s, under {least:g}"
     return None
 
 
@@ -194,7 +235,7 @@ def _price(rule: Rule, one: Candidate) -> str:
     return f"{show(one.price_pico, rule.currency)} expected"
 
 
-def _speed(one: Candidate) -> str:
+def _speed(one: Figures) -> str:
     if one.first_p50_s is None and one.whole_p50_s is None:
         return "not measured lately"
     first = "" if one.first_p50_s is None else f"first token in {one.first_p50_s:.2f} s"
@@ -216,9 +257,9 @@ def _weighted(able: list[int], among: Sequence[Candidate], _wanted: Wanted, draw
     """The first by chance, each by its weight; then, of the rest, the next: what was left of the draw is chance again."""
     rest, order = list(able), []
     while len(rest) > 1:
-        at = draw * sum(among[place].weight for place in rest)
+        at = draw * sum(among[place].traits.weight for place in rest)
         for place in rest:
-            weight = among[place].weight
+            weight = among[place].traits.weight
             if at < weight:
                 break
             at -= weight
@@ -240,7 +281,7 @@ def _best(able: list[int], among: Sequence[Candidate], _wanted: Wanted, _draw: f
     """Of equal quality, the cheaper one."""
 
     def key(place: int) -> tuple[float, float]:
-        quality, pico = among[place].quality, among[place].price_pico
+        quality, pico = among[place].traits.quality, among[place].price_pico
         return (_UNKNOWN if quality is None else -quality, _UNKNOWN if pico is None else pico)
 
     return sorted(able, key=key)
@@ -250,7 +291,7 @@ def _fastest(able: list[int], among: Sequence[Candidate], wanted: Wanted, draw: 
     """A stream by its first token, a whole answer by its end; what was not measured lately goes last, but for some of the calls."""
 
     def seconds(place: int) -> float:
-        one = among[place]
+        one = among[place].figures
         known = (one.first_p50_s, one.whole_p50_s) if wanted.streamed else (one.whole_p50_s, one.first_p50_s)
         return next((one_s for one_s in known if one_s is not None), _UNKNOWN)
 
@@ -265,7 +306,7 @@ def _fastest(able: list[int], among: Sequence[Candidate], wanted: Wanted, draw: 
 
 def _least_busy(able: list[int], among: Sequence[Candidate], _wanted: Wanted, _draw: float) -> list[int]:
     """For its weight: one that counts double may be twice as busy."""
-    return sorted(able, key=lambda place: (among[place].busy_count + 1) / among[place].weight)
+    return sorted(able, key=lambda place: (among[place].busy_count + 1) / among[place].traits.weight)
 
 
 def _sticky(able: list[int], among: Sequence[Candidate], wanted: Wanted, _draw: float) -> list[int]:
@@ -276,7 +317,7 @@ def _sticky(able: list[int], among: Sequence[Candidate], wanted: Wanted, _draw: 
     salt = wanted.affinity.encode("utf-8", "surrogatepass")
 
     def score(place: int) -> float:
-        one = among[place]
+        one = among[place].traits
         mixed = blake2b(one.model.encode() + b"\0" + salt, digest_size=_HASH_BYTES).digest()
         return log((int.from_bytes(mixed) + 0.5) / _HASH_SPAN) / one.weight
 

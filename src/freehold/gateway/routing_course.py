@@ -34,7 +34,8 @@ from freehold.core.ports import Clock
 from freehold.core.records import Choice
 from freehold.gateway.attempts import Answered, Asked
 from freehold.gateway.metering import CLIENT_GONE, OK, SUPERSEDED, Meter, estimated, may_be_billed
-from freehold.gateway.routing import Candidate, Decision, Wanted, taken_because
+from freehold.gateway.routing import Candidate, Decision, taken_because
+from freehold.gateway.routing_places import Priority
 from freehold.gateway.targets import Member, Routed, Target
 
 BACKOFF_S: Final = 0.1
@@ -76,20 +77,20 @@ def fault_of(error: FreeholdError) -> Fault:
 class Hold:
     """A model that is being asked, from before the call until its answer is over: it has one of its places, which was taken."""
 
-    __slots__ = ("_judged", "_over", "_probes", "asked_s", "member", "place")
+    __slots__ = ("_judged", "_over", "asked_s", "member", "place", "probes")
 
     def __init__(self, place: int, member: Member, now_s: float) -> None:
         self.place = place
         self.member = member
         self.asked_s = now_s
-        self._probes = member.health.breaker.began(now_s)
+        breaker = member.health.breaker
+        self.probes = not breaker.closed and breaker.began(now_s)
         self._judged = self._over = False
 
     def began(self, now_s: float) -> None:
-        """The answer's first event is there: for a probe that is proof enough."""
-        if self._probes:
-            self._judged = True
-            self.member.health.breaker.succeeded(now_s)
+        """The first event of a probe's answer is there, which is proof enough."""
+        self._judged = True
+        self.member.health.breaker.succeeded(now_s)
 
     def failed(self, now_s: float, error: FreeholdError) -> None:
         self._judged = True
@@ -100,7 +101,7 @@ class Hold:
         if self._over:
             return
         self._over = True
-        if self._probes and not self._judged:
+        if self.probes and not self._judged:
             self.member.health.breaker.left()
         self.member.health.places.give_back()
 
@@ -114,15 +115,15 @@ class Course:
     """One call's. `candidates` are as they were when `decision` was made."""
 
     __slots__ = ("_again", "_attempts_count", "_candidates", "_chance", "_clock", "_decision", "_failed", "_hold",
-                 "_input_tokens", "_meter", "_pause", "_routed", "_started_s", "_unpaid", "_wait_left_s", "_wanted")  # fmt: skip
+                 "_input_tokens", "_meter", "_pause", "_routed", "_started_s", "_unpaid", "_wait_left_s")  # fmt: skip
 
     def __init__(
         self,
         routed: Routed,
         candidates: Sequence[Candidate],
         decision: Decision,
-        wanted: Wanted,
         *,
+        now_s: float,
         meter: Meter,
         clock: Clock,
         pause: Pause,
@@ -131,12 +132,11 @@ class Course:
         self._routed = routed
         self._candidates = candidates
         self._decision = decision
-        self._wanted = wanted
         self._meter = meter
         self._clock = clock
         self._pause = pause
         self._chance = chance
-        self._started_s = clock.monotonic_s()
+        self._started_s = now_s
         self._wait_left_s = routed.route.queue.wait_s
         self._attempts_count = 0
         self._failed: list[str] = []
@@ -175,15 +175,24 @@ class Course:
             if error is not None and member.health.barred(self._now_s()):
                 continue
             try:
-                hold = await self._held(place, member)
+                if not member.health.places.take_now():
+                    await self._place(member, asked.wanted().priority)
             except Overloaded as full:
                 error = error or full
                 continue
+            hold = Hold(place, member, self._now_s() if self._attempts_count else self._started_s)
+            after_s = self._hedged_after_s(member) if routed.route.hedge is not None and waiting else None
             try:
-                return await self._asked_of(hold, waiting, asked)
+                if after_s is None:
+                    answer = await self._ask(hold, asked)
+                else:
+                    answer, hold = await self._hedged(hold, waiting, asked, after_s)
             except FreeholdError as caught:
                 error = caught
                 waiting = self._left_after(caught, member, waiting)
+                continue
+            self._hold = hold
+            return answer
 
     # Between attempts.
 
@@ -234,30 +243,18 @@ class Course:
     def _now_s(self) -> float:
         return self._clock.monotonic_s()
 
-    async def _held(self, place: int, member: Member) -> Hold:
-        """Raises Overloaded. All the waiting of one call is bounded together."""
-        places = member.health.places
-        if not places.take_now():
-            began_s, queue = self._now_s(), self._routed.route.queue
-            try:
-                await places.take(
-                    member.model, self._meter.principal.tenant, self._wanted.priority,
-                    waiting_max=queue.waiting_max, wait_s=self._wait_left_s,
-                )  # fmt: skip
-            finally:
-                self._wait_left_s = max(0.0, self._wait_left_s - (self._now_s() - began_s))
-        return Hold(place, member, self._now_s())
+    async def _place(self, member: Member, priority: Priority) -> None:
+        """Waits for one. Raises Overloaded. All the waiting of one call is bounded together."""
+        began_s, queue = self._now_s(), self._routed.route.queue
+        try:
+            await member.health.places.take(
+                member.model, self._meter.principal.tenant, priority, waiting_max=queue.waiting_max,
+                wait_s=self._wait_left_s,
+            )  # fmt: skip
+        finally:
+            self._wait_left_s = max(0.0, self._wait_left_s - (self._now_s() - began_s))
 
     # One attempt, or two at once.
-
-    async def _asked_of(self, hold: Hold, waiting: deque[int], asked: Asked[A]) -> A:
-        after_s = self._hedged_after_s(hold.member) if waiting else None
-        if after_s is None:
-            answer = await self._ask(hold, asked)
-        else:
-            answer, hold = await self._hedged(hold, waiting, asked, after_s)
-        self._hold = hold
-        return answer
 
     async def _ask(self, hold: Hold, asked: Asked[A]) -> A:
         """Ends `hold` where there is no answer."""
@@ -266,8 +263,12 @@ class Course:
         self._attempts_count += 1
         meter.target = member.target
         meter.choice = self._choice(hold)
+        limit_s = member.first_event_s if meter.streamed else None
         try:
-            answer = await self._in_time(member, asked)
+            if limit_s is None:
+                answer = await asked.ask(member.target, meter)
+            else:
+                answer = await self._in_time(member, asked, limit_s)
         except FreeholdError as error:
             self._judge(hold, error)
             hold.end()
@@ -275,13 +276,11 @@ class Course:
         except BaseException:
             hold.end()
             raise
-        hold.began(self._now_s())
+        if hold.probes:
+            hold.began(self._now_s())
         return answer
 
-    async def _in_time(self, member: Member, asked: Asked[A]) -> A:
-        limit_s = member.first_event_s if self._wanted.streamed else None
-        if limit_s is None:
-            return await asked.ask(member.target, self._meter)
+    async def _in_time(self, member: Member, asked: Asked[A], limit_s: float) -> A:
         try:
             async with asyncio.timeout(limit_s):
                 return await asked.ask(member.target, self._meter)
@@ -316,7 +315,7 @@ class Course:
         because = taken_because(self._routed.rule, self._candidates[hold.place], slow=self._decision.slow)
         if self._failed:
             because = f"after {', '.join(self._failed)}: {because}"
-        regions = hold.member.regions
+        regions = hold.member.traits.regions
         return Choice(
             route=self._routed.route.name,
             reason=because[:REASON_CHARS_MAX],
@@ -330,7 +329,7 @@ class Course:
         hedge, health = self._routed.route.hedge, member.health
         if hedge is None:
             return None
-        figures = health.first if self._wanted.streamed else health.whole
+        figures = health.first if self._meter.streamed else health.whole
         return hedge.after_s or figures.at(HEDGED_SHARE, self._now_s())
 
     async def _hedged(

@@ -13,7 +13,6 @@ from msgspec import Struct, structs
 from freehold.core.errors import ContextTooLong, FreeholdError, Overloaded, Unavailable, Unsupported
 from freehold.core.policy import ALLOW_ALL, Principal, allowed, authorize, evaluate
 from freehold.core.ports import Clock
-from freehold.core.records import Choice
 from freehold.gateway.attempts import Answered, Asked, Plan
 from freehold.gateway.capabilities import refusal
 from freehold.gateway.metering import Meter
@@ -25,6 +24,10 @@ from freehold.gateway.targets import Member, Routed, Target
 
 _CHANCE_BYTES: Final = 6
 _CHANCE_SPAN: Final = 1 << (8 * _CHANCE_BYTES)
+
+
+_UNREAD: Final = {streamed: Wanted(streamed=streamed) for streamed in (False, True)}
+"""What is known of requests that need not be read for the choice."""
 
 
 class Look(Struct, frozen=True):
@@ -59,19 +62,22 @@ class Chance:
 class _Fitness:
     """Why a model is not for this request, whatever its figures. Notes whether it was too long for one."""
 
-    __slots__ = ("_action", "_asked", "_further", "_principal", "too_long")
+    __slots__ = ("_action", "_asked", "_deniers", "_further", "_principal", "too_long")
 
     def __init__(self, principal: Principal, action: str, asked: Asked[Answered]) -> None:
         self._principal = principal
         self._action = action
         self._asked = asked
+        self._deniers = [layer for layer in principal.layers if layer is not ALLOW_ALL]
+        """By a policy's own word: what none of them mentions, the route's permission covers."""
         self._further = asked.further_models()
         self.too_long = False
 
     def __call__(self, member: Member) -> str | None:
         target = member.target
-        if _denied(self._principal, self._action, target.resource):
-            return "a policy denies it"
+        for layer in self._deniers:
+            if evaluate(layer, self._action, target.resource) == "explicitly_denied":
+                return "a policy denies it"
         for model in self._further:
             if not allowed(self._principal, self._action, f"model/{target.provider.name}/{model}"):
                 return f"{target.provider.name}/{model}, which may answer instead, may not be called"
@@ -90,15 +96,15 @@ class _Fitness:
 
 def look(
     routed: Routed, principal: Principal, action: str, asked: Asked[Answered], *,
-    session_id: str | None, draw: float, now_s: float, at: datetime,
+    session_id: str | None, streamed: bool, draw: float, now_s: float, at: datetime, measured: bool = False,
 ) -> tuple[Look, _Fitness]:  # fmt: skip
     """Raises what is wrong with the request for everybody."""
-    wanted = asked.wanted()
+    wanted = asked.wanted() if routed.rule.needs_wanted or measured else _UNREAD[streamed]
     if routed.rule.strategy == "sticky":
         given = wanted.affinity or session_id if routed.rule.sticky_by == "session" else None
         wanted = structs.replace(wanted, affinity=given or principal.id)
     fitness = _Fitness(principal, action, asked)
-    candidates = seen(routed, wanted, fitness, now_s=now_s, at=at)
+    candidates = seen(routed, wanted, fitness, now_s=now_s, at=at, measured=measured)
     return Look(wanted, candidates, decide(routed.rule, candidates, wanted, draw)), fitness
 
 
@@ -107,28 +113,40 @@ def routed_plan(
     clock: Clock, pause: Pause, chance: Chance,
 ) -> Plan:  # fmt: skip
     """Raises Forbidden, and where no model can be asked, with every one's reason: Overloaded, ContextTooLong, Unsupported ..."""
-    meter.choice = Choice(route=routed.route.name, attempts=0)
+    meter.choice = routed.unasked
     authorize(meter.principal, action, target.resource)
     now_s = clock.monotonic_s()
     found, fitness = look(
-        routed, meter.principal, action, asked, session_id=meter.session_id, draw=chance(), now_s=now_s, at=meter.at
+        routed, meter.principal, action, asked, session_id=meter.session_id, streamed=meter.streamed,
+        draw=chance() if routed.rule.needs_draw else 0.0, now_s=now_s, at=meter.at,
     )  # fmt: skip
     order = found.decision.order
     if not order:
         raise _nobody(routed, found.decision, now_s, too_long=fitness.too_long)
     course = Course(
-        routed, found.candidates, found.decision, found.wanted, meter=meter, clock=clock, pause=pause, chance=chance
+        routed, found.candidates, found.decision, now_s=now_s, meter=meter, clock=clock, pause=pause, chance=chance
     )  # fmt: skip
     meter.course = course
     asks_max = (1 + routed.route.retries.again_max) * len(order)
-    return Plan(tuple(routed.members[place].target for place in order), course, asks_max)
+    return Plan(tuple([routed.members[place].target for place in order]), course, asks_max)
 
 
 def explained(
     routed: Routed, principal: Principal, action: str, asked: Asked[Answered], *,
     draw: float, now_s: float, at: datetime,
 ) -> Explained:  # fmt: skip
-    found, _ = look(routed, principal, action, asked, session_id=None, draw=draw, now_s=now_s, at=at)
+    found, _ = look(
+        routed,
+        principal,
+        action,
+        asked,
+        session_id=None,
+        streamed=False,
+        draw=draw,
+        now_s=now_s,
+        at=at,
+        measured=True,
+    )
     told = verdicts(routed.rule, found.candidates, found.decision)
     return Explained(found.wanted, found.candidates, told, routed.missing)
 
@@ -146,11 +164,3 @@ def _nobody(routed: Routed, decision: Decision, now_s: float, *, too_long: bool)
     if too_long:
         return ContextTooLong(said, field="model")
     return Unsupported(said, field="model")
-
-
-def _denied(principal: Principal, action: str, resource: str) -> bool:
-    """By a policy's own word: what no policy mentions, the route's permission covers."""
-    return any(
-        layer is not ALLOW_ALL and evaluate(layer, action, resource) == "explicitly_denied"
-        for layer in principal.layers
-    )

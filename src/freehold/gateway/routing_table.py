@@ -10,12 +10,13 @@ from typing import TypeAlias
 from msgspec import structs
 
 from freehold.core.contracts import pattern_of
-from freehold.core.errors import BadRequest, FreeholdError, NotFound
+from freehold.core.errors import BadRequest, NotFound
 from freehold.core.messages import Usage
 from freehold.core.pricing import cost_pico
+from freehold.core.records import Choice
 from freehold.core.routes import PREFIX, CallTimeouts, Drain, Route, RouteModel
 from freehold.gateway.health import Health
-from freehold.gateway.routing import Candidate, Wanted, rule_of
+from freehold.gateway.routing import UNMEASURED, Candidate, Figures, Traits, Wanted, rule_of
 from freehold.gateway.routing_places import UNLIMITED
 from freehold.gateway.routing_share import Share
 from freehold.gateway.targets import Member, Routed, Target
@@ -89,20 +90,24 @@ class Routes:
         retries, hedges = self.shares[route.name]
         routed = Routed(
             route=route, rule=rule_of(route), members=tuple(members), missing=tuple(missing), retries=retries,
-            hedges=hedges,
+            hedges=hedges, unasked=Choice(route=route.name, attempts=0),
         )  # fmt: skip
         first = members[0].target
         return structs.replace(first, resource=f"model/{PREFIX}/{route.name}", route=routed, health=None)
 
     def _member(self, declared: RouteModel, target: Target, timeouts: CallTimeouts | None) -> Member:
-        return Member(
+        traits = Traits(
             model=declared.model,
-            target=target,
-            health=self.health[declared.model],
             weight=declared.weight,
             quality=declared.quality,
             regions=declared.regions or target.regions,
             labels={**target.labels, **declared.labels},
+            context_tokens=None if target.facts is None else target.facts.context_tokens,
+        )
+        return Member(
+            target=target,
+            health=self.health[declared.model],
+            traits=traits,
             drained="drained by its route" if declared.drained else self.drained(declared.model),
             first_event_s=timeouts.first_event_s if timeouts else None,
         )
@@ -144,32 +149,33 @@ def _limits(routes: Sequence[Route]) -> Mapping[str, int]:
 
 
 def seen(
-    routed: Routed, wanted: Wanted, why_not: WhyNot, *, now_s: float, at: datetime
+    routed: Routed, wanted: Wanted, why_not: WhyNot, *, now_s: float, at: datetime, measured: bool = False
 ) -> Sequence[Candidate]:
-    """The route's members in their order. Raises what is wrong with the request for everybody."""
-    return [_candidate(routed, one, wanted, why_not, now_s, at) for one in routed.members]
+    """The route's members in their order; figures where the route needs them, or `measured`. Raises what is wrong with the request
+    for everybody.
+    """
+    rule, candidates = routed.rule, []
+    for one in routed.members:
+        health, places = one.health, one.health.places
+        candidates.append(
+            Candidate(
+                one.traits,
+                one.drained or health.barred(now_s) or why_not(one),
+                places.full,
+                places.taken_count,
+                _expected_pico(routed, one, wanted, at) if rule.needs_price or measured else None,
+                _figures(health, now_s) if rule.needs_figures or measured else UNMEASURED,
+            )
+        )
+    return candidates
 
 
-def _candidate(
-    routed: Routed, one: Member, wanted: Wanted, why_not: WhyNot, now_s: float, at: datetime
-) -> Candidate:
-    health, facts = one.health, one.target.facts
-    barred = one.drained or health.barred(now_s) or why_not(one)
-    return Candidate(
-        model=one.model,
-        weight=one.weight,
-        quality=one.quality,
-        regions=one.regions,
-        labels=one.labels,
-        context_tokens=None if facts is None else facts.context_tokens,
-        price_pico=_expected_pico(routed, one, wanted, at) if routed.rule.needs_price else None,
-        first_p50_s=health.first.at(0.5, now_s),
-        first_p95_s=health.first.at(0.95, now_s),
-        whole_p50_s=health.whole.at(0.5, now_s),
-        tokens_per_s=health.tokens_per_s(now_s),
-        busy_count=health.places.taken_count,
-        full=health.places.full,
-        barred=barred,
+def _figures(health: Health, now_s: float) -> Figures:
+    return Figures(
+        health.first.at(0.5, now_s),
+        health.first.at(0.95, now_s),
+        health.whole.at(0.5, now_s),
+        health.tokens_per_s(now_s),
     )
 
 
@@ -183,11 +189,6 @@ def _expected_pico(routed: Routed, one: Member, wanted: Wanted, at: datetime) ->
     output = int(typical if most is None else min(typical, most))
     cost = cost_pico(Usage(input_tokens=wanted.input_tokens, output_tokens=output), price)
     return cost if price.currency == routed.route.currency or cost == 0 else None
-
-
-def lacking(error: FreeholdError) -> str:
-    """What one model cannot do, for a list that names the models beside it."""
-    return error.message.partition("; models here that can")[0]
 
 
 def unasked(routed: Routed, left: Mapping[int, str]) -> Iterator[str]:

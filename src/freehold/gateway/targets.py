@@ -11,11 +11,11 @@ from freehold.catalog.models import ModelFacts
 from freehold.catalog.prices import ListedModel
 from freehold.core.ports import Embeds, Provider
 from freehold.core.pricing import FREE, ModelPrice
-from freehold.core.records import FREE_OF_CHARGE, LIST
+from freehold.core.records import FREE_OF_CHARGE, LIST, Choice
 from freehold.core.routes import Route
 from freehold.gateway.capabilities import Suspicion
 from freehold.gateway.health import Health
-from freehold.gateway.routing import Rule
+from freehold.gateway.routing import Rule, Traits
 from freehold.gateway.routing_share import Share
 from freehold.gateway.terms import ModelTerms
 
@@ -113,21 +113,24 @@ class Target(Struct, frozen=True):
 
 
 class Member(Struct, frozen=True, kw_only=True):
-    """One model of a route. `drained`: why it takes no new calls. `regions` and `labels` are the route's own or the provider's."""
+    """One model of a route. `drained`: why it takes no new calls."""
 
-    model: str
     target: Target
     health: Health
-    weight: float = 1.0
-    quality: float | None = None
-    regions: tuple[str, ...] = ()
-    labels: Mapping[str, str] = {}
+    traits: Traits
     drained: str | None = None
     first_event_s: float | None = None
 
+    @property
+    def model(self) -> str:
+        return self.traits.model
+
 
 class Routed(Struct, frozen=True, kw_only=True):
-    """A route, as one client's wire reaches its models. `missing` are those that cannot be asked at all here, and why."""
+    """A route, as one client's wire reaches its models. `missing` are those that cannot be asked at all here, and why.
+
+    `unasked` is what the record says while nobody was asked.
+    """
 
     route: Route
     rule: Rule
@@ -135,3 +138,4 @@ class Routed(Struct, frozen=True, kw_only=True):
     missing: tuple[tuple[str, str], ...]
     retries: Share
     hedges: Share
+    unasked: Choice

@@ -158,17 +158,18 @@ def _models(routed: Routed, told: Explained) -> tuple[CandidateShown, ...]:
 
 
 def _figures(routed: Routed, one: Candidate) -> dict[str, Any]:
+    traits, lately = one.traits, one.figures
     return {
-        "quality": one.quality,
-        "weight": one.weight,
-        "regions": one.regions,
-        "labels": dict(one.labels),
+        "quality": traits.quality,
+        "weight": traits.weight,
+        "regions": traits.regions,
+        "labels": dict(traits.labels),
         "price": None if one.price_pico is None else decimal(one.price_pico),
         "currency": None if one.price_pico is None else routed.route.currency,
-        "first_token_p50_s": _rounded(one.first_p50_s),
-        "first_token_p95_s": _rounded(one.first_p95_s),
-        "whole_answer_p50_s": _rounded(one.whole_p50_s),
-        "tokens_per_s": _rounded(one.tokens_per_s),
+        "first_token_p50_s": _rounded(lately.first_p50_s),
+        "first_token_p95_s": _rounded(lately.first_p95_s),
+        "whole_answer_p50_s": _rounded(lately.whole_p50_s),
+        "tokens_per_s": _rounded(lately.tokens_per_s),
         "calls_under_way": one.busy_count,
     }
 
