@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,14 +78,32 @@ def fork(
 
 @click.command()
 @click.argument("session_id")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write it there. Default: to standard output.",
+)
 @click.pass_context
-def export(ctx: click.Context, *, session_id: str) -> None:
-    """Write a session as recorded, whole, to standard output: lines of JSON, for `replay --file` and `diff`."""
+def export(ctx: click.Context, *, session_id: str, path: Path | None) -> None:
+    """Write a session as recorded, whole, as lines of JSON: for `replay --file` and `diff`."""
     chosen = settings(ctx)
     with connected(chosen) as client:
-        for line in client.lines("GET", f"/v1/sessions/{session_id}/export"):
-            sys.stdout.write(line.decode() + "\n")
-    sys.stdout.flush()
+        lines = client.lines("GET", f"/v1/sessions/{session_id}/export")
+        if path is None:
+            for line in lines:
+                sys.stdout.write(line.decode() + "\n")
+            sys.stdout.flush()
+            return
+        first = next(lines)  # What is refused leaves no file.
+        try:
+            with path.open("wb") as file:
+                file.writelines(line + b"\n" for line in chain((first,), lines))
+        except OSError as error:
+            raise click.BadParameter(
+                f"{path} cannot be written: {error.strerror}", param_hint="--file"
+            ) from error
+    chosen.output.say(f"wrote {escape(str(path))}")
 
 
 @click.command()
@@ -92,7 +111,7 @@ def export(ctx: click.Context, *, session_id: str) -> None:
 @click.option(
     "--file",
     "path",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Replay an export instead; needs no server.",
 )
 @click.option(
@@ -155,8 +174,11 @@ def diff(ctx: click.Context, *, first: str, second: str, as_json: bool) -> None:
 
 
 def _read(path: Path) -> Recording:
-    with path.open("rb") as lines:
-        return read_lines(lines)
+    try:
+        with path.open("rb") as lines:
+            return read_lines(lines)
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint="--file") from error
 
 
 def _fetched(client: Client, named: str) -> Recording:
