@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw, Struct, UnsetType
 
 from freehold.core.errors import BadRequest, BrokenOff
-from freehold.core.messages import Carried, Opaque, Reasoning, StopReason, ToolCall
+from freehold.core.messages import Carried, Opaque, Reasoning, StopReason, Text, ToolCall
 from freehold.core.stream import (
     ArgumentsAdded,
     Finished,
@@ -89,6 +89,16 @@ class _Open(Struct):
     carried: dict[str, Any] | None = None
     json: str = ""
     empty: bool = False
+
+
+_KINDS: Final = {
+    "text_delta": Text.__name__,
+    "citations_delta": Text.__name__,
+    "input_json_delta": ToolCall.__name__,
+    "thinking_delta": Reasoning.__name__,
+    "signature_delta": Reasoning.__name__,
+}
+"""Of which part a delta is."""
 
 
 class AnthropicStreamDecoder:
@@ -214,6 +224,8 @@ class AnthropicStreamDecoder:
         if opened.carried is not None:
             _gather(opened, delta, json)
             return
+        if opened.kind != _KINDS.get(delta.type, opened.kind):
+            raise BrokenOff(f"{delta.type} of block {event.index}, which is {opened.kind}")
         match delta.type:
             case "text_delta":
                 events.append(TextAdded(opened.part, delta.text or ""))

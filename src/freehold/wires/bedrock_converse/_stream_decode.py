@@ -81,6 +81,7 @@ _DELTA: Final = msgspec.json.Decoder(_DeltaEvent)
 _RAW_DELTA: Final = msgspec.json.Decoder(_RawDelta)
 _START: Final = msgspec.json.Decoder(_StartEvent)
 _STOP: Final = msgspec.json.Decoder(_StopEvent)
+_REASONING: Final = "reasoningContent"
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -216,7 +217,7 @@ class ConverseStreamDecoder:
         if opened is not None and opened.carried is not None:
             _gather(opened.carried, json)
         elif delta.text is not None:
-            opened = opened or self._open_part(index, "text", Text(""), events)
+            opened = _of_kind("text", index, opened) or self._open_part(index, "text", Text(""), events)
             if delta.text:
                 events.append(TextAdded(opened.part, delta.text))
         elif delta.tool_use is not None:
@@ -226,10 +227,12 @@ class ConverseStreamDecoder:
                 opened.empty = False
                 events.append(ArgumentsAdded(opened.part, delta.tool_use.input))
         elif delta.reasoning_content is not None:
-            opened = opened or self._open_part(index, "reasoningContent", Reasoning(), events)
+            opened = _of_kind(_REASONING, index, opened) or self._open_part(
+                index, _REASONING, Reasoning(), events
+            )
             self._think(delta.reasoning_content, opened, events)
         elif isinstance(delta.citation, Raw):
-            opened = opened or self._open_part(index, "text", Text(""), events)
+            opened = _of_kind("text", index, opened) or self._open_part(index, "text", Text(""), events)
             opened.citations.append(delta.citation)
         elif opened is None:
             opened = self._open_part(index, *_unknown_kind(json), events)
@@ -315,6 +318,13 @@ def _whole(kind: str, gathered: dict[str, Any]) -> Media | Carried:
         if isinstance(part, Media):
             return part
     return Carried(NAME, kind, Raw(_encode({kind: block})))
+
+
+def _of_kind(kind: str, index: int, opened: _Open | None) -> _Open | None:
+    """What is there already. Raises BrokenOff when that is something else."""
+    if opened is not None and opened.kind != kind:
+        raise BrokenOff(f"{kind} of block {index}, which is {opened.kind}")
+    return opened
 
 
 def _unknown_kind(json: bytes) -> tuple[str, None]:

@@ -5,7 +5,7 @@ of events, deltas (the whole comes when it is done), the adding of pieces. Items
 are done; what is told of their progress is passed over.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -46,6 +46,7 @@ PARTS_MAX: Final = 10_000
 
 _DONE: Final = b"[DONE]"
 _ENDS: Final = ("response.completed", "response.incomplete", "response.failed")
+_CALLS: Final = ("function_call", "custom_tool_call")
 _ARGUMENTS: Final = ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta")
 _THOUGHTS: Final = {
     "response.reasoning_summary_text.delta": "summary",
@@ -60,7 +61,7 @@ class _Event(Struct):
     output_index: int = 0
     content_index: int = 0
     summary_index: int = 0
-    delta: str | None = None
+    delta: str | dict[str, Any] | None = None  # An object where a tool of the vendor's own speaks.
     item: Raw = Raw(b"null")
     part: Raw = Raw(b"null")
     response: Raw = Raw(b"null")
@@ -131,7 +132,7 @@ class ResponsesStreamDecoder:
 
     def _read(self, event: _Event, json: bytes, events: list[StreamEvent]) -> None:
         kind = event.type
-        if event.delta:
+        if event.delta and isinstance(event.delta, str):
             self._delta(event, event.delta, events)
         elif kind == "response.created":
             self._start(event, events)
@@ -207,6 +208,13 @@ class ResponsesStreamDecoder:
             item = self._items[event.output_index] = _Item(kind, {})
         return item
 
+    def _item_of(self, event: _Event, *kinds: str) -> _Item:
+        """The first of `kinds` is what a piece begins that comes before its item."""
+        item = self._item(event, kinds[0])
+        if item.kind not in kinds:
+            raise BadRequest(f"{event.type} of item {event.output_index}, which is {item.kind}")
+        return item
+
     def _item_done(self, event: _Event, events: list[StreamEvent]) -> None:
         item = self._items.get(event.output_index)
         kind = decode(bytes(event.item), _HEAD, root="item").type
@@ -246,20 +254,20 @@ class ResponsesStreamDecoder:
     def _delta(self, event: _Event, text: str, events: list[StreamEvent]) -> None:
         kind = event.type
         if kind in ("response.output_text.delta", "response.refusal.delta"):
-            item = self._item(event, "message")
+            item = self._item_of(event, "message")
             piece = item.pieces.get(event.content_index)
             if piece is None:
                 part = Text("", None, extra_of(NAME, item.fields)) if "text" in kind else Refusal("")
                 piece = self._open(item, event.content_index, part, events)
         elif kind in _ARGUMENTS:
-            found = self._item(event, "function_call").pieces.get(0)
+            found = self._item_of(event, *_CALLS).pieces.get(0)
             if found is None:
                 raise BadRequest("arguments of a call that was never added")
             found.told = True
             events.append(ArgumentsAdded(found.index, text if kind == _ARGUMENTS[0] else escaped(text)))
             return
         elif kind in _THOUGHTS:
-            item = self._item(event, "reasoning")
+            item = self._item_of(event, "reasoning")
             piece = item.pieces.get(0) or self._open(item, 0, Reasoning(), events)
             number = event.summary_index if _THOUGHTS[kind] == "summary" else event.content_index
             before, item.thought = item.thought, (_THOUGHTS[kind], number)
