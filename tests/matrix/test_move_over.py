@@ -1,4 +1,6 @@
-"""docs/move-over.md, as one would follow it: each example in a process of its own, with nothing but what the page exports."""
+"""docs/move-over.md, and the README's section, as one would follow them: each example in a process of its own, with nothing but what
+the page exports.
+"""
 
 import asyncio
 import os
@@ -15,8 +17,12 @@ from tests.matrix._documents import Example, examples
 from tests.matrix._node import node_folder
 from tests.server._world import World, world
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "move-over.md"
-EXAMPLES = list(examples(PAGE))
+ROOT = Path(__file__).parent.parent.parent
+SECTION = "Move your application over in one line"
+EXAMPLES = [
+    *examples(ROOT / "docs" / "move-over.md"),
+    *(one for one in examples(ROOT / "README.md") if one.title.startswith(SECTION)),
+]
 QUICK = EXAMPLES[:1]
 PATIENCE_S = 60
 HERE = "http://127.0.0.1:8484"
@@ -77,3 +83,13 @@ async def _exported(moved: World, example: Example) -> dict[str, str]:
 def test_every_sdk_has_its_example() -> None:
     titles = {example.title.rpartition(" ")[0] for example in EXAMPLES}
     assert {"OpenAI's SDK", "Anthropic's SDK", "AWS's SDK, for Bedrock", "Google's SDK"} <= titles
+
+
+def test_the_readme_moves_every_sdk_by_its_variable() -> None:
+    exported = {name for one in EXAMPLES if one.title.startswith(SECTION) for name in one.exported}
+    assert exported >= {
+        "OPENAI_BASE_URL",
+        "ANTHROPIC_BASE_URL",
+        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+        "GOOGLE_GEMINI_BASE_URL",
+    }
