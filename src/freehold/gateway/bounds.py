@@ -119,6 +119,7 @@ def most_pico(price: ModelPrice, most: Most) -> int:
     count = most.input_tokens
     dearest = max(
         _dearest(price.input, count),
+        _dearest(price.cache_read, count),
         _dearest(price.cache_write, count),
         _dearest(price.cache_write_1h, count),
         _dearest(price.input_audio, count),
