@@ -8,7 +8,7 @@ else this fails: it would be lost.
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -43,7 +43,8 @@ HEAD: Final = """\
 
 Any client may call any model. A field of the client's request is then **the same** at the vendor, **translated** (here stands what
 becomes of it), **left out** because no answer's meaning hangs on it (the reason stands below the table), or **refused** with its
-path. It is never dropped silently. What Freehold does by itself for any model is done **at the door**. Where client and vendor speak the same wire, the bytes pass as they are.
+path. It is never dropped silently. What Freehold does by itself for any model is done **at the door**. Where client and vendor
+speak the same wire, the bytes pass as they are. What becomes of [every field of an answer](answers.md) has its own page.
 
 This page is written by `scripts/wires_table.py`, which sends each field through the wires and looks at what comes out; a test keeps
 it true.
@@ -100,14 +101,14 @@ def fate(source: str, target: str, sample: Sample) -> str:
         return "refused"
     if isinstance(before, FreeholdError):
         raise Lost(f"{source} to {target}: without {sample.field}: {before}")
-    places = list(_differences(before, after, ""))
+    places = list(differences(before, after, ""))
     if not places:
         addressed = target in ADDRESSED and sample.field in ("model", "stream")
         return "in the address" if addressed else "left out"
     own = json.loads(sample.sets)
     if all(name in after and after[name] == _listed(own)[name] for name in own):
         return "same"
-    return " ".join(f"`{place}`" for place in _shortest(places))
+    return " ".join(f"`{place}`" for place in shortest(places))
 
 
 def _sent(source: str, target: str, body: Any) -> Any:
@@ -133,7 +134,7 @@ def _listed(value: Any) -> Any:
     }
 
 
-def _differences(before: Any, after: Any, path: str) -> Iterator[str]:
+def differences(before: Any, after: Any, path: str) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         if before.get("type") != after.get("type"):
             yield f"{path}: {after.get('type')}"
@@ -143,15 +144,15 @@ def _differences(before: Any, after: Any, path: str) -> Iterator[str]:
             if name not in before or name not in after:
                 yield inner
             else:
-                yield from _differences(before[name], after[name], inner)
+                yield from differences(before[name], after[name], inner)
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for one, other in zip(before, after, strict=True):
-            yield from _differences(one, other, f"{path}[]")
+            yield from differences(one, other, f"{path}[]")
     elif before != after:
         yield path
 
 
-def _shortest(places: Sequence[str]) -> list[str]:
+def shortest(places: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(places))[:3]
 
 
@@ -244,21 +245,22 @@ def _refusals() -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> int:
+def written_or_checked(place: Path, page: Callable[[], str]) -> int:
+    """How the script ends."""
     try:
         written = page()
     except Lost as lost:
         print(lost)
         return 1
     if "--check" not in sys.argv:
-        PAGE.write_text(written)
+        place.write_text(written)
         return 0
-    if PAGE.exists() and PAGE.read_text() == written:
-        print("docs/wires.md says what the wires do")
+    if place.exists() and place.read_text() == written:
+        print(f"docs/{place.name} says what the wires do")
         return 0
-    print("docs/wires.md is not what the wires do: run scripts/wires_table.py")
+    print(f"docs/{place.name} is not what the wires do: run {sys.argv[0]}")
     return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(written_or_checked(PAGE, page))

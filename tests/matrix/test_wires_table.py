@@ -1,25 +1,38 @@
-"""docs/wires.md says what the wires do: every published field of every wire, towards every other, and none is lost."""
+"""docs/wires.md and docs/answers.md say what the wires do: every published field of every wire, towards every other; none is lost."""
 
+import importlib
 import importlib.util
 import sys
 from types import ModuleType
 
 import pytest
+from msgspec import structs
 
 from freehold.server.apis.responses_keeping import DONE_HERE
+from tests.matrix import schemas
 from tests.matrix._refused import FILE
 
-SCRIPT = FILE.parent.parent.parent / "scripts" / "wires_table.py"
+CHAT = "openai.types.chat:ChatCompletion"
+SCRIPTS = FILE.parent.parent.parent / "scripts"
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("wires_table", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["wires_table"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _script("wires_table")
+
+
+@pytest.fixture(scope="module")
+def answers(table: ModuleType) -> ModuleType:
+    return _script("answers_table")
 
 
 def test_the_page_is_what_the_wires_do(table: ModuleType) -> None:
@@ -39,3 +52,25 @@ def test_a_field_that_makes_no_difference_without_a_reason_is_found(table: Modul
     sample = table.Sample(field="nobody", sets='{"n": 1}')
     with pytest.raises(table.Lost, match="nobody"):
         table.reason("openai_chat", "anthropic_messages", sample)
+
+
+def test_the_page_of_answers_is_what_the_wires_do(answers: ModuleType) -> None:
+    assert answers.PAGE.read_text() == answers.page(), "run scripts/answers_table.py"
+
+
+def test_every_wire_of_the_one_page_is_on_the_other(table: ModuleType, answers: ModuleType) -> None:
+    assert answers.names() == sorted(table.TITLES)
+
+
+@pytest.mark.parametrize("wire", sorted(schemas.DIALECTS))
+def test_answers_are_of_the_types_that_the_matrix_judges_by(answers: ModuleType, wire: str) -> None:
+    module, _, kind = answers.said(wire).answer_type.partition(":")
+    assert getattr(importlib.import_module(module), kind) is schemas.DIALECTS[wire].answer
+
+
+def test_a_field_of_an_answer_that_is_lost_without_a_reason_is_found(answers: ModuleType) -> None:
+    (row,) = [row for row in answers.rows("openai_chat", answers.published(CHAT)) if row.path == "created"]
+    base = {"id": "c", "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "Hi"}}]}
+    row = structs.replace(row, group=None)
+    with pytest.raises(answers.Lost, match="created"):
+        answers.cell_of("openai_chat", "anthropic_messages", row, base, [], streamed=False)
