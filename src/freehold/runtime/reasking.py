@@ -13,8 +13,18 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, structs
 
-from freehold.core.messages import AnswerPart, ModelRequest, Text, ToolCall, ToolResult, Usage, text_of
+from freehold.core.messages import (
+    AnswerPart,
+    Carried,
+    ModelRequest,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+    text_of,
+)
 from freehold.core.session import (
+    Compacted,
     ModelAnswered,
     ModelFailed,
     Recorded,
@@ -135,7 +145,7 @@ class Reasking:
                 if not skipping:
                     self._tell(event, recorded.at)
                 skipping = False
-            elif _told_anyway(event) or not skipping:
+            elif _told_anyway(event) or not (skipping or self._speaks_of_elsewhere(recorded)):
                 self._tell(self._with_model(event), recorded.at)
             if self._stop is not None:
                 return
@@ -161,9 +171,8 @@ class Reasking:
                     return
             for open_call in list(self._state.open_calls.values()):
                 result = self._results.given(open_call.call)
-                self._tell(
-                    ToolFinished(call_id=open_call.call.id, content=result.content, failed=result.failed), at
-                )
+                content = tuple(part for part in result.content if not isinstance(part, Carried))
+                self._tell(ToolFinished(call_id=open_call.call.id, content=content, failed=result.failed), at)
             if not _calls(answer):
                 self._tell(TurnFinished(outcome="completed"), at)
                 return
@@ -207,6 +216,10 @@ class Reasking:
         if isinstance(event, ModelAnswered | ModelFailed):
             event = structs.replace(event, seen_seq=min(event.seen_seq, seq - 1))
         self._state.apply(Recorded(seq, at, event))
+
+    def _speaks_of_elsewhere(self, recorded: Recorded) -> bool:
+        """Behind a divergence a compaction's place is no longer the same."""
+        return isinstance(recorded.event, Compacted) and self._state.seq + 1 != recorded.seq
 
     def _with_model(self, event: SessionEvent) -> SessionEvent:
         if isinstance(event, SessionStarted | SessionForked):

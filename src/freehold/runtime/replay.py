@@ -113,9 +113,9 @@ class _Again:
         }
         self._asks: dict[int, tuple[Step, str]] = {}
         self._digests = RequestDigests()
-        first = next(iter(self._asked.values()), None)
-        equipment = equipments.get(first.equipment) if first is not None else None
-        self._plan = None if equipment is None else equipment.plan(self._owner)
+        self._first_of_turn = _first_of_turns(events)
+        self._plan: Plan | None = None
+        self._equip(next((one.equipment for one in self._asked.values()), None))
         self._points: list[Step] = []
         self._rest: deque[SessionEvent] = deque()
         self._running: set[str] = set()
@@ -135,6 +135,8 @@ class _Again:
             self._plan = self._plan and structs.replace(self._plan, session_id=self._owner)
             self._running, self._rest = set(), deque()
         self.state.apply(recorded)
+        if isinstance(event, TurnStarted):
+            self._equip(self._first_of_turn.get(recorded.seq))
         self._look(recorded.at)
         return None
 
@@ -146,9 +148,6 @@ class _Again:
                 self._running.discard(event.call_id)
                 self.taken += 1
                 return True
-            case Compacted():
-                self.unchecked += 1
-                return True
             case _:
                 return isinstance(event, Input) or self._given
 
@@ -156,6 +155,8 @@ class _Again:
         match event:
             case ModelAnswered() | ModelFailed():
                 return self._asked_rightly(recorded, event)
+            case Compacted():
+                return self._compacted_rightly(recorded, event)
             case _ if self._rest:
                 expected = self._rest.popleft()
                 return None if _same(expected, event) else _diverged(recorded, [expected])
@@ -196,6 +197,18 @@ class _Again:
                 return None
         return _diverged(recorded, _events_of(steps[-2]))
 
+    def _compacted_rightly(self, recorded: Recorded, event: Compacted) -> Divergence | None:
+        """The summary itself is a model's."""
+        self.taken += 1
+        if self._plan is None:
+            self.unchecked += 1
+            return None
+        steps = [*self._points, *self._late_steps(recorded, event)]
+        if not any(isinstance(step, Compact) and step.up_to_seq == event.up_to_seq for step in steps):
+            return _diverged(recorded, _events_of(steps[-2]))
+        self.decisions += 1
+        return None
+
     def _late_steps(self, recorded: Recorded, event: SessionEvent) -> list[Step]:
         """What would be decided at the event's own time; a fault of ours, too, may end a turn."""
         assert self._plan is not None  # noqa: S101 - for the type checker; its only caller has looked
@@ -219,14 +232,20 @@ class _Again:
         """What is decided where the log now stands."""
         answer = self._asked.get(self.state.seq)
         if answer is not None:
-            equipment = self._equipments.get(answer.equipment)
-            self._plan = None if equipment is None else equipment.plan(self._owner)
-            if equipment is not None and self._plan is not None:
-                step = _in_time(self.state, self._plan, at)
-                request = equipment.request(self.state)
-                self._asks[self.state.seq] = (step, self._digests.of(request))
+            equipment = self._equip(answer.equipment)
+            if equipment is None:
+                self._plan = None
+            else:
+                step = _in_time(self.state, equipment.plan(self._owner), at)
+                self._asks[self.state.seq] = (step, self._digests.of(equipment.request(self.state)))
         if self._plan is not None and not self._rest:
             self._points.append(_in_time(self.state, self._plan, at))
+
+    def _equip(self, digest: str | None) -> Equipment | None:
+        equipment = None if digest is None else self._equipments.get(digest)
+        if equipment is not None:
+            self._plan = equipment.plan(self._owner)
+        return equipment
 
 
 def _in_time(state: SessionState, plan: Plan, at: datetime) -> Step:
@@ -252,6 +271,21 @@ def owners(session_id: str, events: Sequence[Recorded]) -> list[str]:
             case _:
                 pass
     return [*found, session_id]
+
+
+def _first_of_turns(events: Sequence[Recorded]) -> dict[int, str]:
+    """What the turn's model was equipped with, by the event that began the turn: it holds before the first answer, too."""
+    found: dict[int, str] = {}
+    began = 0
+    for recorded in events:
+        match recorded.event:
+            case TurnStarted():
+                began = recorded.seq
+            case ModelAnswered(equipment=equipment):
+                found.setdefault(began, equipment)
+            case _:
+                pass
+    return found
 
 
 def _events_of(step: Step) -> tuple[SessionEvent, ...]:
