@@ -149,6 +149,7 @@ async def open_house(config: Config, *, throwaway: bool = False, works: bool = T
                 process_id=f"freehold {os.getpid()}",
                 spool_folder=folder / "spool",
                 responses_days=config.responses.retention_days,
+                sessions_days=config.sessions.retention_days,
             )
         )
         if isinstance(keeper, _Embedded):
@@ -180,6 +181,7 @@ async def open_workshop(config: Config) -> AsyncIterator[Workshop]:
                 process_id=f"freehold worker {os.getpid()}",
                 spool_folder=folder / "spool",
                 responses_days=config.responses.retention_days,
+                sessions_days=config.sessions.retention_days,
             )
         )
         # Nobody presents a key here; whose a session is, is told by its id.

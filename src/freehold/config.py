@@ -108,6 +108,12 @@ class Responses(Struct, frozen=True, forbid_unknown_fields=True):
     retention_days: float = 30.0
 
 
+class Sessions(Struct, frozen=True, forbid_unknown_fields=True):
+    """`retention_days`: how long a session at rest is kept after it was last written to; without it, until somebody deletes it."""
+
+    retention_days: float | None = None
+
+
 class Companion(Struct, frozen=True, forbid_unknown_fields=True):
     """A process that the server starts and stops with itself (a small service that a tool needs). Restarted when it ends."""
 
@@ -141,6 +147,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     tools: Tools = Tools()
     runtime: Runtime = Runtime()
     responses: Responses = Responses()
+    sessions: Sessions = Sessions()
     residency: Residency = Residency()
     log: Log = Log()
     companions: tuple[Companion, ...] = ()

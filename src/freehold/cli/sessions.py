@@ -1,4 +1,4 @@
-"""`freehold sessions`: what runs, ran and waits: list, show, tail, approve, pause, resume, cancel, kill."""
+"""`freehold sessions`: what runs, ran and waits: list, show, tail, approve, pause, resume, cancel, kill, archive, delete."""
 
 from typing import Any
 
@@ -268,6 +268,29 @@ def cancel(ctx: click.Context, *, session_id: str, turn: bool, reason: str, as_j
     if chosen.output.as_json:
         chosen.output.json(session)
     chosen.output.say(f"cancelled the {'turn' if turn else 'session'} {session_id}")
+
+
+@sessions.command()
+@click.argument("session_id")
+@json_option
+@click.pass_context
+def archive(ctx: click.Context, *, session_id: str, as_json: bool) -> None:
+    """Let a session at rest be only read, and leave it out of lists."""
+    _steer(ctx, session_id, "archive", {}, "archived")
+
+
+@sessions.command()
+@click.argument("session_ids", nargs=-1, required=True, metavar="SESSION_ID...")
+@json_option
+@click.pass_context
+def delete(ctx: click.Context, *, session_ids: tuple[str, ...], as_json: bool) -> None:
+    """Delete sessions at rest, with their logs, for good. Cancel those first that run or wait."""
+    chosen = settings(ctx)
+    with connected(chosen) as client:
+        deleted = [client.request("DELETE", f"/v1/sessions/{session_id}") for session_id in session_ids]
+    if chosen.output.as_json:
+        chosen.output.json(deleted)
+    chosen.output.say(f"deleted {', '.join(session_ids)}")
 
 
 def _arguments(text: str) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
     origin_id: str | None = None
     origin_seq: int | None = None
+    archived_at: datetime | None = None
 
 
 class Lease(Struct, frozen=True):
@@ -85,10 +86,11 @@ class SessionLog(Protocol):
         agent: str | None = None,
         parent_id: str | None = None,
         by_cost: bool = False,
+        archived: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
-        """Of any of `statuses`, all where there are none. Newest first, or dearest first."""
+        """Of any of `statuses`, all where there are none; `archived` ones, too. Newest first, or dearest first."""
         ...
 
     async def append(
@@ -109,6 +111,14 @@ class SessionLog(Protocol):
         ...
 
     async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]: ...
+
+    async def delete(self, tenant: str, session_id: str) -> None:
+        """With all that is kept of it but the records of its calls. Raises NotFound; Conflict while it runs or waits, or has forks."""
+        ...
+
+    async def archive(self, tenant: str, session_id: str) -> SessionRow:
+        """Idempotent. Raises NotFound; Conflict while it runs or waits."""
+        ...
 
     async def snapshot(self, session_id: str) -> SessionState | None:
         """What its log said up to some event, mostly not long ago. None where none was kept, or none that this code can read."""

@@ -1,6 +1,6 @@
 """Runtime: what an API does with sessions: start, fork, speak, cancel, read, follow. Nothing of any dialect, nothing of a turn.
 
-Every door authorizes: `session:Create` on `agent/<name>` (a fork needs `session:Read` on its origin, too); `session:Send`, `session:Approve`, `session:Pause`, `session:Cancel`
+Every door authorizes: `session:Create` on `agent/<name>` (a fork needs `session:Read` on its origin, too); `session:Send`, `session:Approve`, `session:Pause`, `session:Cancel`, `session:Delete`
 and `session:Read` on `session/<id>` (`session/*` for lists). A session acts with its creator's rights of the moment, narrowed to its agent's tools:
 whoever may send to it has it act so. Another tenant's session is not found.
 """
@@ -192,6 +192,8 @@ class Sessions:
         for one in inputs:
             self._check_input(principal, session_id, one)
         row = await self._row(principal, session_id)
+        if row.archived_at is not None:
+            raise Conflict(f"session {session_id} is archived, and only read; start a new one, or fork it")
         if row.status == "cancelled":
             if all(isinstance(one, CancelRequested) for one in inputs):
                 return row.version
@@ -260,6 +262,7 @@ class Sessions:
         agent: str | None = None,
         parent_id: str | None = None,
         by_cost: bool = False,
+        archived: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
@@ -272,9 +275,20 @@ class Sessions:
             agent=agent,
             parent_id=parent_id,
             by_cost=by_cost,
+            archived=archived,
             limit=limit,
             cursor=cursor,
         )
+
+    async def delete(self, principal: Principal, session_id: str) -> None:
+        """For good, with its log. Raises Conflict while it runs or waits, or where a fork reads its events."""
+        self._authorize(principal, "session:Delete", session_id)
+        await self._log.delete(principal.tenant, session_id)
+
+    async def archive(self, principal: Principal, session_id: str) -> SessionRow:
+        """From then on it is only read. Idempotent. Raises Conflict while it runs or waits."""
+        self._authorize(principal, "session:Delete", session_id)
+        return await self._log.archive(principal.tenant, session_id)
 
     async def events(
         self, principal: Principal, session_id: str, *, after: int = 0, limit: int = 1000

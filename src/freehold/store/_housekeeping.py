@@ -1,4 +1,4 @@
-"""What only time decides: idempotency keys are forgotten two days after their use, kept responses when theirs is over.
+"""What only time decides: idempotency keys are forgotten two days after their use, kept responses and sessions when theirs is over.
 
 Each process tries; the rows decide.
 """
@@ -11,7 +11,8 @@ from datetime import timedelta
 from typing import Final
 
 from freehold.core.errors import FreeholdError
-from freehold.store import _responses_statements
+from freehold.core.ports import Objects
+from freehold.store import _deletions, _responses_statements
 from freehold.store._tasks import background
 from freehold.store.database import Database
 
@@ -52,18 +53,27 @@ async def forget_responses(database: Database, *, days: float) -> int:
 
 
 def housekeeping(
-    database: Database, *, responses_days: float
+    database: Database, objects: Objects, *, responses_days: float, sessions_days: float | None
 ) -> AbstractAsyncContextManager["asyncio.Task[None]"]:
-    return background(_run(database, responses_days), "housekeeping")
+    return background(_run(database, objects, responses_days, sessions_days), "housekeeping")
 
 
-async def _run(database: Database, responses_days: float) -> None:
+async def _run(
+    database: Database, objects: Objects, responses_days: float, sessions_days: float | None
+) -> None:
     while True:
         await asyncio.sleep(EVERY_S * random.uniform(0.5, 1.0))
         try:
             keys_count = await forget_keys(database)
             responses_count = await forget_responses(database, days=responses_days)
+            expired_count = (
+                0 if sessions_days is None else await _deletions.expire(database, days=sessions_days)
+            )
+            await _deletions.sweep(database, objects)
         except FreeholdError as error:
             log.warning("store.housekeeping.failed", extra={"detail": error.detail})
         else:
-            log.debug("store.housekeeping.done", extra={"keys": keys_count, "responses": responses_count})
+            log.debug(
+                "store.housekeeping.done",
+                extra={"keys": keys_count, "responses": responses_count, "sessions": expired_count},
+            )

@@ -6,18 +6,20 @@ Not here: what events mean (core/session.py) and what to do next (runtime/).
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
 import msgspec
 
-from freehold.core.errors import BadRequest, NotFound, Unavailable
+from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound, Unavailable
 from freehold.core.messages import Usage
+from freehold.core.ports import Objects
 from freehold.core.session import Recorded, SessionEvent, SessionStatus, SessionWaits
 from freehold.core.session_log import Lease, SessionLog, SessionPage, SessionRow
 from freehold.core.session_state import SessionState
-from freehold.store import _forks, _leases, _snapshots
+from freehold.store import _deletions, _forks, _leases, _snapshots
 from freehold.store._blocks import named_by
 from freehold.store._events import decode, encode
 from freehold.store._follow import Followers, open_followers
@@ -26,13 +28,16 @@ from freehold.store._statements import LOG_CHANNEL, USAGE_COLUMNS, WORK_CHANNEL
 from freehold.store._writer import Counters, Writer, open_writer
 from freehold.store.database import Database, Row
 
+log = logging.getLogger(__name__)
+
 READ_MAX: Final = 1000
 LIST_MAX: Final = 1000
 KEY_CHARS_MAX: Final = 255
 
 _ROW: Final = f"""
 SELECT id, tenant, agent, agent_version, status, version, created_at, updated_at, title, model, metadata, created_by,
-       cost_pico, {", ".join(USAGE_COLUMNS)}, estimated, waits, parent_id, origin_id, origin_seq
+       cost_pico, {", ".join(USAGE_COLUMNS)}, estimated, waits, parent_id, origin_id, origin_seq,
+       archived_at
 FROM sessions
 """  # noqa: S608 - built from our own constants alone
 _GET: Final = f"{_ROW} WHERE tenant = $1 AND id = $2"
@@ -41,11 +46,16 @@ WHERE tenant = $1
   AND ($2::text[] IS NULL OR status = ANY ($2))
   AND ($3::text IS NULL OR agent = $3)
   AND ($4::text IS NULL OR parent_id = $4)
+  AND ($5::boolean OR archived_at IS NULL)
 """
-_NEWEST: Final = f"{_LIST} AND ($5::text IS NULL OR id < $5) ORDER BY id DESC LIMIT $6"
+_NEWEST: Final = f"{_LIST} AND ($6::text IS NULL OR id < $6) ORDER BY id DESC LIMIT $7"
 _DEAREST: Final = f"""{_LIST}
-  AND ($5::text IS NULL OR (cost_pico, id) < ($7::bigint, $5))
-ORDER BY cost_pico DESC, id DESC LIMIT $6
+  AND ($6::text IS NULL OR (cost_pico, id) < ($8::bigint, $6))
+ORDER BY cost_pico DESC, id DESC LIMIT $7
+"""
+_ARCHIVE: Final = """
+UPDATE sessions SET archived_at = coalesce(archived_at, now())
+WHERE tenant = $1 AND id = $2 AND status NOT IN ('running', 'waiting') RETURNING 1
 """
 _KEEP_BLOCK: Final = (
     "INSERT INTO blocks (tenant, digest, body) VALUES ($1, $2, $3) ON CONFLICT (tenant, digest) DO NOTHING"
@@ -57,8 +67,17 @@ _READ: Final = "SELECT seq, at, body FROM events WHERE session_id = $1 AND seq >
 class PostgresSessionLog:
     """Opened with `open_log`."""
 
-    def __init__(self, database: Database, writer: Writer, followers: Followers, work: asyncio.Event) -> None:
+    def __init__(
+        self,
+        database: Database,
+        objects: Objects,
+        *,
+        writer: Writer,
+        followers: Followers,
+        work: asyncio.Event,
+    ) -> None:
         self._database = database
+        self._objects = objects
         self._writer = writer
         self._followers = followers
         self._work = work
@@ -113,11 +132,12 @@ class PostgresSessionLog:
         agent: str | None = None,
         parent_id: str | None = None,
         by_cost: bool = False,
+        archived: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
         _check_limit(limit, LIST_MAX)
-        wanted = (tenant, list(statuses) or None, agent, parent_id)
+        wanted = (tenant, list(statuses) or None, agent, parent_id, archived)
         if by_cost:
             cost, after = _dearest_cursor(cursor)
             rows = await self._database.fetch("listing sessions", _DEAREST, *wanted, after, limit + 1, cost)
@@ -157,6 +177,20 @@ class PostgresSessionLog:
             shared = await _forks.shared(self._database, session_id, after=after, limit=limit)
             rows = [*shared, *rows][:limit]
         return decode(session_id, rows, await named_by(self._database, [session_id], rows))
+
+    async def delete(self, tenant: str, session_id: str) -> None:
+        """What is left of it after a fault now is swept later."""
+        await _deletions.delete(self._database, tenant, session_id)
+        try:
+            await _deletions.sweep_one(self._database, self._objects, tenant, session_id)
+        except FreeholdError as error:
+            log.warning("store.session.not_swept", extra={"session": session_id, "detail": error.detail})
+
+    async def archive(self, tenant: str, session_id: str) -> SessionRow:
+        if not await self._database.fetch("archiving a session", _ARCHIVE, tenant, session_id):
+            row = await self.get(tenant, session_id)
+            raise Conflict(f"session {session_id} is {row.status}: cancel it first, then archive it")
+        return await self.get(tenant, session_id)
 
     async def snapshot(self, session_id: str) -> SessionState | None:
         return await _snapshots.read(self._database, session_id)
@@ -247,11 +281,14 @@ def _session_row(row: Row) -> SessionRow:
         parent_id=row["parent_id"],
         origin_id=row["origin_id"],
         origin_seq=row["origin_seq"],
+        archived_at=row["archived_at"],
     )
 
 
 @asynccontextmanager
-async def open_log(database: Database, listener: Listener) -> AsyncIterator[PostgresSessionLog]:
+async def open_log(
+    database: Database, listener: Listener, objects: Objects
+) -> AsyncIterator[PostgresSessionLog]:
     """`listener` must not run yet. Leaving writes what still waits."""
     work = asyncio.Event()
     async with (
@@ -270,7 +307,7 @@ async def open_log(database: Database, listener: Listener) -> AsyncIterator[Post
 
         listener.on(LOG_CHANNEL, hear_log)
         listener.on(WORK_CHANNEL, hear_work)
-        yield PostgresSessionLog(database, writer, followers, work)
+        yield PostgresSessionLog(database, objects, writer=writer, followers=followers, work=work)
 
 
 _IMPLEMENTS: type[SessionLog] = PostgresSessionLog

@@ -51,13 +51,14 @@ async def open_store(
     process_id: str,
     spool_folder: Path | None = None,
     responses_days: float = RETENTION_DAYS,
+    sessions_days: float | None = None,
 ) -> AsyncIterator[Store]:
     """Migrates the schema first. `process_id` shows in pg_stat_activity. All times are the database's own.
 
     `spool_folder` keeps records of calls until the database has them; processes may share one. Without, a process that is killed
     takes with it what it had not written.
 
-    `responses_days`: how long answers of the Responses API are kept.
+    `responses_days`: how long answers of the Responses API are kept. `sessions_days`: how long sessions at rest are; None: for ever.
 
     Raises Unavailable when the database is away, Conflict when its schema is newer than this code. Leaving writes what waits.
     """
@@ -65,7 +66,7 @@ async def open_store(
         database = await stack.enter_async_context(open_database(url, process_id=process_id))
         await migrate(database)
         listener = Listener(database)
-        log = await stack.enter_async_context(open_log(database, listener))
+        log = await stack.enter_async_context(open_log(database, listener, objects))
         records = await stack.enter_async_context(open_records(database, spool_folder))
         resources, keys = PostgresResources(database, listener), PostgresKeys(database, listener)
         responses = await stack.enter_async_context(open_responses(database, listener))
@@ -73,7 +74,9 @@ async def open_store(
         batches = PostgresMessageBatches(database, listener)
         live = PostgresLiveChannel(database, listener)
         await stack.enter_async_context(listener.running())
-        await stack.enter_async_context(housekeeping(database, responses_days=responses_days))
+        await stack.enter_async_context(
+            housekeeping(database, objects, responses_days=responses_days, sessions_days=sessions_days)
+        )
         yield Store(
             database,
             log,

@@ -125,6 +125,11 @@ class SessionShown(Struct, frozen=True, kw_only=True):
     freehold: dict[str, Any]
 
 
+class SessionDeleted(Struct, frozen=True):
+    id: str
+    type: str = "session_deleted"
+
+
 class SessionPageShown(Struct, frozen=True):
     data: tuple[SessionShown, ...]
     next_page: str | None
@@ -146,6 +151,7 @@ class ListSessions(Struct, frozen=True, forbid_unknown_fields=True):
     agent_id: str | None = None
     statuses: tuple[Literal["idle", "running", "terminated", "waiting", "paused"], ...] = ()
     sort: Literal["newest", "cost"] = "newest"
+    include_archived: bool = False
 
 
 class ListEvents(Struct, frozen=True, forbid_unknown_fields=True):
@@ -187,6 +193,7 @@ def session_shown(row: SessionRow) -> SessionShown:
         metadata=row.metadata,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        archived_at=row.archived_at,
         usage={
             "input_tokens": usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens,
             "output_tokens": usage.output_tokens,
@@ -248,6 +255,7 @@ class SessionApi:
             statuses=[one for status in query.statuses for one in _STATUS_IN[status]],
             agent=query.agent_id,
             by_cost=query.sort == "cost",
+            archived=query.include_archived,
             limit=query.limit,
             cursor=query.page,
         )
@@ -276,6 +284,14 @@ class SessionApi:
             call.principal, session_id, for_good=body.scope == "session", reason=body.reason
         )
         return session_shown(await self._sessions.get(call.principal, session_id))
+
+    async def delete(self, call: Call) -> SessionDeleted:
+        session_id = call.path["session_id"]
+        await self._sessions.delete(call.principal, session_id)
+        return SessionDeleted(session_id)
+
+    async def archive(self, call: Call) -> SessionShown:
+        return session_shown(await self._sessions.archive(call.principal, call.path["session_id"]))
 
     async def send(self, call: Call) -> SentEvents:
         """Answers with the events as they stand in the log; with an Idempotency-Key, as they did the first time."""
@@ -415,6 +431,11 @@ def operations(sessions: Sessions) -> list[Operation]:
         Operation(method="POST", path=f"{one}/fork", id="forkSession", tag="sessions",
                   summary="Begin a session that shares this one's events up to a place. Honours Idempotency-Key.",
                   handler=api.fork, body=ForkSession, answer=SessionShown),
+        Operation(method="DELETE", path=one, id="deleteSession", tag="sessions",
+                  summary="Delete a session at rest, with its log, for good.", handler=api.delete, answer=SessionDeleted),
+        Operation(method="POST", path=f"{one}/archive", id="archiveSession", tag="sessions",
+                  summary="Let a session at rest be only read, and left out of lists; idempotent.", handler=api.archive,
+                  body=Nothing, answer=SessionShown),
         Operation(method="POST", path=f"{one}/cancel", id="cancelSession", tag="sessions",
                   summary="Stop its turn, or the session for good; idempotent.", handler=api.cancel, body=CancelSession,
                   answer=SessionShown),

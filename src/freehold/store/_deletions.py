@@ -1,0 +1,143 @@
+"""Store: sessions that are deleted, by somebody or because their time is over. Gone for everybody at once, swept afterwards.
+
+Deleting takes the session's row, in one short transaction; its events, snapshot, blocks and kept results go in bounded statements, by
+whoever finds what is left to sweep. What a fork reads as its own beginning is never deleted: such a session stays until its forks are gone.
+Records of calls stay: they are the bill.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+import asyncpg
+
+from freehold.core.errors import Conflict, NotFound
+from freehold.core.ports import Objects
+from freehold.store import _forks
+from freehold.store.database import Connection, Database
+
+EXPIRED_MAX: Final = 200
+"""In one transaction."""
+ROWS_MAX: Final = 10_000
+SWEPT_MAX: Final = 100
+"""Sessions, in one go."""
+OBJECTS_MAX: Final = 1000
+RESULTS_TENANT: Final = ".results"
+"""Where runtime/offload.py keeps what was too large."""
+
+log = logging.getLogger(__name__)
+
+_LOCK: Final = "SELECT status, forks_count FROM sessions WHERE tenant = $1 AND id = $2 FOR UPDATE"
+_EXPIRED: Final = """
+SELECT id FROM sessions
+WHERE status IN ('idle', 'cancelled') AND updated_at < now() - $1::interval AND forks_count = 0
+ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED
+"""
+_DELETE: Final = """
+WITH gone AS (
+    DELETE FROM sessions WHERE id = ANY($1::text[]) AND forks_count = 0 RETURNING id, tenant
+)
+INSERT INTO session_deletions (session_id, tenant) SELECT id, tenant FROM gone
+"""
+_LEFT: Final = "SELECT session_id, tenant FROM session_deletions ORDER BY at LIMIT $1"
+_SWEEP: Final = tuple(
+    f"""
+    DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE session_id = $1 LIMIT $2)) RETURNING 1
+    """  # noqa: S608 - our own tables
+    for table in ("events", "append_keys", "snapshots")
+)
+_UNUSE: Final = """
+DELETE FROM block_uses WHERE ctid = ANY(ARRAY(SELECT ctid FROM block_uses WHERE session_id = $1 LIMIT $2)) RETURNING digest
+"""
+_UNUSED: Final = """
+DELETE FROM blocks b WHERE b.tenant = $1 AND b.digest = ANY($2::text[])
+AND NOT EXISTS (SELECT FROM block_uses u WHERE u.tenant = b.tenant AND u.digest = b.digest)
+"""
+_SWEPT: Final = "DELETE FROM session_deletions WHERE session_id = $1"
+
+
+async def delete(database: Database, tenant: str, session_id: str) -> None:
+    """Raises NotFound; Conflict while it runs or waits, or where a fork reads its events."""
+
+    async def write(connection: Connection) -> None:
+        row = await connection.fetchrow(_LOCK, tenant, session_id)
+        if row is None:
+            raise NotFound(f"no session {session_id[:80]!r}")
+        if row["status"] in {"running", "waiting"}:
+            raise Conflict(f"session {session_id} is {row['status']}: cancel it first, then delete it")
+        if row["forks_count"]:
+            raise Conflict(
+                f"session {session_id} has forks that read its events as their own beginning ({row['forks_count']}): delete them first"
+            )
+        await _gone(connection, [session_id])
+
+    await database.in_transaction("deleting a session", write)
+
+
+async def expire(database: Database, *, days: float) -> int:
+    """Deletes sessions at rest that nobody has written to for so long. How many."""
+
+    async def write(connection: Connection) -> int:
+        rows = await connection.fetch(_EXPIRED, timedelta(days=days), EXPIRED_MAX)
+        if rows:
+            await _gone(connection, [row["id"] for row in rows])
+        return len(rows)
+
+    count = 0
+    while found := await database.in_transaction("deleting old sessions", write):
+        count += found
+    return count
+
+
+async def _gone(connection: Connection, session_ids: Sequence[str]) -> None:
+    await _forks.release(connection, session_ids)
+    await connection.execute(_DELETE, list(session_ids))
+
+
+async def sweep(database: Database, objects: Objects) -> int:
+    """What is left of deleted sessions. How many are gone without a trace now. Several may sweep at once."""
+    count = 0
+    while rows := await database.fetch("looking for deleted sessions", _LEFT, SWEPT_MAX):
+        for row in rows:
+            await sweep_one(database, objects, row["tenant"], row["session_id"])
+            count += 1
+    return count
+
+
+async def sweep_one(database: Database, objects: Objects, tenant: str, session_id: str) -> None:
+    for statement in _SWEEP:
+        while len(await database.fetch("sweeping a session", statement, session_id, ROWS_MAX)) == ROWS_MAX:
+            pass
+    while await _sweep_blocks(database, tenant, session_id):
+        pass
+    prefix = f"{tenant}/{session_id}/"
+    while (page := await objects.list(RESULTS_TENANT, prefix=prefix, limit=OBJECTS_MAX)).objects:
+        for one in page.objects:
+            await objects.delete(RESULTS_TENANT, one.key)
+    await database.fetch("sweeping a session", _SWEPT, session_id)
+
+
+async def _sweep_blocks(database: Database, tenant: str, session_id: str) -> bool:
+    """True when there may be more. What another session takes up at this moment stays."""
+
+    async def write(connection: Connection) -> int:
+        rows = await connection.fetch(_UNUSE, session_id, ROWS_MAX)
+        try:
+            async with connection.transaction():
+                await connection.execute(_UNUSED, tenant, [row["digest"] for row in rows])
+        except asyncpg.ForeignKeyViolationError:
+            # Some are in use again. One by one, so that only these stay.
+            for row in rows:
+                await _drop(connection, tenant, row["digest"])
+        return len(rows)
+
+    return await database.in_transaction("sweeping a session's blocks", write) == ROWS_MAX
+
+
+async def _drop(connection: Connection, tenant: str, digest: str) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(_UNUSED, tenant, [digest])
+    except asyncpg.ForeignKeyViolationError:
+        log.debug("store.block.used_again", extra={"digest": digest})
