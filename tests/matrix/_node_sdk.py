@@ -19,8 +19,9 @@ from tests.matrix._world import MatrixWorld
 
 PATIENCE_S = 30
 LINE_BYTES_MAX = 1 << 24
-ANSWERS: dict[str, type[BaseModel]] = {
+ANSWERS: dict[str, type[Any]] = {
     "anthropic_messages": Message,
+    "bedrock_converse": dict,
     "openai_chat": ChatCompletion,
     "openai_responses": Response,
 }
@@ -45,6 +46,8 @@ class NodeSdk:
         ways = SimpleNamespace(create=self._create, stream=self._stream)
         self.messages = self.responses = ways
         self.chat = SimpleNamespace(completions=ways)
+        self._loop = asyncio.get_running_loop()
+        self.client = SimpleNamespace(converse=self._converse, converse_stream=self._converse_stream)
 
     async def _create(self, **given: Any) -> Any:
         return await self._asked(given, stream=False)
@@ -52,6 +55,14 @@ class NodeSdk:
     @asynccontextmanager
     async def _stream(self, **given: Any) -> AsyncIterator["_Streamed"]:
         yield _Streamed(await self._asked(given, stream=True))
+
+    def _converse(self, **given: Any) -> Any:
+        """From a thread, as boto3 is called."""
+        return asyncio.run_coroutine_threadsafe(self._asked(given, stream=False), self._loop).result()
+
+    def _converse_stream(self, **given: Any) -> Any:
+        told = asyncio.run_coroutine_threadsafe(self._asked(given, stream=True), self._loop).result()
+        return {"stream": _Told(told)}
 
     async def _asked(self, given: dict[str, Any], *, stream: bool) -> Any:
         asked = {"sdk": self._wire, "stream": stream, "given": given}
@@ -63,7 +74,15 @@ class NodeSdk:
             said = msgspec.json.decode(await out.readline())
         if "answer" not in said:
             raise NodeFailure(**said)
-        return ANSWERS[self._wire].model_validate(said["answer"])
+        shape = ANSWERS[self._wire]
+        return shape.model_validate(said["answer"]) if issubclass(shape, BaseModel) else said["answer"]
+
+
+class _Told(list[Any]):
+    """A stream's events, all there."""
+
+    def close(self) -> None:
+        pass
 
 
 class _Streamed:
@@ -98,6 +117,10 @@ async def node_process(matrix: MatrixWorld) -> AsyncIterator[asyncio.subprocess.
         "OPENAI_API_KEY": matrix.key,
         "ANTHROPIC_BASE_URL": matrix.url,
         "ANTHROPIC_API_KEY": matrix.key,
+        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": matrix.url,
+        "AWS_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY_ID": matrix.made["access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": matrix.made["secret_access_key"],
     }
     process = await asyncio.create_subprocess_exec(
         "node", str(program), env=environment, limit=LINE_BYTES_MAX,

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from tests.matrix._tap_h2 import FramedAnswers
+
 READ_BYTES = 65_536
 
 
@@ -40,14 +42,19 @@ class Tap:
 
 
 class _Answers:
-    """What httptools calls back while it reads one connection's answers."""
+    """What httptools calls back while it reads one connection's answers; in HTTP/2 they begin with a frame."""
 
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
         self._parser = httptools.HttpResponseParser(self)
+        self._framed: FramedAnswers | None = None
+        self._any = False
 
     def feed(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        if not self._any:
+            self._any = True
+            self._framed = None if data.startswith(b"H") else FramedAnswers(self._tap)
+        (self._parser.feed_data if self._framed is None else self._framed.feed)(data)
 
     def on_message_begin(self) -> None:
         self._now = self._tap.begun()

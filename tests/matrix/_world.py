@@ -50,6 +50,7 @@ class MatrixWorld(Struct):
     url: str
     tap: Tap
     key: str
+    made: dict[str, str]
     vendors: dict[str, Vendor]
     sdks: dict[str, Any]
 
@@ -77,7 +78,7 @@ async def matrix_world(database_url: str, folder: Path) -> AsyncIterator[MatrixW
         tap = await stack.enter_async_context(tapped(door.url))
         sdks = {wire: client.opened(tap.url, made) for wire, client in clients().items()}
         try:
-            yield MatrixWorld(tap.url, tap, house.operator_key, behind, sdks)
+            yield MatrixWorld(tap.url, tap, house.operator_key, made, behind, sdks)
         finally:
             for sdk in sdks.values():
                 await sdk.close()
