@@ -97,7 +97,7 @@ def test_documented_templates_are_taken(shop: Freehold, page: str) -> None:
     examples = blocks(ROOT / page, "yaml")
     assert examples
     for example in examples:
-        shop.ok("apply", "-", "--dry-run", input=example)
+        shop.ok("apply", "-", "--dry-run", "--allow-unknown-models", input=example)
 
 
 def test_documented_programs_run_against_a_server(shop: Freehold) -> None:
