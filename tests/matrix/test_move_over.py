@@ -12,9 +12,11 @@ import pytest
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
-from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, OPENAI_STREAM, OPENAI_TEXT, reply, stream
+from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, reply, stream
 from tests.matrix._documents import Example, examples
 from tests.matrix._node import node_folder
+from tests.matrix._words import Answer, Usage
+from tests.matrix.vendors import openai_responses
 from tests.server._world import World, world
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,7 +49,14 @@ def _case(example: Example) -> object:
 @pytest.mark.parametrize("example", [_case(example) for example in EXAMPLES])
 async def test_an_example_runs_as_it_stands(moved: World, example: Example, tmp_path: Path) -> None:
     streams = "stream" in example.code
-    moved.script("openai", stream(*OPENAI_STREAM) if streams else reply(OPENAI_TEXT))
+    # Towards OpenAI all are translated, and its reasoning models are asked by Responses.
+    hello = Answer(text="Hello there", usage=Usage(9, 2))
+    told = (
+        openai_responses.streamed(openai_responses.pieces(hello))
+        if streams
+        else openai_responses.whole(hello)
+    )
+    moved.script("openai", told)
     moved.script("anthropic", stream(*ANTHROPIC_STREAM) if streams else reply(ANTHROPIC_TEXT))
     if example.language == "python":
         command, folder = [sys.executable, "-W", "error", "-c", example.code], tmp_path
