@@ -249,3 +249,18 @@ async def test_limits_of_the_session_begin_anew(database_url):
             await here.sessions.send(OWNER, fork, [Text("more")])
             await here.settled(fork)
         assert len(events_of(await here.log_of(fork), ModelAnswered)) == 2
+
+
+async def test_large_texts_are_shared_and_said_anew_like_any(database_url):
+    large, other = "origin " * 20_000, "fork " * 20_000
+    async with world(database_url, in_turn(said("one"), said("two"))) as here, here.worker().running():
+        origin = await _settled(here, large)
+        fork = await _fork(here, origin)
+        edited = await _fork(here, origin, edit=Edit((Text(other),)))
+        await here.settled(edited)
+        [shared] = events_of(await here.log_of(fork), UserSpoke)
+        [own] = events_of(await here.log_of(edited), UserSpoke)
+        assert (text_of(shared.content), text_of(own.content)) == (large, other)
+        async with asyncio.timeout(10), here.log.follow(fork) as batches:
+            [spoken] = events_of(await anext(batches), UserSpoke)
+        assert text_of(spoken.content) == large
