@@ -1,7 +1,8 @@
 """The world outside: a service that counts what it is asked to do, by idempotency key. `python -m tests.chaos._ledger`
 
 It prints its port and lives as long as its standard input. A line `do KEY FUNCTION` is answered with `done` once it is counted;
-`counts` with all counts as JSON. It knows nothing of Freehold, and no fault reaches it.
+`counts` with all counts as JSON. After `hold`, whoever asks it to do something waits for his answer until `free`; `held` says how
+many do. It knows nothing of Freehold, and no fault reaches it.
 """
 
 import asyncio
@@ -15,6 +16,9 @@ from freehold.core.errors import Unavailable
 class Ledger:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
+        self.free = asyncio.Event()
+        self.free.set()
+        self.held = 0
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -22,7 +26,18 @@ class Ledger:
                 match line.decode().split():
                     case ["do", key, function]:
                         self.asked[f"{function} {key}"] += 1
+                        self.held += 1
+                        await self.free.wait()
+                        self.held -= 1
                         writer.write(b"done\n")
+                    case ["hold"]:
+                        self.free.clear()
+                        writer.write(b"held\n")
+                    case ["free"]:
+                        self.free.set()
+                        writer.write(b"freed\n")
+                    case ["held"]:
+                        writer.write(f"{self.held}\n".encode())
                     case _:
                         writer.write(json.dumps(self.asked).encode() + b"\n")
                 await writer.drain()

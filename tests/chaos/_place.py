@@ -41,7 +41,7 @@ from tests.runtime._world import (
 )
 
 LEASE_S = 1.0
-SETTINGS = WorkerSettings(sessions_max=64, lease_s=LEASE_S, poll_s=0.3, drain_s=1.0)
+SETTINGS = WorkerSettings(sessions_max=128, lease_s=LEASE_S, poll_s=0.3, drain_s=1.0)
 ROUNDS_MAX = 7
 PERSON_LOOKS_S = 0.05
 RULE = Approval(deadline_s=3600)

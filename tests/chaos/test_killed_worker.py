@@ -1,0 +1,49 @@
+"""A worker that dies with a hundred tool runs in flight: others finish them soon after its leases have run out, and nothing twice."""
+
+import asyncio
+import time
+
+import pytest
+
+from freehold.core.messages import Text
+from tests.chaos._ledger import ask
+from tests.chaos._place import LEASE_S, place
+from tests.chaos._processes import check_all, end, ledger, spawn
+from tests.runtime._world import OWNER
+
+IN_FLIGHT = 100
+FINISHED_S_MAX = LEASE_S + 5
+KINDS = ("ledger_look", "ledger_set", "ledger_pay")
+
+
+@pytest.mark.slow
+async def test_what_a_killed_worker_was_doing_is_finished_elsewhere_within_its_lease_and_five_seconds(
+    database_url,
+):
+    async with ledger() as port, place(database_url, port) as here:
+        await ask(port, "hold")
+        first = await spawn("tests.chaos._worker", database_url, str(port))
+        plans = {}
+        for number in range(IN_FLIGHT):
+            plan = f"{KINDS[number % 3]} ledger_set"
+            plans[(await here.sessions.create(OWNER, "clerk", content=[Text(plan)])).id] = plan
+        async with asyncio.timeout(60):
+            while int(await ask(port, "held")) < IN_FLIGHT:  # noqa: ASYNC110 - the ledger is asked, it tells nobody
+                await asyncio.sleep(0.02)
+        second = await spawn("tests.chaos._worker", database_url, str(port))
+        try:
+            assert await second.stdout.readline() == b"ready\n"
+            await end(first)
+            await ask(port, "free")
+            killed_s = time.monotonic()
+            await asyncio.gather(*(here.settled(one) for one in plans))
+            took_s = time.monotonic() - killed_s
+        finally:
+            await end(second)
+            await end(first)
+        found = await check_all(database_url, port, plans)
+        print(
+            f"{IN_FLIGHT} runs in flight, all finished elsewhere {took_s:.1f} s after SIGKILL (lease {LEASE_S:g} s): {dict(found)}"
+        )
+        assert took_s <= FINISHED_S_MAX
+        assert found["unknown"] == len([one for one in plans.values() if one.startswith("ledger_pay")])
