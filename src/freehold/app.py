@@ -30,6 +30,7 @@ from freehold.core.routes import PREFIX, Route
 from freehold.gateway import listing
 from freehold.gateway.batch_worker import BatchMeans, BatchSettings, BatchWorker
 from freehold.gateway.batches import Batches
+from freehold.gateway.caching import Caching
 from freehold.gateway.leasing import Leasing
 from freehold.gateway.limiting import Limiting
 from freehold.gateway.models import AUTO, RULES, ModelTable
@@ -284,7 +285,14 @@ async def _inside(
     leasing = Leasing(store.allowances, clock)
     await stack.enter_async_context(leasing.running())
     limiting = Limiting(store.resources, store.allowances, leasing, clock)
-    gateway = Gateway(models=model_table, wires=wires, records=store.records, clock=clock, limiting=limiting)
+    gateway = Gateway(
+        models=model_table,
+        wires=wires,
+        records=store.records,
+        clock=clock,
+        limiting=limiting,
+        caching=Caching(clock, model_table.home, store.answers),
+    )
     children = Subagents(store.log, store.resources, clock)
     host = Host(secrets_of, urls, store.key_values, store.objects, children, config.tools.function_folders)
     tools = ToolSet(kinds, host)
@@ -373,6 +381,7 @@ async def _furnish(
         provider_types=sorted({*_adapters(config), *catalog.providers()}),
         check_model=partial(_check_model, model_table),
         check_rules=rules_provider.check,
+        finds_likeness=store.answers.finds_likeness,
     )
     operations: list[Operation] = [
         *agents.operations(store.resources),

@@ -37,6 +37,8 @@ TABLES = (
     "message_batch_requests",
     "allowance_leases",
     "allowances",
+    "answer_likenesses",
+    "answers",
 )
 
 

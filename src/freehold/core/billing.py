@@ -57,12 +57,15 @@ class Month(Struct, frozen=True):
 
 
 class Amounts(Struct, frozen=True, kw_only=True):
-    """`unpriced_calls` used tokens that nobody has a price for: they are not in `cost_pico`. Tokens as in core.messages.Usage."""
+    """`unpriced_calls` used tokens that nobody has a price for: they are not in `cost_pico`. `saved_pico` is what earlier
+    answers that were given again would have cost. Tokens as in core.messages.Usage.
+    """
 
     calls: int = 0
     unpriced_calls: int = 0
     estimated_calls: int = 0
     cost_pico: int = 0
+    saved_pico: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0

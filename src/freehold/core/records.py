@@ -56,6 +56,8 @@ class CallRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `session` for a call that an agent made. `price_source` is `list`, `book:NAME`, `provisioned:NAME`, `free` (this machine's
     own models, declared rules), or empty where nothing was priced. The fields of Account and Choice mean what they mean there.
 
+    `saved_pico`: what it would have cost, had not an earlier answer been given again.
+
     `leases` are of the budgets that pay for it (store/allowances.py), joined by commas.
 
     Records outlive the code that wrote them (store/spool.py): a field may be added with a default, none removed or renamed.
@@ -91,6 +93,7 @@ class CallRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cached: Cached | None = None
     price_source: str = UNPRICED
     leases: str | None = None
+    saved_pico: int = 0
 
 
 def bounded_labels(given: Mapping[str, str]) -> dict[str, str]:

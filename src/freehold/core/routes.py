@@ -10,6 +10,8 @@ from msgspec import Struct
 
 from freehold.core.contracts import money, pattern_of
 from freehold.core.errors import BadRequest
+from freehold.core.serving import Cache, Slo
+from freehold.core.serving import problems as serving_problems
 
 PREFIX: Final = "route"
 """`route/NAME` is the model's name of a route wherever its bare name could mean something else."""
@@ -122,6 +124,8 @@ class Route(
     hedge: Hedge | None = None
     queue: Queue = Queue()
     refused_content_falls_back: bool = False
+    cache: Cache | None = None
+    slo: Slo | None = None
 
     def members(self) -> tuple[RouteModel, ...]:
         return tuple(RouteModel(model=one) if isinstance(one, str) else one for one in self.models)
@@ -173,6 +177,7 @@ def _problems(route: Route) -> Iterator[tuple[str, str]]:
         yield "output_tokens", f"expected more than 0, got {route.output_tokens}"
     yield from timeout_problems(route.timeouts, "timeouts")
     yield from _failure_problems(route)
+    yield from serving_problems(route.cache, route.slo)
 
 
 def _model_problems(one: RouteModel, path: str) -> Iterator[tuple[str, str]]:

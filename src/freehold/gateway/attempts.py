@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from freehold.catalog.models import ModelFacts
 from freehold.core.errors import FreeholdError, Internal
-from freehold.core.messages import ModelRequest, Usage
+from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.gateway.bounds import Most
+from freehold.gateway.cache_copies import Copy
 from freehold.gateway.capabilities import Lack
 from freehold.gateway.metering import Meter
 from freehold.gateway.routing import Wanted
@@ -25,11 +26,13 @@ class Plan(Struct, frozen=True):
     """What was decided before anybody is asked: at least one target, the first one first.
 
     `course` is a route's way of asking them: some maybe twice, or two at once. `asks_max` is how often a vendor may bill for it.
+    With `earlier`, nobody is asked: that is the answer.
     """
 
     targets: tuple[Target, ...]
     course: "Course | None" = None
     asks_max: int = 1
+    earlier: ModelResponse | None = None
 
 
 class Answered(Protocol):
@@ -46,6 +49,11 @@ class Answered(Protocol):
 
     @property
     def output_tokens_estimated(self) -> int: ...
+
+    @property
+    def copy(self) -> Copy | None:
+        """Of what has passed, where it is to be kept."""
+        ...
 
     async def close(self) -> None:
         """Hangs up on the provider, unless the answer is over."""
@@ -86,6 +94,14 @@ class Asked(Protocol[A_co]):
 
     def wanted(self) -> Wanted:
         """For routes. Quick, and only about right."""
+        ...
+
+    def cacheable(self) -> tuple[ModelRequest | None, str | None]:
+        """What an earlier answer would have to be one to, and the client's `cache-control`. None where none can be."""
+        ...
+
+    async def again(self, earlier: ModelResponse, target: Target, meter: Meter) -> A_co:
+        """The answer that `target` gave before."""
         ...
 
 
@@ -134,6 +150,8 @@ class Call(Generic[A]):
 
     async def _attempt(self, plan: Plan) -> A:
         """The first target that answers. What one refused for a reason that is its own, the next may take."""
+        if plan.earlier is not None:
+            return await self._asked.again(plan.earlier, plan.targets[0], self._meter)
         if plan.course is not None:
             return await plan.course.answer(self._asked)
         meter = self._meter

@@ -1,18 +1,20 @@
 """Gateway: a request in values, and its answer as events. Not here: who may call what (pipeline.py), a call's course (attempts.py)."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from msgspec import structs
 
 from freehold.catalog.models import ModelFacts
 from freehold.core import tokens
 from freehold.core.errors import BrokenOff, FreeholdError
-from freehold.core.messages import ModelRequest, Usage
+from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import Pours, Wire
 from freehold.core.records import CallRecord, Choice
 from freehold.core.stream import ArgumentsAdded, Finished, StreamEvent, TextAdded, UsageReported
 from freehold.gateway.bounds import Most, most_of_request
+from freehold.gateway.cache import Note
+from freehold.gateway.cache_copies import Copy, EventsCopy, told_again
 from freehold.gateway.capabilities import Lack, lack_of, text_bytes
 from freehold.gateway.metering import Meter
 from freehold.gateway.routing import Wanted
@@ -23,7 +25,7 @@ from freehold.wires import path_in
 class Answer:
     """One answer as it comes. `request` is what it answers; `record` is there once its context was left."""
 
-    __slots__ = ("_events", "_first", "_meter", "_open", "_said", "error", "finished", "is_language_model", "model",
+    __slots__ = ("_events", "_first", "_meter", "_open", "_said", "copy", "error", "finished", "is_language_model", "model",
                  "provider", "request", "usage")  # fmt: skip
 
     def __init__(
@@ -46,6 +48,10 @@ class Answer:
         self._meter = meter
         self._first: StreamEvent | None = None
         self._said: list[str] = []
+        self.copy: Copy | None = None
+        """Of what has passed, where it is to be kept."""
+        if meter.keeping is not None:
+            self._events = self.copy = EventsCopy(events)
 
     @property
     def record(self) -> CallRecord | None:
@@ -54,6 +60,10 @@ class Answer:
     @property
     def choice(self) -> Choice:
         return self._meter.choice
+
+    @property
+    def cache(self) -> Note | None:
+        return self._meter.cache
 
     @property
     def output_tokens_estimated(self) -> int:
@@ -144,6 +154,16 @@ async def answered(
     return answer
 
 
+async def answered_again(
+    target: Target, request: ModelRequest, earlier: ModelResponse, meter: Meter
+) -> Answer:
+    """In events, which any wire can tell."""
+    events = told_again(earlier, in_pieces=request.stream)
+    answer = Answer(target, request, nullcontext(events), events, meter)
+    await answer.start()
+    return answer
+
+
 def _in_callers_words(error: FreeholdError, target: Target, wire: Wire | None, body: bytes) -> None:
     """A provider's wire refuses in the heart's words, a vendor in its own."""
     if error.field is None or wire is None:
@@ -183,6 +203,12 @@ class Values:
 
     def input_tokens(self) -> int:
         return tokens.of_request(self._request)
+
+    def cacheable(self) -> tuple[ModelRequest | None, str | None]:
+        return self._request, None
+
+    async def again(self, earlier: ModelResponse, target: Target, meter: Meter) -> Answer:
+        return await answered_again(target, self._request, earlier, meter)
 
     def wanted(self) -> Wanted:
         request = self._request

@@ -9,8 +9,8 @@ from msgspec import Struct, structs
 
 from freehold.catalog.models import ModelFacts
 from freehold.core import tokens
-from freehold.core.errors import Unavailable, Unsupported
-from freehold.core.messages import ModelRequest, Usage
+from freehold.core.errors import Internal, Unavailable, Unsupported
+from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import EmbeddingWire, Embeds
 from freehold.core.records import DIRECT, Choice
 from freehold.gateway.bounds import Most, most_of_texts
@@ -32,6 +32,7 @@ class Embedded(Struct, frozen=True):
     error: None = None
     finished: bool = True
     output_tokens_estimated: int = 0
+    copy: None = None
 
     async def close(self) -> None:
         pass
@@ -86,6 +87,12 @@ class Texts:
 
     def most(self, facts: ModelFacts | None) -> Most:
         return most_of_texts(len(self._envelope.body))
+
+    def cacheable(self) -> tuple[ModelRequest | None, str | None]:
+        return None, None
+
+    async def again(self, earlier: ModelResponse, target: Target, meter: Meter) -> Embedded:
+        raise Internal("vectors are not kept")
 
     def wanted(self) -> Wanted:
         return Wanted(input_tokens=self.input_tokens(), output_tokens_max=0)

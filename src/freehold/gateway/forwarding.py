@@ -13,11 +13,13 @@ from msgspec import structs
 from freehold.catalog.models import ModelFacts
 from freehold.core import tokens
 from freehold.core.errors import BadRequest, BrokenOff, FreeholdError, Internal, TooLarge
-from freehold.core.messages import ModelRequest, Usage
+from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import Chunks, RawAnswer, UsageTap, Wire
 from freehold.core.records import CallRecord, Choice
 from freehold.gateway.bounds import Most, holds_more, most_of_body
-from freehold.gateway.calling import Answer, answered
+from freehold.gateway.cache import Note
+from freehold.gateway.cache_copies import Copy, StreamCopy, WholeCopy
+from freehold.gateway.calling import Answer, answered, answered_again
 from freehold.gateway.capabilities import Lack, lack_of
 from freehold.gateway.metering import Meter
 from freehold.gateway.passing import OPENAI_CHAT, Envelope, UsageHidden
@@ -34,6 +36,8 @@ SESSION: Final = "x-freehold-session"
 PRIORITY: Final = "x-freehold-priority"
 """Headers by which clients say what a sticky route holds on to, and how urgent a call is among its tenant's."""
 
+CACHE_CONTROL: Final = "cache-control"
+
 EVENT_MARKS: Final = {"text/event-stream": b"\n\n", "application/vnd.amazon.eventstream": b":event-type"}
 """What each event of a stream has once."""
 
@@ -42,7 +46,7 @@ class Passing:
     """An answer's bytes. `read` gives a whole answer, `chunks` a stream; `record` is there once its context was left."""
 
     __slots__ = ("_first", "_hidden", "_mark", "_meter", "_open", "_output_tokens", "_raw", "_tap", "_usage", "_whole",
-                 "content_type", "error", "is_language_model", "model", "provider", "status")  # fmt: skip
+                 "content_type", "copy", "error", "is_language_model", "model", "provider", "status")  # fmt: skip
 
     def __init__(
         self, target: Target, opened: AbstractAsyncContextManager[RawAnswer], raw: RawAnswer, meter: Meter
@@ -63,6 +67,8 @@ class Passing:
         self._usage: Usage | None = None
         self._output_tokens = 0
         self._mark = b""
+        self.copy: Copy | None = None
+        """Of what has passed, where it is to be kept."""
 
     @property
     def record(self) -> CallRecord | None:
@@ -71,6 +77,10 @@ class Passing:
     @property
     def choice(self) -> Choice:
         return self._meter.choice
+
+    @property
+    def cache(self) -> Note | None:
+        return self._meter.cache
 
     @property
     def finished(self) -> bool:
@@ -90,6 +100,8 @@ class Passing:
         self._first = await raw.read()
         self._usage = wire.usage_of(self._first)
         self._output_tokens = 0 if self._usage is not None else tokens.estimate(self._first)
+        if self._meter.keeping is not None:
+            self.copy = WholeCopy(self._first, wire, self.provider)
         self._meter.first_event()
         self._whole = True
 
@@ -97,6 +109,8 @@ class Passing:
         """Waits for the first chunk. `hidden`: its client did not ask for usage."""
         self._raw = raw.chunks()
         self._tap = wire.usage_tap()
+        if self._meter.keeping is not None:
+            self._tap = self.copy = StreamCopy(self._tap, wire, self.provider)
         self._mark = EVENT_MARKS[wire.stream_content_type]
         self._hidden = UsageHidden() if hidden else None
         try:
@@ -260,6 +274,16 @@ class Bytes:
             return tokens.of_request(self._decoded())
         except FreeholdError:
             return tokens.estimate(self._envelope.body)
+
+    def cacheable(self) -> tuple[ModelRequest | None, str | None]:
+        given = self._headers.get(CACHE_CONTROL)
+        try:
+            return self._decoded(), given
+        except FreeholdError:
+            return None, given  # The vendor's to judge.
+
+    async def again(self, earlier: ModelResponse, target: Target, meter: Meter) -> Answer:
+        return await answered_again(target, self._decoded(), earlier, meter)
 
     def wanted(self) -> Wanted:
         envelope, headers = self._envelope, self._headers

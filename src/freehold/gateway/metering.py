@@ -18,6 +18,7 @@ from freehold.core.ports import CallRecords, Clock
 from freehold.core.pricing import cost_pico
 from freehold.core.records import DIRECT, UNPRICED, Account, CallRecord, Choice
 from freehold.gateway.allowance import Taken
+from freehold.gateway.cache import Keeping, Note
 from freehold.gateway.targets import Target
 
 OK: Final = "ok"
@@ -45,8 +46,28 @@ class RoutedCourse(Protocol):
 class Meter:
     """One call, from before its model is known. Whoever opens it finishes it, once."""
 
-    __slots__ = ("_clock", "_records", "account", "agent", "at", "choice", "course", "first_s", "principal", "record",
-                 "requested", "rules", "session_id", "started_s", "streamed", "taken", "target", "wire")  # fmt: skip
+    __slots__ = (
+        "_clock",
+        "_records",
+        "account",
+        "agent",
+        "at",
+        "cache",
+        "choice",
+        "course",
+        "first_s",
+        "keeping",
+        "principal",
+        "record",
+        "requested",
+        "rules",
+        "session_id",
+        "started_s",
+        "streamed",
+        "taken",
+        "target",
+        "wire",
+    )  # fmt: skip
 
     def __init__(
         self, clock: Clock, records: CallRecords, principal: Principal, *, wire: str, requested: str
@@ -70,6 +91,8 @@ class Meter:
         self.course: RoutedCourse | None = None
         self.record: CallRecord | None = None
         self.taken: Taken | None = None
+        self.cache: Note | None = None
+        self.keeping: Keeping | None = None
 
     def called_for(self, user: str | None) -> None:
         """Whom the client names; a key that is somebody's own says it better."""
@@ -98,7 +121,11 @@ class Meter:
         now_s = self._clock.monotonic_s()
         account, choice = self.account, self.choice
         answered = outcome == OK
-        charge = NO_CHARGE if choice.cached else charged(target, usage, self.at, answered=answered)
+        charge, saved_pico = NO_CHARGE, 0
+        if choice.cached is None:
+            charge = charged(target, usage, self.at, answered=answered)
+        else:
+            saved_pico, usage = _saved_pico(target, usage, self.at), Usage()
         record = CallRecord(
             id=ids.new("call", self._clock),
             at=self.at,
@@ -129,6 +156,7 @@ class Meter:
             attempts=choice.attempts,
             region=choice.region,
             cached=choice.cached,
+            saved_pico=saved_pico,
             leases=None if self.taken is None or target is None else self.taken.lease_ids(target.resource),
         )
         self._records.add(record)
@@ -160,6 +188,12 @@ def charged(target: Target | None, usage: Usage, at: datetime, *, answered: bool
         return UNKNOWN_CHARGE if tokens else NO_CHARGE
     price, source = found
     return Charge(cost_pico(usage, price), price.currency, source)
+
+
+def _saved_pico(target: Target | None, usage: Usage, at: datetime) -> int:
+    """What the call would have cost. Nothing is taken from bought capacity for it."""
+    price = None if target is None else target.price(at)
+    return 0 if price is None else cost_pico(usage, price)
 
 
 class Ended(Protocol):

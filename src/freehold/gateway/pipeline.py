@@ -7,9 +7,11 @@ here: authentication (governance/keys.py), retries (a route's, in routing_course
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from freehold.core.context import Reach
 from freehold.core.errors import FreeholdError, Internal
@@ -19,13 +21,16 @@ from freehold.core.ports import CallRecords, Clock, EmbeddingWire, Wire
 from freehold.core.routes import PREFIX
 from freehold.gateway.alternatives import able
 from freehold.gateway.attempts import Answered, Asked, Call, Plan
+from freehold.gateway.cache import Keeping
+from freehold.gateway.cache_copies import Copy
+from freehold.gateway.caching import Caching, vector_in
 from freehold.gateway.calling import Answer, Values
 from freehold.gateway.capabilities import Lack, refusal
 from freehold.gateway.counting import Count, counted
 from freehold.gateway.embedding import Embedded, Texts
 from freehold.gateway.forwarding import Bytes, Passing
 from freehold.gateway.limiting import Limiting
-from freehold.gateway.metering import Meter, estimated, may_be_billed, outcome
+from freehold.gateway.metering import OK, Meter, estimated, may_be_billed, outcome
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
 from freehold.gateway.residency import hold, within_reach
@@ -33,6 +38,7 @@ from freehold.gateway.routing_course import Pause, learn
 from freehold.gateway.routing_plan import Chance, Explained, explained, routed_plan
 from freehold.gateway.targets import Routed, Target
 from freehold.wires import path_in
+from freehold.wires.openai_embeddings import EMBEDDINGS
 
 ACTION: Final = "model:Call"
 USER_HEADER: Final = "x-freehold-user"
@@ -51,6 +57,7 @@ class Gateway:
         clock: Clock,
         limiting: Limiting | None = None,
         pause: Pause = asyncio.sleep,
+        caching: Caching | None = None,
     ) -> None:
         self.models = models
         self._wires = wires
@@ -58,6 +65,7 @@ class Gateway:
         self._clock = clock
         self._limiting = limiting
         self._pause = pause
+        self._caching = Caching(clock, models.home) if caching is None else caching
         self._chance = Chance(clock)
 
     def call(
@@ -159,6 +167,12 @@ class Gateway:
         target = self.models.known(tenant, model, wire=meter.wire, rules=meter.rules)
         if target is None:
             target = await self.models.resolve(tenant, model, wire=meter.wire, rules=meter.rules)
+        if (routed := target.route) is not None and routed.route.cache is not None:
+            authorize(meter.principal, ACTION, target.resource)
+            request, wanted = asked.cacheable()
+            earlier = await self._caching.earlier(meter, request, wanted, routed, ACTION, self._meaning)
+            if earlier is not None:
+                return Plan((earlier.target,), earlier=earlier.response)
         plan = self._planned(meter, asked, target)
         if (limiting := self._limiting) is not None and not limiting.is_free(tenant):
             try:
@@ -204,8 +218,22 @@ class Gateway:
             asked_s = course.asked_s
             course.end()
         meter.finish(ended, _billed(meter, asked, answer, ended))
+        if meter.choice.cached is not None:
+            return
+        if meter.keeping is not None and ended == OK and answer is not None and answer.copy is not None:
+            self._keep(meter.keeping, answer.copy, meter.target)
         if meter.target is not None and meter.target.health is not None:
             learn(meter, answer, ended, asked_s, self._clock.monotonic_s())
+
+    def _keep(self, keeping: Keeping, copy: Copy, target: Target | None) -> None:
+        response = copy.response()
+        if response is not None and target is not None:
+            self._caching.keep(keeping, response, f"{target.provider.name}/{target.name}")
+
+    async def _meaning(self, principal: Principal, model: str, text: str) -> Sequence[float]:
+        """A text's vector, by a call of its own."""
+        envelope = Envelope(msgspec.json.encode({"model": model, "input": text}))
+        return vector_in((await self.embed(principal, envelope, wire=EMBEDDINGS)).body)
 
     def _refusal(
         self, meter: Meter, target: Target, body: bytes, lack: Lack, request: ModelRequest

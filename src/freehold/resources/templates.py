@@ -30,6 +30,14 @@ CheckModel = Callable[[str, str, Sequence[Resource]], Awaitable[None]]
 CheckRules = Callable[[Rules], None]
 """Raises BadRequest with the path of what is wrong: a pattern, a template. Blocks: up to 50 ms for large ones."""
 
+FindsLikeness = Callable[[], Awaitable[bool]]
+"""Whether answers can be found by what a request means."""
+
+
+async def _finds_none() -> bool:
+    return False
+
+
 Problem = tuple[str | None, str]
 """The path in the resource, and what is wrong there."""
 
@@ -50,12 +58,14 @@ class Templates:
         provider_types: Sequence[str],
         check_model: CheckModel,
         check_rules: CheckRules,
+        finds_likeness: FindsLikeness = _finds_none,
     ) -> None:
         self._resources = resources
         self._tool_configs = tool_configs
         self._provider_types = provider_types
         self._check_model = check_model
         self._check_rules = check_rules
+        self._finds_likeness = finds_likeness
 
     async def plan(
         self,
@@ -113,6 +123,8 @@ class Templates:
     async def _check(self, tenant: str, check: "_Check", *, unknown_models_allowed: bool) -> None:
         problems = await asyncio.to_thread(lambda: list(self._problems(check)))
         for one in check.declared:
+            if (problem := await self._likeness_problem(one.resource)) is not None:
+                problems.append(check.told(one, "cache.semantic", problem))
             for path, model in _models_named(one.resource):
                 unknown = await self._model_problem(tenant, model, check.beside)
                 if unknown and unknown_models_allowed:
@@ -126,6 +138,15 @@ class Templates:
         for one in check.declared:
             for path, problem in self._wrong(one.resource, check.names):
                 yield check.told(one, path, problem)
+
+    async def _likeness_problem(self, resource: Resource) -> str | None:
+        cache = resource.cache if isinstance(resource, Route) else None
+        if cache is None or cache.semantic is None or await self._finds_likeness():
+            return None
+        return (
+            "the database has no vectors, by which similar requests are found: install pgvector in it, before Freehold's first start"
+            " there, or leave semantic out (the same requests are answered from the cache all the same)"
+        )
 
     async def _model_problem(self, tenant: str, model: str, beside: Sequence[Resource]) -> str | None:
         try:
@@ -209,7 +230,10 @@ def _models_named(resource: Resource) -> Sequence[tuple[str, str]]:
         case Agent():
             return (("model", resource.model),)
         case Route():
-            return [(f"models[{place}]", one.model) for place, one in enumerate(resource.members())]
+            named = [(f"models[{place}]", one.model) for place, one in enumerate(resource.members())]
+            if resource.cache is not None and resource.cache.semantic is not None:
+                named.append(("cache.semantic.model", resource.cache.semantic.model))
+            return named
         case _:
             return ()
 

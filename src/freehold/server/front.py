@@ -18,6 +18,7 @@ from freehold.core.messages import ModelRequest
 from freehold.core.policy import Principal
 from freehold.core.ports import StreamEncoder, Wire
 from freehold.core.stream import Folding, Started, StreamEvent
+from freehold.gateway.cache import Note
 from freehold.gateway.calling import Answer
 from freehold.gateway.forwarding import Passing
 from freehold.gateway.passing import Envelope
@@ -37,6 +38,14 @@ Ask: TypeAlias = Callable[[], Awaitable[tuple[Principal, Envelope]]]
 
 MoreLines: TypeAlias = Callable[[], bytes]
 """Header lines."""
+
+
+def cache_lines(note: Note) -> bytes:
+    """Whether an earlier answer is given again, and since when it is kept."""
+    if not note.hit:
+        return b"x-freehold-cache: miss\r\n"
+    similarity = "" if note.similarity is None else f"x-freehold-cache-similarity: {note.similarity:.4f}\r\n"
+    return f"x-freehold-cache: hit\r\nage: {note.age_s}\r\n{similarity}".encode()
 
 
 class StreamForm(Protocol):
@@ -147,6 +156,8 @@ class _Call:
             lines = self._lines(f"{answer.provider}/{answer.model}", stream=stream)
             if (reason := answer.choice.reason) is not None:
                 lines += route_line(reason)
+            if (note := answer.cache) is not None:
+                lines += cache_lines(note)
             if stream:
                 exchange.begin(200, lines)
             last = await (self._passed(answer, stream) if isinstance(answer, Passing) else self._told(answer))

@@ -43,6 +43,7 @@ _COLUMNS: Final = {
     "cached": "text",
     "price_source": "text",
     "leases": "text",
+    "saved_pico": "bigint",
 }
 _USAGE: Final = {**dict.fromkeys(USAGE_COLUMNS, "bigint"), "estimated": "boolean"}
 _MAY_BE_NULL: Final = {
@@ -63,7 +64,7 @@ DIMENSIONS: Final = (
     "organisation", "team", "user_name", "principal", "agent", "route", "provider", "model", "region", "outcome",
     "cached", "price_source", "currency", "priced", "estimated",
 )  # fmt: skip
-AMOUNTS: Final = ("cost_pico", *USAGE_COLUMNS)
+AMOUNTS: Final = ("cost_pico", "saved_pico", *USAGE_COLUMNS)
 _CUT: Final = ", ".join(f"coalesce({name}, '')" if name in _NULLABLE else name for name in DIMENSIONS)
 _SUMS: Final = ", ".join(f"sum({name}) AS {name}" for name in AMOUNTS)
 _ADDED: Final = ", ".join(f"{name} = d.{name} + excluded.{name}" for name in ("calls", *AMOUNTS))

@@ -34,6 +34,7 @@ _AMOUNTS: Final = """
     coalesce(sum(calls) FILTER (WHERE NOT priced), 0)::bigint AS unpriced_calls,
     coalesce(sum(calls) FILTER (WHERE estimated), 0)::bigint AS estimated_calls,
     sum(cost_pico) AS cost_pico,
+    sum(saved_pico) AS saved_pico,
     sum(input_tokens) AS input_tokens,
     sum(output_tokens) AS output_tokens,
     sum(cache_read_tokens) AS cache_read_tokens,

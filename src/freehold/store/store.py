@@ -13,6 +13,7 @@ from freehold.core.ports import Objects
 from freehold.store._housekeeping import housekeeping
 from freehold.store._listen import Listener
 from freehold.store.allowances import PostgresAllowances
+from freehold.store.answers import PostgresAnswers, open_answers
 from freehold.store.conversations import PostgresConversations
 from freehold.store.costs import PostgresCosts
 from freehold.store.database import Database, open_database
@@ -41,6 +42,7 @@ class Store(Struct, frozen=True):
     conversations: PostgresConversations
     message_batches: PostgresMessageBatches
     allowances: PostgresAllowances
+    answers: PostgresAnswers
 
 
 @asynccontextmanager
@@ -72,6 +74,7 @@ async def open_store(
         responses = await stack.enter_async_context(open_responses(database, listener))
         allowances = PostgresAllowances(database, listener, records.spool, owner=process_id)
         batches = PostgresMessageBatches(database, listener)
+        answers = await stack.enter_async_context(open_answers(database))
         live = PostgresLiveChannel(database, listener)
         await stack.enter_async_context(listener.running())
         await stack.enter_async_context(
@@ -91,4 +94,5 @@ async def open_store(
             PostgresConversations(database),
             batches,
             allowances,
+            answers,
         )
