@@ -276,7 +276,7 @@ def cancel(ctx: click.Context, *, session_id: str, turn: bool, reason: str, as_j
 @click.pass_context
 def archive(ctx: click.Context, *, session_id: str, as_json: bool) -> None:
     """Let a session at rest be only read, and leave it out of lists."""
-    _steer(ctx, session_id, "archive", {}, "archived")
+    _steer(ctx, session_id, "archive", None, "archived")
 
 
 @sessions.command()
@@ -312,7 +312,7 @@ def _send(ctx: click.Context, session_id: str, event: dict[str, Any], done: str)
     chosen.output.say(done)
 
 
-def _steer(ctx: click.Context, session_id: str, verb: str, body: dict[str, Any], done: str) -> None:
+def _steer(ctx: click.Context, session_id: str, verb: str, body: dict[str, Any] | None, done: str) -> None:
     chosen = settings(ctx)
     with connected(chosen) as client:
         session = client.request("POST", f"/v1/sessions/{session_id}/{verb}", body=body)

@@ -435,7 +435,7 @@ def operations(sessions: Sessions) -> list[Operation]:
                   summary="Delete a session at rest, with its log, for good.", handler=api.delete, answer=SessionDeleted),
         Operation(method="POST", path=f"{one}/archive", id="archiveSession", tag="sessions",
                   summary="Let a session at rest be only read, and left out of lists; idempotent.", handler=api.archive,
-                  body=Nothing, answer=SessionShown),
+                  answer=SessionShown),
         Operation(method="POST", path=f"{one}/cancel", id="cancelSession", tag="sessions",
                   summary="Stop its turn, or the session for good; idempotent.", handler=api.cancel, body=CancelSession,
                   answer=SessionShown),
