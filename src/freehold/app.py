@@ -15,13 +15,13 @@ from msgspec import Struct
 import freehold.providers
 import freehold.tools
 import freehold.wires
-from freehold import __version__, plugins
+from freehold import plugins
 from freehold.catalog import catalog, prices
 from freehold.clock import SystemClock
 from freehold.companions import companions
 from freehold.config import Config
 from freehold.core import ids
-from freehold.core.errors import BadRequest, FreeholdError, NotFound
+from freehold.core.errors import BadRequest, NotFound
 from freehold.core.policy import Principal
 from freehold.core.ports import ChildSessions, EmbeddingWire, KeyValues, ModelInfo, Objects, ToolKind, Wire
 from freehold.core.ports import Provider as ProviderPort
@@ -39,6 +39,7 @@ from freehold.gateway.residency import Place, labelled
 from freehold.governance.keys import AccessPair, KeyTable, id_of
 from freehold.governance.principals import DEFAULT_TENANT, PrincipalTable
 from freehold.governance.secrets import Secrets
+from freehold.health import Health
 from freehold.providers import rules as rules_provider
 from freehold.providers._http import HttpPool, Timeouts
 from freehold.providers._upstream import patience
@@ -90,7 +91,6 @@ from freehold.wires import google_embed, google_predict
 from freehold.wires.openai_embeddings import EMBEDDINGS
 
 PEPPER_BYTES: Final = 32
-HEALTH_S_MAX: Final = 3.0
 NATIVE_DIALECT: Final = "anthropic_messages"
 """Errors of the native API look like Anthropic's, as its other shapes do."""
 
@@ -192,7 +192,7 @@ async def open_workshop(config: Config) -> AsyncIterator[Workshop]:
         await _work_on_batches(stack, config, store, inside)
         worker = _worker(config, inside.means)
         await stack.enter_async_context(worker.running())
-        health = Health(store)
+        health = Health(store.database.check, lambda: store.records.trouble)
         await stack.enter_async_context(health.running())
         yield Workshop(worker, health, secrets_of.redact, socket)
 
@@ -339,16 +339,11 @@ async def _furnish(
     inside = await _inside(
         stack, config, store, secrets_of, urls, pepper=_pepper(folder), operator_key=operator_key
     )
-    clock, wires, kinds, means = inside.clock, inside.wires, inside.kinds, inside.means
-    key_table, principals, gateway, model_table = (
-        inside.keys,
-        inside.principals,
-        inside.gateway,
-        inside.models,
-    )
+    clock, wires, gateway = inside.clock, inside.wires, inside.gateway
+    key_table, principals = inside.keys, inside.principals
     first_key = await key_table.ensure_first_key(DEFAULT_TENANT)
     if works:
-        await stack.enter_async_context(_worker(config, means).running())
+        await stack.enter_async_context(_worker(config, inside.means).running())
 
     def authenticate(headers: Mapping[str, str]) -> Principal:
         return labelled(principals.authenticate(credential_of(headers)), headers)
@@ -374,34 +369,10 @@ async def _furnish(
         find_principal=principals.current,
     )
     await stack.enter_async_context(background.running())
-    service = Sessions(store.log, store.resources, means.live, clock, home=model_table.home)
-    declared = Templates(
-        store.resources,
-        tool_configs={name: kind.config for name, kind in kinds.items()},
-        provider_types=sorted({*_adapters(config), *catalog.providers()}),
-        check_model=partial(_check_model, model_table),
-        check_rules=rules_provider.check,
-        finds_likeness=store.answers.finds_likeness,
-    )
-    operations: list[Operation] = [
-        *agents.operations(store.resources),
-        *sessions.operations(service),
-        *replays.operations(Replays(store.log, gateway, clock)),
-        *templates.operations(declared, store.resources),
-        *data.operations(store.key_values, store.objects),
-        *keys.operations(key_table, clock),
-        *allowances.operations(inside.limiting, store.allowances, store.records, clock),
-        *costs.operations(store.costs, store.records, store.resources, clock),
-        *models.operations(model_table, partial(_visible, model_table, clock)),
-        *routes.operations(gateway, store.resources, wires),
-        *tokens.operations(gateway),
-        *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),
-        *conversations.operations(store.conversations, clock, dialect=wires[RESPONSES]),
-        *message_batches.operations(Batches(store.message_batches, gateway, wires[NATIVE_DIALECT], clock)),
-    ]
+    operations = _operations(config, store, inside, keeper)
     if works:
         await _work_on_batches(stack, config, store, inside)
-    health = Health(store)
+    health = Health(store.database.check, lambda: store.records.trouble)
     await stack.enter_async_context(health.running())
     vendor_doors = (
         BedrockDoor(front=front, signer=key_table.signer),
@@ -415,6 +386,35 @@ async def _furnish(
     app = server.build(front, vendor_doors, door, operations, health.look)
     first_pair = None if first_key is None else key_table.pair(id_of(first_key))
     return House(app, operator_key, first_key, first_pair, secrets_of.redact)
+
+
+def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseKeeper) -> list[Operation]:
+    clock, wires, gateway, model_table = inside.clock, inside.wires, inside.gateway, inside.models
+    service = Sessions(store.log, store.resources, inside.means.live, clock, home=model_table.home)
+    declared = Templates(
+        store.resources,
+        tool_configs={name: kind.config for name, kind in inside.kinds.items()},
+        provider_types=sorted({*_adapters(config), *catalog.providers()}),
+        check_model=partial(_check_model, model_table),
+        check_rules=rules_provider.check,
+        finds_likeness=store.answers.finds_likeness,
+    )
+    return [
+        *agents.operations(store.resources),
+        *sessions.operations(service),
+        *replays.operations(Replays(store.log, gateway, clock)),
+        *templates.operations(declared, store.resources),
+        *data.operations(store.key_values, store.objects),
+        *keys.operations(inside.keys, clock),
+        *allowances.operations(inside.limiting, store.allowances, store.records, clock),
+        *costs.operations(store.costs, store.records, store.resources, clock),
+        *models.operations(model_table, partial(_visible, model_table, clock)),
+        *routes.operations(gateway, store.resources, wires),
+        *tokens.operations(gateway),
+        *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),
+        *conversations.operations(store.conversations, clock, dialect=wires[RESPONSES]),
+        *message_batches.operations(Batches(store.message_batches, gateway, wires[NATIVE_DIALECT], clock)),
+    ]
 
 
 async def _work_on_batches(stack: AsyncExitStack, config: Config, store: Store, inside: _Inside) -> None:
@@ -503,42 +503,6 @@ async def _check_model(table: ModelTable, tenant: str, model: str, beside: Seque
 
 async def _visible(table: ModelTable, clock: SystemClock, principal: Principal) -> Sequence[ModelInfo]:
     return await listing.visible(table, principal, clock=clock)
-
-
-class Health:
-    """Asks one question at a time, and does not wait for long: a database that hangs is not asked by everyone who looks."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._asking: asyncio.Task[str] | None = None
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            if self._asking is not None:
-                self._asking.cancel()
-                await asyncio.wait([self._asking])
-
-    async def look(self) -> server.HealthShown:
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask(), name="health")
-        await asyncio.wait([self._asking], timeout=HEALTH_S_MAX)
-        late = f"the database did not answer within {HEALTH_S_MAX:g} s"
-        checks = {"database": self._asking.result() if self._asking.done() else late}
-        status = "ok" if checks["database"] == "ok" else "degraded"
-        if trouble := self._store.records.trouble:
-            checks["records"] = trouble
-            status = "warning" if status == "ok" else status
-        return server.HealthShown(status, __version__, checks)
-
-    async def _ask(self) -> str:
-        try:
-            await self._store.database.check()
-        except FreeholdError as error:
-            return error.message
-        return "ok"
 
 
 @asynccontextmanager
