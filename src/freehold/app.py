@@ -69,6 +69,7 @@ from freehold.server.apis import (
     responses,
     routes,
     sessions,
+    slos,
     templates,
     tokens,
 )
@@ -410,6 +411,7 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         *costs.operations(store.costs, store.records, store.resources, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
         *routes.operations(gateway, store.resources, wires),
+        *slos.operations(model_table, clock),
         *tokens.operations(gateway),
         *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),
         *conversations.operations(store.conversations, clock, dialect=wires[RESPONSES]),

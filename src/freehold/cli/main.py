@@ -39,6 +39,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve", "Run the server."),
     "worker": ("worker", "Carry sessions forward, beside a server or on another machine."),
     "sessions": ("sessions", "List, show, follow and cancel sessions."),
+    "slos": ("slos", "Show how routes serve against what they declare."),
 }
 
 

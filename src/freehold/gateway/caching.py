@@ -78,9 +78,9 @@ class Caching:
         if asked is None:
             return None
         likeness: Likeness | None = None
-        if asked.reads and (found := await self._exact(asked)) is not None:
-            if (earlier := self._again(meter, asked, found, routed, action, "exact")) is not None:
-                return earlier
+        found = await self._exact(asked) if asked.reads else None
+        if found is not None and (earlier := self._again(meter, asked, found, routed, action, "exact")):
+            return earlier
         if policy.semantic is not None and self._kept is not None:
             likeness = await self._likeness(principal, policy, asked, routed, embed)
             if asked.reads and likeness is not None:

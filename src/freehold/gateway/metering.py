@@ -19,6 +19,7 @@ from freehold.core.pricing import cost_pico
 from freehold.core.records import DIRECT, UNPRICED, Account, CallRecord, Choice
 from freehold.gateway.allowance import Taken
 from freehold.gateway.cache import Keeping, Note
+from freehold.gateway.slo import Objectives
 from freehold.gateway.targets import Target
 
 OK: Final = "ok"
@@ -56,7 +57,7 @@ class Meter:
         "choice",
         "course",
         "first_s",
-        "keeping",
+        "keeping", "objectives",
         "principal",
         "record",
         "requested",
@@ -93,6 +94,8 @@ class Meter:
         self.taken: Taken | None = None
         self.cache: Note | None = None
         self.keeping: Keeping | None = None
+        self.objectives: Objectives | None = None
+        """Of the route by which it goes."""
 
     def called_for(self, user: str | None) -> None:
         """Whom the client names; a key that is somebody's own says it better."""

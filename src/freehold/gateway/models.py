@@ -30,6 +30,7 @@ from freehold.core.routes import CallTimeouts, Drain, Route
 from freehold.gateway.capabilities import Suspicion
 from freehold.gateway.residency import NOWHERE, Place
 from freehold.gateway.routing_table import Routes, merged
+from freehold.gateway.slo import Objectives
 from freehold.gateway.surroundings import addressed, credential
 from freehold.gateway.targets import OpenProvider, OpenWays, Target, Upstream
 from freehold.gateway.terms import Terms
@@ -169,6 +170,10 @@ class ModelTable:
 
     async def declared_routes(self, tenant: str) -> Sequence[str]:
         return (await self._tenant(tenant)).routes.names
+
+    async def objectives(self, tenant: str) -> Mapping[str, Objectives]:
+        """Of the routes that have some, by name."""
+        return (await self._tenant(tenant)).routes.objectives
 
     async def declared_rules(self, tenant: str) -> Sequence[str]:
         return sorted((await self._tenant(tenant)).rules)

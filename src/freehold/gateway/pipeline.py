@@ -36,6 +36,7 @@ from freehold.gateway.passing import Envelope
 from freehold.gateway.residency import hold, within_reach
 from freehold.gateway.routing_course import Pause, learn
 from freehold.gateway.routing_plan import Chance, Explained, explained, routed_plan
+from freehold.gateway.slo import Objectives
 from freehold.gateway.targets import Routed, Target
 from freehold.wires import path_in
 from freehold.wires.openai_embeddings import EMBEDDINGS
@@ -222,8 +223,25 @@ class Gateway:
             return
         if meter.keeping is not None and ended == OK and answer is not None and answer.copy is not None:
             self._keep(meter.keeping, answer.copy, meter.target)
+        if meter.objectives is not None:
+            self._measure(meter.objectives, meter, answer, ended, asked_s)
         if meter.target is not None and meter.target.health is not None:
             learn(meter, answer, ended, asked_s, self._clock.monotonic_s())
+
+    def _measure(
+        self, objectives: Objectives, meter: Meter, answer: Answered | None, ended: str, asked_s: float | None
+    ) -> None:
+        """Attempts that did not begin were counted when they failed."""
+        first_s = meter.first_s if meter.streamed and answer is not None else None
+        objectives.settled(
+            None if answer is None or meter.target is None else meter.target.resource.removeprefix("model/"),
+            ended,
+            first_s=None if first_s is None else first_s - meter.started_s,
+            own_first_s=None
+            if first_s is None
+            else first_s - (meter.started_s if asked_s is None else asked_s),
+            now_s=self._clock.monotonic_s(),
+        )
 
     def _keep(self, keeping: Keeping, copy: Copy, target: Target | None) -> None:
         response = copy.response()

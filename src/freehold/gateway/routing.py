@@ -98,12 +98,13 @@ class Rule(Struct, frozen=True):
 class Decision(Struct, frozen=True):
     """`order`: places in the candidates given, the one to be asked first first; empty where all are left. `left`: why, by place.
 
-    `slow`: those in `order` are slower than the route wants, but none is quicker.
+    `slow`: those in `order` are slower than the route wants, but none is quicker. `demoted` are asked after the others, and why.
     """
 
     order: tuple[int, ...]
     left: Mapping[int, str]
     slow: bool = False
+    demoted: Mapping[int, str] = {}
 
 
 class Verdict(Struct, frozen=True):
@@ -169,10 +170,21 @@ def decide(rule: Rule, candidates: Sequence[Candidate], wanted: Wanted, draw: fl
 def verdicts(rule: Rule, candidates: Sequence[Candidate], decision: Decision) -> list[Verdict]:
     """Of every candidate: first those that are asked, in order, then those that are left."""
     taken = [
-        Verdict(candidates[place].model, number, taken_because(rule, candidates[place], slow=decision.slow))
+        Verdict(candidates[place].model, number, ordered_because(rule, candidates, decision, place))
         for number, place in enumerate(decision.order, 1)
     ]
     return taken + [Verdict(candidates[place].model, None, why) for place, why in decision.left.items()]
+
+
+def ordered_because(rule: Rule, candidates: Sequence[Candidate], decision: Decision, place: int) -> str:
+    """As `taken_because`, and who is asked last by its own doing."""
+    said = taken_because(rule, candidates[place], slow=decision.slow)
+    if not decision.demoted:
+        return said
+    if place in decision.demoted:
+        return f"asked last: {decision.demoted[place]}"
+    last = "; ".join(f"{candidates[one].model}: {why}" for one, why in decision.demoted.items())
+    return f"{said}, and asked last are {last}"
 
 
 def taken_because(rule: Rule, one: Candidate, *, slow: bool = False) -> str:

@@ -34,7 +34,7 @@ from freehold.core.ports import Clock
 from freehold.core.records import Choice
 from freehold.gateway.attempts import Answered, Asked
 from freehold.gateway.metering import CLIENT_GONE, OK, SUPERSEDED, Meter, estimated, may_be_billed
-from freehold.gateway.routing import Candidate, Decision, taken_because
+from freehold.gateway.routing import Candidate, Decision, ordered_because
 from freehold.gateway.routing_places import Priority
 from freehold.gateway.targets import Member, Routed, Target
 
@@ -291,7 +291,10 @@ class Course:
         model = hold.member.model
         self._failed.append(f"{model} {error.code}")
         if fault_of(error) == "model":
-            hold.failed(self._now_s(), error)
+            now_s, objectives = self._now_s(), self._routed.objectives
+            hold.failed(now_s, error)
+            if objectives is not None:
+                objectives.of(model).ended(objectives.slo, Unavailable.code, None, now_s)
         if isinstance(error, _OF_THE_MODEL):
             self._again.append(hold.place)
         if isinstance(error, (Forbidden, Unauthenticated)):
@@ -312,7 +315,7 @@ class Course:
         self._meter.lose(target, outcome, used)
 
     def _choice(self, hold: Hold) -> Choice:
-        because = taken_because(self._routed.rule, self._candidates[hold.place], slow=self._decision.slow)
+        because = ordered_because(self._routed.rule, self._candidates, self._decision, hold.place)
         if self._failed:
             because = f"after {', '.join(self._failed)}: {because}"
         regions = hold.member.traits.regions

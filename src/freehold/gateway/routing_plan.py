@@ -20,6 +20,7 @@ from freehold.gateway.residency import unmet
 from freehold.gateway.routing import Candidate, Decision, Verdict, Wanted, decide, verdicts
 from freehold.gateway.routing_course import Course, Pause
 from freehold.gateway.routing_table import seen, unasked
+from freehold.gateway.slo import demoted
 from freehold.gateway.targets import Member, Routed, Target
 
 _CHANCE_BYTES: Final = 6
@@ -105,7 +106,11 @@ def look(
         wanted = structs.replace(wanted, affinity=given or principal.id)
     fitness = _Fitness(principal, action, asked)
     candidates = seen(routed, wanted, fitness, now_s=now_s, at=at, measured=measured)
-    return Look(wanted, candidates, decide(routed.rule, candidates, wanted, draw)), fitness
+    decision = decide(routed.rule, candidates, wanted, draw)
+    if (objectives := routed.objectives) is not None:
+        models = [one.model for one in candidates]
+        decision = demoted(decision, models, objectives.judged(models, now_s, at))
+    return Look(wanted, candidates, decision), fitness
 
 
 def routed_plan(
@@ -113,7 +118,7 @@ def routed_plan(
     clock: Clock, pause: Pause, chance: Chance,
 ) -> Plan:  # fmt: skip
     """Raises Forbidden, and where no model can be asked, with every one's reason: Overloaded, ContextTooLong, Unsupported ..."""
-    meter.choice = routed.unasked
+    meter.choice, meter.objectives = routed.unasked, routed.objectives
     authorize(meter.principal, action, target.resource)
     now_s = clock.monotonic_s()
     found, fitness = look(

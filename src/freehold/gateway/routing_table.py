@@ -19,6 +19,7 @@ from freehold.gateway.health import Health
 from freehold.gateway.routing import UNMEASURED, Candidate, Figures, Traits, Wanted, rule_of
 from freehold.gateway.routing_places import UNLIMITED
 from freehold.gateway.routing_share import Share
+from freehold.gateway.slo import Objectives
 from freehold.gateway.targets import Member, Routed, Target
 
 Find: TypeAlias = Callable[[str, CallTimeouts | None], Target | None]
@@ -42,6 +43,12 @@ class Routes:
         self.health: dict[str, Health] = {model: health.get(model) or Health() for model in named}
         self.shares: dict[str, tuple[Share, Share]] = {
             route.name: _shares(route, shares.get(route.name)) for route in routes
+        }
+        objectives: Mapping[str, Objectives] = before.objectives if before else {}
+        self.objectives = {
+            route.name: Objectives(route.slo, objectives.get(route.name))
+            for route in routes
+            if route.slo is not None
         }
         limits = _limits(routes)
         for model, one in self.health.items():
@@ -90,7 +97,7 @@ class Routes:
         retries, hedges = self.shares[route.name]
         routed = Routed(
             route=route, rule=rule_of(route), members=tuple(members), missing=tuple(missing), retries=retries,
-            hedges=hedges, unasked=Choice(route=route.name, attempts=0),
+            hedges=hedges, unasked=Choice(route=route.name, attempts=0), objectives=self.objectives.get(route.name),
         )  # fmt: skip
         first = members[0].target
         return structs.replace(first, resource=f"model/{PREFIX}/{route.name}", route=routed, health=None)

@@ -17,6 +17,7 @@ from freehold.gateway.capabilities import Suspicion
 from freehold.gateway.health import Health
 from freehold.gateway.routing import Rule, Traits
 from freehold.gateway.routing_share import Share
+from freehold.gateway.slo import Objectives
 from freehold.gateway.terms import ModelTerms
 
 OpenProvider: TypeAlias = Callable[[ProviderRow, str | None, Mapping[str, str]], Provider]
@@ -139,3 +140,4 @@ class Routed(Struct, frozen=True, kw_only=True):
     retries: Share
     hedges: Share
     unasked: Choice
+    objectives: Objectives | None = None
