@@ -155,6 +155,11 @@ async def test_a_model_reads_on_in_its_session_and_in_a_fork(database_url):
         again = events_of(await here.log_of(fork.id), ToolFinished)
         assert again[-1].content == second.content
 
+        await here.log.delete("acme", fork.id)
+        assert (await here.store.objects.list(TENANT)).objects != ()
+        await here.log.delete("acme", row.id)
+        assert (await here.store.objects.list(TENANT)).objects == ()
+
 
 async def test_the_bound_is_the_agents(database_url):
     agent = structs.replace(AGENT, context=Context(tool_result_bytes_max=10**6))
