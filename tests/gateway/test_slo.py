@@ -120,7 +120,7 @@ def test_a_declaration_anew_keeps_the_figures_and_no_demotion_is_made_where_it_s
 
 async def test_a_route_asks_a_burning_model_last_says_so_and_comes_back_to_it() -> None:
     slo = {"slo": Slo(error_share_max=0.01), "retries": Retries(again_max=0)}
-    async with scene({"a": [*[BUSY, OK] * 10, OK], "b": [OK]}, slo) as it:
+    async with scene({"a": [BUSY, OK] * 10, "b": [OK]}, slo) as it:
         for _ in range(20):  # Every other one fails: the breaker opens late, or not at all.
             await it.ask()
             it.clock.s += 3
@@ -138,6 +138,7 @@ async def test_a_route_asks_a_burning_model_last_says_so_and_comes_back_to_it() 
         assert [one.model for one in told.verdicts] == ["b/m", "a/m"]
         assert told.verdicts[1].why.startswith("asked last: errors")
         it.clock.s += 31 * 60  # Both short windows are over: it gets another chance.
+        it.vendors["a"].play(OK)
         await it.ask()
         assert it.records[-1].provider == "a"
         objectives = (await it.house.models.objectives("acme"))["smart"]

@@ -45,7 +45,7 @@ class Routes:
             route.name: _shares(route, shares.get(route.name)) for route in routes
         }
         objectives: Mapping[str, Objectives] = before.objectives if before else {}
-        self.objectives = {
+        self.objectives: dict[str, Objectives] = {
             route.name: Objectives(route.slo, objectives.get(route.name))
             for route in routes
             if route.slo is not None

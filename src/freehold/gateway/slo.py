@@ -177,7 +177,7 @@ class Objectives:
 
     def __init__(self, slo: Slo, before: "Objectives | None" = None) -> None:
         self.slo = slo
-        self.route = before.route if before else Served()
+        self.route: Served = before.route if before else Served()
         self.models: dict[str, Served] = before.models if before else {}
         self.demoted: dict[str, str] = before.demoted if before else {}
         self.acts: deque[Act] = before.acts if before else deque(maxlen=ACTS_MAX)
