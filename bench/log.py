@@ -19,12 +19,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import uvloop
-from freehold.core.session_log import Lease, SessionRow
 
 from freehold.clock import SystemClock
 from freehold.core import ids
 from freehold.core.messages import Text, ToolCall, Usage
 from freehold.core.session import ModelAnswered, SessionStarted, ToolFinished, UserSpoke
+from freehold.core.session_log import Lease, SessionRow
 from freehold.store.blobs import open_objects
 from freehold.store.store import Store, open_store
 

@@ -92,7 +92,9 @@ def test_every_kind_of_resource_and_tool_is_documented() -> None:
     assert [kind for kind in sorted(tools) if f"| `{kind}` |" not in text] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/templates.md", "docs/google.md", "docs/limits.md", "docs/routes.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/templates.md", "docs/google.md", "docs/limits.md", "docs/routes.md"]
+)
 def test_documented_templates_are_taken(shop: Freehold, page: str) -> None:
     examples = blocks(ROOT / page, "yaml")
     assert examples

@@ -5,7 +5,6 @@ import logging
 from datetime import UTC, datetime
 
 import pytest
-from freehold.core.session_log import Lease
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from freehold.core.session import (
     TurnStarted,
     UserSpoke,
 )
+from freehold.core.session_log import Lease
 from freehold.core.session_state import replay
 from freehold.runtime import journal as journal_module
 from freehold.runtime.journal import Journal, LeaseLost

@@ -149,29 +149,32 @@ async def test_so_many_calls_at_a_time_and_the_place_comes_back(own: World) -> N
 async def test_without_a_database_calls_go_on_with_what_is_leased_and_are_then_refused(
     postgres_server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    async with fresh_database(postgres_server, template=MIGRATED) as url, proxied(url) as proxy:
-        async with world(proxy.url, tmp_path) as own:
-            await own.apply(PRICES.format(price="1"))
-            await own.apply("kind: budget\nname: all\namount_usd: '1'\nperiod: day")
-            own.script("openai", *[answer_of(900, 10)] * 1000)
-            assert (await own.http.post("/v1/chat/completions", json=CHAT)).status_code == 200
-            proxy.cut()
-            statuses = []
-            while not statuses or statuses[-1] == 200:
-                answer = await own.http.post("/v1/chat/completions", json=CHAT)
-                statuses.append(answer.status_code)
-            assert (len(statuses) > 3, answer.status_code) == (True, 429)
-            assert "the database that keeps it is away" in answer.json()["error"]["message"]
-            proxy.heal()
+    async with (
+        fresh_database(postgres_server, template=MIGRATED) as url,
+        proxied(url) as proxy,
+        world(proxy.url, tmp_path) as own,
+    ):
+        await own.apply(PRICES.format(price="1"))
+        await own.apply("kind: budget\nname: all\namount_usd: '1'\nperiod: day")
+        own.script("openai", *[answer_of(900, 10)] * 1000)
+        assert (await own.http.post("/v1/chat/completions", json=CHAT)).status_code == 200
+        proxy.cut()
+        statuses = []
+        while not statuses or statuses[-1] == 200:
+            answer = await own.http.post("/v1/chat/completions", json=CHAT)
+            statuses.append(answer.status_code)
+        assert (len(statuses) > 3, answer.status_code) == (True, 429)
+        assert "the database that keeps it is away" in answer.json()["error"]["message"]
+        proxy.heal()
 
-            async def answers() -> bool:
-                return (await own.http.post("/v1/chat/completions", json=CHAT)).status_code == 200
+        async def answers() -> bool:
+            return (await own.http.post("/v1/chat/completions", json=CHAT)).status_code == 200
 
-            await eventually(answers, timeout_s=20)
-            shown = await own.json("GET", "/v1/budgets")
-            bill = await own.json("GET", "/v1/costs?by=")
-            (line,) = shown["data"]
-            assert (line["used_usd"], shown["waiting_calls"]) == (bill["totals"]["USD"], 0)
+        await eventually(answers, timeout_s=20)
+        shown = await own.json("GET", "/v1/budgets")
+        bill = await own.json("GET", "/v1/costs?by=")
+        (line,) = shown["data"]
+        assert (line["used_usd"], shown["waiting_calls"]) == (bill["totals"]["USD"], 0)
 
 
 # -- servers that share
@@ -209,22 +212,23 @@ async def apply(client: httpx2.AsyncClient, template: str) -> None:
 @pytest.mark.slow
 async def test_two_servers_share_a_limit(postgres_server: EmbeddedServer, tmp_path: Path) -> None:
     """In one minute; a test that would run into the next one waits for it."""
-    async with fresh_database(postgres_server) as url, Vendor(answer_of(1)) as vendor:
-        async with (
-            running(ready(tmp_path / "a", vendor), url) as (_, first),
-            running(ready(tmp_path / "b", vendor), url) as (_, second),
-        ):
-            await apply(first, "kind: limit\nname: all\nrequests_per_minute: 200")
-            await asyncio.sleep(max(0.0, 62 - time.time() % 60) if time.time() % 60 > 35 else 0)
-            before = len(vendor.asked)
+    async with (
+        fresh_database(postgres_server) as url,
+        Vendor(answer_of(1)) as vendor,
+        running(ready(tmp_path / "a", vendor), url) as (_, first),
+        running(ready(tmp_path / "b", vendor), url) as (_, second),
+    ):
+        await apply(first, "kind: limit\nname: all\nrequests_per_minute: 200")
+        await asyncio.sleep(max(0.0, 62 - time.time() % 60) if time.time() % 60 > 35 else 0)
+        before = len(vendor.asked)
 
-            async def ask(client: httpx2.AsyncClient) -> list[int]:
-                return [(await client.post("/v1/chat/completions", json=CHAT)).status_code for _ in range(60)]
+        async def ask(client: httpx2.AsyncClient) -> list[int]:
+            return [(await client.post("/v1/chat/completions", json=CHAT)).status_code for _ in range(60)]
 
-            answers = await asyncio.gather(*(ask(client) for client in (first, second) for _ in range(3)))
-            passed = sum(one.count(200) for one in answers)
-            assert passed == len(vendor.asked) - before == 200
-            assert {status for one in answers for status in one} == {200, 429}
+        answers = await asyncio.gather(*(ask(client) for client in (first, second) for _ in range(3)))
+        passed = sum(one.count(200) for one in answers)
+        assert passed == len(vendor.asked) - before == 200
+        assert {status for one in answers for status in one} == {200, 429}
 
 
 @pytest.mark.slow

@@ -49,7 +49,9 @@ async def test_errors_are_told_in_the_dialect_of_each_operation(document: dict[s
         path: one["responses"]["default"]["content"]["application/json"]["schema"].get("$ref", "")
         for _, path, one in operations(document)
     }
-    assert told["/v1/conversations"] == told["/v1/responses/{response_id}"] == "#/components/schemas/OpenAIError"
+    assert (
+        told["/v1/conversations"] == told["/v1/responses/{response_id}"] == "#/components/schemas/OpenAIError"
+    )
     assert told["/v1/agents"] == "#/components/schemas/Error"
 
 

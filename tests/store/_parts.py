@@ -5,8 +5,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from freehold.core.session_log import Lease, SessionLog, SessionRow
-
 from freehold.clock import SystemClock
 from freehold.core import ids
 from freehold.core.messages import Text, Usage
@@ -18,6 +16,7 @@ from freehold.core.session import (
     TurnFinished,
     UserSpoke,
 )
+from freehold.core.session_log import Lease, SessionLog, SessionRow
 
 CLOCK = SystemClock()
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)

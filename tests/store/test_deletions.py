@@ -20,8 +20,7 @@ async def left(url: str) -> dict[str, int]:
     connection = await asyncpg.connect(url)
     try:
         counts = {
-            table: await connection.fetchval(f"SELECT count(*) FROM freehold.{table}")
-            for table in KEPT
+            table: await connection.fetchval(f"SELECT count(*) FROM freehold.{table}") for table in KEPT
         }
         return {table: count for table, count in counts.items() if count}
     finally:

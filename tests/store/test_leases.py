@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from freehold.core.session_log import Lease
 from tests.store._parts import CANCEL, CANCELLED, IDLE, STARTED, begun, claimed, eventually, new_row, said
 
 from freehold.core.errors import BadRequest, Conflict
 from freehold.core.resources import Agent, Limits
+from freehold.core.session_log import Lease
 from freehold.store.store import Store
 
 

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from freehold.core.session_log import Lease
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.store._parts import (
@@ -23,6 +22,7 @@ from tests.store._parts import (
 from freehold.core.errors import BadRequest, Conflict, NotFound, TooLarge
 from freehold.core.messages import Bytes, Media, Raw, Text, Usage
 from freehold.core.session import ModelFailed, ToolFinished, UserSpoke
+from freehold.core.session_log import Lease
 from freehold.store._events import APPEND_BYTES_MAX
 from freehold.store.store import Store
 

@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from freehold.core.responses import Conversation, ConversationItem, KeptResponse, ResponseEvents
 from tests.store._parts import CLOCK
 from tests.store.conftest import Opens
 
 from freehold.core.errors import Conflict, NotFound, TooLarge
+from freehold.core.responses import Conversation, ConversationItem, KeptResponse, ResponseEvents
 from freehold.store import responses as module
 from freehold.store._housekeeping import forget_responses
 from freehold.store.store import Store

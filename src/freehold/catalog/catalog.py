@@ -91,7 +91,10 @@ def decode(toml: bytes) -> Mapping[str, ProviderRow]:
         if row.name in table:
             raise BadRequest(f"provider {row.name!r} is declared twice", field=TOML)
         if row.ways or row.wire or row.timeouts:
-            raise BadRequest(f"provider {row.name!r} has a wire or timeouts of its own: write [[way]], or declare it", field=TOML)
+            raise BadRequest(
+                f"provider {row.name!r} has a wire or timeouts of its own: write [[way]], or declare it",
+                field=TOML,
+            )
         table[row.name] = row
     _add_ways(table, file.way)
     return table

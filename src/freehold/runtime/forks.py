@@ -90,8 +90,10 @@ def fork_of(
 
     Raises BadRequest where `edit` doesn't fit the event, Conflict where there is none that it could.
     """
+    own: tuple[SessionEvent, ...] = ()
+    edited_seq = None
     if edit is None:
-        shared_seq, edited_seq, own = len(events) if at is None else at, None, ()
+        shared_seq = len(events) if at is None else at
     else:
         edited = _edited(events, at, edit)
         shared_seq, edited_seq = edited.seq - 1, edited.seq

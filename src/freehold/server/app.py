@@ -149,7 +149,9 @@ def build(
 def _common(operations: Sequence[Operation], front: Front, health: Health) -> list[Operation]:
     async def healthz(call: Call) -> Response:
         shown = await health()
-        return json_response(shown, status=503 if shown.status == "degraded" else 200, request_id=call.request_id)
+        return json_response(
+            shown, status=503 if shown.status == "degraded" else 200, request_id=call.request_id
+        )
 
     async def openapi(_: Call) -> dict[str, Any]:
         return described
