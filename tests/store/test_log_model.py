@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pytest
-from freehold.core.session_log import Lease
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,15 +20,24 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.store._parts import CANCELLED, IDLE, STARTED, new_row, said
+from tests.store._parts import CANCELLED, IDLE, LONG_AGO, STARTED, new_row, said
 
 from freehold.core.errors import Conflict
+from freehold.core.session import SessionWaits
+from freehold.core.session_log import Lease
 from freehold.store.store import Store
 
 T = TypeVar("T")
 FOR_EVER_S = 3000.0
-EVENTS = {"said": said("x"), "idle": IDLE, "cancelled": CANCELLED}
-STATUS = {"said": "running", "idle": "idle", "cancelled": "cancelled"}
+FAR_AWAY = datetime(2100, 1, 1, tzinfo=UTC)
+WAITS = {
+    "waits": SessionWaits(why="calls"),
+    "waits till then": SessionWaits(why="calls", until=LONG_AGO),
+    "waits for long": SessionWaits(why="calls", until=FAR_AWAY),
+    "pauses": SessionWaits(why="paused"),
+}
+EVENTS = {"said": said("x"), "idle": IDLE, "cancelled": CANCELLED, **WAITS}
+STATUS = {"said": "running", "idle": "idle", "cancelled": "cancelled", "pauses": "paused"}
 
 
 @dataclass
@@ -39,6 +48,7 @@ class Model:
     status: str = "idle"
     owner: str | None = None
     epoch: int = 0
+    waits: str | None = None
     keys: dict[str, int] = field(default_factory=dict)
 
     def append(
@@ -51,10 +61,15 @@ class Model:
         if self.status == "cancelled" or lost or expected not in {None, len(self.events)}:
             return None
         self.events += names
-        self.status = STATUS[names[-1]]
+        self.status = STATUS.get(names[-1], "waiting")
+        self.waits = names[-1] if names[-1] in WAITS else None
         if key is not None:
             self.keys[key] = len(self.events)
         return len(self.events)
+
+    @property
+    def claimable(self) -> bool:
+        return self.owner is None and (self.status == "running" or self.waits == "waits till then")
 
 
 @dataclass
@@ -69,6 +84,9 @@ class Planned:
 
 
 NAMES = st.lists(st.sampled_from(["said", "said", "said", "idle"]), min_size=1, max_size=3)
+STEPS = st.lists(
+    st.sampled_from(["said", "said", "idle", *WAITS, *WAITS]), min_size=1, max_size=3
+)  # Only who holds the lease writes that a session waits.
 KEYS = st.sampled_from([None, None, None, "k1", "k2"])
 
 
@@ -84,12 +102,14 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             self.models: dict[str, Model] = {}
             self.planned: list[Planned] = []
 
-        @initialize(count=st.integers(1, 3))
-        def create(self, count: int) -> None:
+        @initialize(target=leases, count=st.integers(1, 3))
+        def create(self, count: int) -> Any:
+            """All of them run, and somebody has them."""
             for _ in range(count):
                 row = new_row(tenant=f"model-{id(self)}")
-                wait(store.log.create(row, [STARTED]))
-                self.models[row.id] = Model()
+                wait(store.log.create(row, [STARTED, EVENTS["said"]]))
+                self.models[row.id] = Model(events=["started", "said"], status="running")
+            return self.claim("ann")
 
         def _plan(self, data: st.DataObject, names: list[str], lease: Lease | None) -> None:
             session = lease.session_id if lease else data.draw(st.sampled_from(list(self.models)))
@@ -101,7 +121,7 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
         def plan_input(self, data: st.DataObject, names: list[str]) -> None:
             self._plan(data, names, None)
 
-        @rule(data=st.data(), names=NAMES, lease=leases)
+        @rule(data=st.data(), names=STEPS, lease=leases)
         def plan_step(self, data: st.DataObject, names: list[str], lease: Lease) -> None:
             self._plan(data, names, lease)
 
@@ -137,11 +157,12 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
                     assert result == should, one
 
         @rule(target=leases, owner=st.sampled_from(["ann", "bob"]))
+        def claim_all(self, owner: str) -> Any:
+            return self.claim(owner)
+
         def claim(self, owner: str) -> Any:
             self._flush()
-            claimable = {
-                key for key, model in self.models.items() if model.status == "running" and model.owner is None
-            }
+            claimable = {key for key, model in self.models.items() if model.claimable}
             claimed = wait(store.log.claim(owner, limit=500, lease_s=FOR_EVER_S))
             by_session = {lease.session_id: lease for lease in claimed}
             # In the order of creation, for who waits equally long comes in any order, and a run must be repeatable.
@@ -168,6 +189,13 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             if (model.owner, model.epoch) == (lease.owner, lease.epoch):
                 model.owner, model.epoch = None, model.epoch + 1
 
+        @rule(target=leases, lease=consumes(leases), name=st.sampled_from([*WAITS, "idle"]))
+        def put_to_rest(self, lease: Lease, name: str) -> Any:
+            """As a worker does that has nothing more to do for a session; another looks at once."""
+            self.planned.append(Planned(lease.session_id, [name], None, lease, None))
+            self._release(lease)
+            return self.claim("bob")
+
         @rule(lease=leases)
         def renew(self, lease: Lease) -> None:
             self._flush()
@@ -187,6 +215,7 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             for session, model in self.models.items():
                 row = wait(store.log.get(f"model-{id(self)}", session))
                 assert (row.version, row.status) == (len(model.events), model.status)
+                assert row.waits == (WAITS[model.waits] if model.waits else None)
 
         def teardown(self) -> None:
             self._flush()
