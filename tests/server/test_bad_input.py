@@ -187,7 +187,7 @@ async def test_of_a_template_every_problem_is_told_and_nothing_is_kept(shared: W
     lines = told(answer, "/v1/templates/apply").splitlines()
     assert answer.status_code == 400
     assert lines[0] == (
-        "shop.yaml:3: tool t1: type: expected one of function, http, kv, objects, sql; got 'sqll' (did you mean 'sql'?)"
+        "shop.yaml:3: tool t1: type: expected one of agent, client, function, http, kv, objects, sql, timer; got 'sqll' (did you mean 'sql'?)"
     )
     assert lines[1].startswith("shop.yaml:8: agent a1: tools[1]: there is no tool 't2'")
     assert lines[2].startswith("shop.yaml:7: agent a1: model: ")
