@@ -2,15 +2,19 @@
 
 It prints its port and lives as long as its standard input. A line `do KEY FUNCTION` is answered with `done` once it is counted;
 `counts` with all counts as JSON. After `hold`, whoever asks it to do something waits for his answer until `free`; `held` says how
-many do. It knows nothing of Freehold, and no fault reaches it.
+many do. After `slow`, some answers take seconds. It knows nothing of Freehold, and no fault reaches it.
 """
 
 import asyncio
 import json
+import random
 import sys
 from collections import Counter
 
 from freehold.core.errors import Unavailable
+
+SLOW_S = (0.0, 0.0, 0.3, 1.0, 2.0)
+"""Longer than a lease, so that a worker may be frozen, or cut off, in the middle of an effect."""
 
 
 class Ledger:
@@ -19,6 +23,7 @@ class Ledger:
         self.free = asyncio.Event()
         self.free.set()
         self.held = 0
+        self.delays_s: tuple[float, ...] = (0.0,)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -28,8 +33,12 @@ class Ledger:
                         self.asked[f"{function} {key}"] += 1
                         self.held += 1
                         await self.free.wait()
+                        await asyncio.sleep(random.choice(self.delays_s))
                         self.held -= 1
                         writer.write(b"done\n")
+                    case ["slow"]:
+                        self.delays_s = SLOW_S
+                        writer.write(b"slow\n")
                     case ["hold"]:
                         self.free.clear()
                         writer.write(b"held\n")

@@ -20,6 +20,7 @@ from freehold.store.embedded import embedded
 from freehold.store.migrations import migrate
 from tests.chaos._checker import Found
 from tests.chaos._faults import Chaos
+from tests.chaos._ledger import ask
 from tests.chaos._place import Deeds, person, place, plan_of
 from tests.chaos._processes import check_all, ledger, workers
 from tests.runtime._world import OWNER, TENANT, World
@@ -58,6 +59,7 @@ async def chaos(seconds: float, seed: int) -> Report:
 async def _on(url: str, port: int, seconds: float, seed: int) -> Report:
     plans: dict[str, str] = {}
     deeds = Deeds()
+    await ask(port, "slow")
     began_s = time.monotonic()
     async with workers(url, port, WORKERS) as found, place(url, port) as here:
         faults = Chaos(url, found, seed, crashes=True)
