@@ -128,7 +128,8 @@ class Meter:
         if choice.cached is None:
             charge = charged(target, usage, self.at, answered=answered)
         else:
-            saved_pico, usage = _saved_pico(target, usage, self.at), Usage()
+            charge, saved_pico = _spared(target, usage, self.at)
+            usage = Usage()
         record = CallRecord(
             id=ids.new("call", self._clock),
             at=self.at,
@@ -193,10 +194,12 @@ def charged(target: Target | None, usage: Usage, at: datetime, *, answered: bool
     return Charge(cost_pico(usage, price), price.currency, source)
 
 
-def _saved_pico(target: Target | None, usage: Usage, at: datetime) -> int:
-    """What the call would have cost. Nothing is taken from bought capacity for it."""
+def _spared(target: Target | None, usage: Usage, at: datetime) -> tuple[Charge, int]:
+    """Nothing, and what the call would have cost. Nothing is taken from bought capacity for it."""
     price = None if target is None else target.price(at)
-    return 0 if price is None else cost_pico(usage, price)
+    if price is None:
+        return NO_CHARGE, 0
+    return Charge(0, price.currency, UNPRICED), cost_pico(usage, price)
 
 
 class Ended(Protocol):

@@ -35,9 +35,12 @@ class CostsQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LineShown(Struct, frozen=True):
+    """`saved` is what calls would have cost that an earlier answer was given to."""
+
     group: dict[str, str]
     currency: str
     amount: str
+    saved: str
     calls: int
     unpriced_calls: int
     estimated_calls: int
@@ -165,8 +168,11 @@ def _shown(made: Bill, *, waiting_count: int, recounted: bool) -> BillShown:
                 group=dict(zip(made.by, line.group, strict=True)),
                 currency=line.currency,
                 amount=decimal(line.amounts.cost_pico),
+                saved=decimal(line.amounts.saved_pico),
                 **{
-                    name: value for name, value in structs.asdict(line.amounts).items() if name != "cost_pico"
+                    name: value
+                    for name, value in structs.asdict(line.amounts).items()
+                    if not name.endswith("_pico")
                 },
             )
             for line in made.lines
