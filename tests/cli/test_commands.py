@@ -107,6 +107,7 @@ def test_wrong_settings_name_the_file_and_the_key(freehold: Freehold) -> None:
     assert "server.prot" in done.err
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_named(freehold: Freehold) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

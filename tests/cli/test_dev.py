@@ -221,6 +221,7 @@ def test_nothing_is_left_when_it_is_stopped_while_it_starts(tmp_path: Path, afte
     assert os.listdir(temporary) == []
 
 
+@pytest.mark.slow
 def test_wrong_upstreams_are_refused(freehold: Freehold) -> None:
     for wrong, says in (
         ("opnai=http://x", "one of openai, anthropic, bedrock"),

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli._freehold import Freehold
 
 AWAY = {"DATABASE_URL": "postgresql://user:hunter2@127.0.0.1:9/none"}
@@ -14,6 +16,7 @@ def findings(told: Any) -> dict[str, dict[str, str]]:
     return {one["check"]: one for one in told["findings"]}
 
 
+@pytest.mark.slow
 def test_a_machine_where_nothing_ran_yet_is_well_and_stays_untouched(freehold: Freehold) -> None:
     done = freehold.ok("doctor", "--json")
     found = findings(done.json)
@@ -24,6 +27,7 @@ def test_a_machine_where_nothing_ran_yet_is_well_and_stays_untouched(freehold: F
     assert not freehold.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_data_folder_that_was_used_is_looked_into(freehold: Freehold) -> None:
     with freehold.serving():
         pass

@@ -1,6 +1,10 @@
 """`freehold routes explain` and `freehold models drain`, against a server."""
 
+import pytest
+
 from tests.cli._freehold import Freehold
+
+pytestmark = pytest.mark.slow
 
 ROUTE = "kind: route\nname: smart\nmodels: [rules/clerk, openai/gpt-4o]\n"
 REQUEST = '{"model": "smart", "messages": [{"role": "user", "content": "Hi"}]}'

@@ -101,6 +101,7 @@ def test_chat_shows_steps_and_the_answer_and_says_that_rules_answered(served: Fr
     assert "No language model was asked" in done.out
 
 
+@pytest.mark.slow
 def test_chat_in_json_gives_one_event_a_line(served: Freehold) -> None:
     events = served.ok("chat", "clerk", "How many SKU-1 are there?", "--json").lines
     kinds = [event["type"] for event in events]
@@ -108,6 +109,7 @@ def test_chat_in_json_gives_one_event_a_line(served: Freehold) -> None:
     assert kinds.index("agent.tool_use") < kinds.index("agent.tool_result") < kinds.index("agent.message")
 
 
+@pytest.mark.slow
 def test_a_conversation_goes_on(served: Freehold) -> None:
     served.ok("chat", "clerk", "How many SKU-1 are there?")
     done = served.ok("chat", "clerk", "--continue", "And again, how many?")
@@ -118,6 +120,7 @@ def test_a_conversation_goes_on(served: Freehold) -> None:
     assert "› And again, how many?" in shown
 
 
+@pytest.mark.slow
 def test_a_message_comes_through_a_pipe(served: Freehold) -> None:
     assert "SKU-1: 7 units." in served.ok("chat", "clerk", input="stock of SKU-1?").out
 
@@ -128,6 +131,7 @@ def test_an_unknown_agent_is_told_with_near_names(served: Freehold) -> None:
     assert "clerk" in done.err
 
 
+@pytest.mark.slow
 def test_the_log_of_a_session_is_shown_whole(served: Freehold) -> None:
     served.ok("chat", "clerk", "How many SKU-1 are there?")
     session = served.ok("sessions", "list", "--limit", "1", "--json").json[0]["id"]
@@ -139,6 +143,7 @@ def test_the_log_of_a_session_is_shown_whole(served: Freehold) -> None:
     assert told["events"][0]["type"] == "freehold.session_started"
 
 
+@pytest.mark.slow
 def test_tail_follows_what_others_say(served: Freehold) -> None:
     served.ok("chat", "clerk", "How many SKU-1 are there?")
     session = served.ok("sessions", "list", "--limit", "1", "--json").json[0]["id"]
@@ -158,6 +163,7 @@ def test_tail_follows_what_others_say(served: Freehold) -> None:
         tailing.communicate()
 
 
+@pytest.mark.slow
 def test_a_cancelled_session_takes_no_more(served: Freehold) -> None:
     served.ok("chat", "clerk", "How many SKU-1 are there?")
     session = served.ok("sessions", "list", "--limit", "1", "--json").json[0]["id"]
@@ -170,6 +176,7 @@ def test_a_cancelled_session_takes_no_more(served: Freehold) -> None:
     assert "cancelled" in done.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_follower_at_once(served: Freehold) -> None:
     served.ok("chat", "clerk", "How many SKU-1 are there?")
     session = served.ok("sessions", "list", "--limit", "1", "--json").json[0]["id"]
@@ -185,6 +192,7 @@ def test_ctrl_c_ends_a_follower_at_once(served: Freehold) -> None:
 # -- keys
 
 
+@pytest.mark.slow
 def test_a_key_lives_and_dies(served: Freehold) -> None:
     made = served.ok("keys", "create", "tests", "--json").json
     url = json.loads((served.folder / "server.json").read_bytes())["url"]
@@ -213,6 +221,7 @@ def test_a_limited_key_may_do_what_it_says_and_no_more(served: Freehold) -> None
 # -- the rest
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_objects(served: Freehold) -> None:
     folder = served.folder.parent / "papers"
     (folder / "deep").mkdir(parents=True)
@@ -254,6 +263,7 @@ def test_models_names_what_can_be_called_and_why_the_rest_cannot(served: Freehol
     assert "OPENAI_API_KEY is not set" in shown
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_the_server_well(served: Freehold) -> None:
     told = served.ok("doctor", "--json").json
     states = {one["check"]: one["state"] for one in told["findings"]}
@@ -263,6 +273,7 @@ def test_the_doctor_finds_the_server_well(served: Freehold) -> None:
     assert states["sandbox"] == "absent"
 
 
+@pytest.mark.slow
 def test_a_second_server_on_the_same_folder_is_refused(served: Freehold) -> None:
     pid = json.loads((served.folder / "server.json").read_bytes())["pid"]
     done = served.process("serve", "--port", "0")
@@ -271,6 +282,7 @@ def test_a_second_server_on_the_same_folder_is_refused(served: Freehold) -> None
     assert served.ok("get", "agents").code == 0, "the first one is unharmed"
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_the_command_quietly(served: Freehold) -> None:
     listing = served.start("get", "--json")
     assert listing.stdout is not None
@@ -284,6 +296,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(served: Freehold) -> 
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*3\d")
 
 
+@pytest.mark.slow
 def test_colours_are_for_terminals_and_no_color_is_heeded(served: Freehold) -> None:
     """`script` gives the command a terminal."""
     if shutil.which("script") is None:

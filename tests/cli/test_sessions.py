@@ -31,6 +31,8 @@ from freehold.core.session import (
 from freehold.server.apis._events import shown
 from tests.cli._freehold import Freehold
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "How many SKU-1 are there?"
 
 

@@ -38,6 +38,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Freehold,
         yield here, told
 
 
+@pytest.mark.slow
 def test_an_sdk_speaks_https_with_the_authority_that_it_is_told(
     served: tuple[Freehold, dict[str, Any]],
 ) -> None:
@@ -93,6 +94,7 @@ def files(folder: Path) -> dict[str, str]:
     return {name: str(folder / name) for name in (*contents, "missing")}
 
 
+@pytest.mark.slow
 def test_files_of_ones_own_are_served_with(tmp_path: Path) -> None:
     given = files(tmp_path)
     here = Freehold(tmp_path / "data folder", {"OPENAI_API_KEY": "sk-test"})

@@ -13,6 +13,8 @@ import pytest
 from tests.cli._freehold import Freehold, stop
 from tests.cli.conftest import TEMPLATE
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 20.0
 SECOND_VERSION = """
 kind: rules

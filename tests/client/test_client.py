@@ -108,6 +108,7 @@ def test_pages_are_followed_up_to_the_limit(server: Scripted) -> None:
     assert [one["path"] for one in server.seen[:2]] == ["/v1/things", "/v1/things?page=p2"]
 
 
+@pytest.mark.slow
 def test_a_cut_stream_goes_on_behind_the_last_event(server: Scripted) -> None:
     server.answers += [
         lambda handler: handler.cut('id: 1.0\nevent: a\ndata: {"n": 1}\n\nid: 2.0\nevent: a\ndata: {"n": 2}\n\nid: 3.0\nevent: a\nda'),

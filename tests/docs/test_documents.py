@@ -92,6 +92,7 @@ def test_every_kind_of_resource_and_tool_is_documented() -> None:
     assert [kind for kind in sorted(tools) if f"| `{kind}` |" not in text] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", ["README.md", "docs/templates.md", "docs/google.md", "docs/limits.md", "docs/routes.md"]
 )
@@ -102,6 +103,7 @@ def test_documented_templates_are_taken(shop: Freehold, page: str) -> None:
         shop.ok("apply", "-", "--dry-run", "--allow-unknown-models", input=example)
 
 
+@pytest.mark.slow
 def test_documented_programs_run_against_a_server(shop: Freehold) -> None:
     with shop.serving() as told:
         environment = shop.environment() | {"FREEHOLD_URL": told["url"], "FREEHOLD_API_KEY": told["api_key"]}

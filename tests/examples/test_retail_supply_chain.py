@@ -15,6 +15,8 @@ from urllib.request import Request, urlopen
 import pytest
 from retail_world.writers import SUPPLY_CHAIN_FILE, Dataset, files
 
+pytestmark = pytest.mark.slow
+
 SERVICE = Path(__file__).parents[2] / "examples" / "retail" / "supply_chain.py"
 START_S_MAX = 20.0
 

@@ -119,6 +119,7 @@ async def test_after_24_hours_what_has_no_result_is_expired(place: Place) -> Non
     assert (ended.expired_count, ended.ended_at) == (4, NOON + timedelta(hours=24))
 
 
+@pytest.mark.slow
 async def test_results_are_kept_for_29_days(place: Place) -> None:
     batch = await place.create(1)
     async with place.working():
@@ -147,6 +148,7 @@ async def test_what_may_pass_is_tried_so_often_and_no_more(place: Place) -> None
     assert outcomes[-3:] == ["overloaded"] * 3, "each try left its record"
 
 
+@pytest.mark.slow
 async def test_no_more_calls_run_at_once_than_allowed(place: Place) -> None:
     place.vendor.play([HOLD])
     await place.create(20)
@@ -167,6 +169,7 @@ async def test_a_stop_hands_back_what_runs_and_the_next_start_goes_on_at_once(pl
         assert [one.outcome for one in await place.ended(batch)] == ["succeeded"] * 3
 
 
+@pytest.mark.slow
 async def test_a_request_that_kills_its_workers_is_given_up(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +184,7 @@ async def test_a_request_that_kills_its_workers_is_given_up(
     assert place.vendor.asked == []
 
 
+@pytest.mark.slow
 async def test_a_call_that_takes_too_long_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_worker, "CALL_S_MAX", 0.05)
     place.vendor.play([HOLD])
@@ -190,6 +194,7 @@ async def test_a_call_that_takes_too_long_is_told(place: Place, monkeypatch: pyt
     assert error_of(one)["type"] == "timeout_error"
 
 
+@pytest.mark.slow
 async def test_an_answer_that_is_no_json_is_no_result(place: Place) -> None:
     place.vendor.play(reply(b"{oops\n"))
     batch = await place.create(1)
@@ -199,6 +204,7 @@ async def test_an_answer_that_is_no_json_is_no_result(place: Place) -> None:
     assert error_of(one)["type"] == "api_error"
 
 
+@pytest.mark.slow
 async def test_results_of_what_runs_are_not_there(place: Place) -> None:
     batch = await place.create(1)
     with pytest.raises(BadRequest, match="is in_progress: it has results once it has ended"):

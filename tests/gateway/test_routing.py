@@ -64,6 +64,7 @@ def test_a_few_calls_explore_what_was_not_measured_lately() -> None:
     assert (firsts.count("a"), firsts.count("b"), firsts.count("c")) == (950, 25, 25)
 
 
+@pytest.mark.slow
 def test_weights_are_shares_of_calls_also_of_those_that_fall_back() -> None:
     among = {"a": {"weight": 3.0}, "b": {"weight": 1.0}, "c": {"weight": 1.0}}
     orders = [order("weighted", among, draw=draw / 10_000) for draw in range(10_000)]

@@ -46,6 +46,7 @@ def _case(example: Example) -> object:
     return pytest.param(example, id=example.title, marks=marks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", [_case(example) for example in EXAMPLES])
 async def test_an_example_runs_as_it_stands(moved: World, example: Example, tmp_path: Path) -> None:
     streams = "stream" in example.code

@@ -54,6 +54,7 @@ def test_a_field_that_makes_no_difference_without_a_reason_is_found(table: Modul
         table.reason("openai_chat", "anthropic_messages", sample)
 
 
+@pytest.mark.slow
 def test_the_page_of_answers_is_what_the_wires_do(answers: ModuleType) -> None:
     assert answers.PAGE.read_text() == answers.page(), "run scripts/answers_table.py"
 

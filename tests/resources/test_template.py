@@ -92,6 +92,7 @@ def test_of_very_many_problems_the_first_are_told_and_the_rest_counted() -> None
     assert said[-1] == "... and 10 more"
 
 
+@pytest.mark.slow
 def test_aliases_cannot_multiply_a_template_past_its_bounds() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
@@ -169,6 +170,7 @@ def test_a_path_has_its_line_or_that_of_what_is_around_it() -> None:
     assert declared.line_of(None) == 1
 
 
+@pytest.mark.slow
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

@@ -147,6 +147,7 @@ def test_a_turn_cut_in_its_middle_keeps_its_question():
         talk.step()
 
 
+@pytest.mark.slow
 def test_a_summary_is_asked_for_as_one_text_of_bounded_size():
     talk = Talk().ask("Count the crates.")
     for _ in range(60):

@@ -17,6 +17,8 @@ from freehold.core.session import ModelAnswered, ToolOutcomeUnknown, ToolStarted
 from tests.runtime._process import AGENT_OF_MANY_STEPS, ROUNDS, STEPS, script
 from tests.runtime._world import events_of, kinds_of, results_in, world
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -73,7 +75,6 @@ async def test_killed_at_one_point_after_the_other_a_run_reaches_its_end_with_ea
     await _check(database_url, session_id)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_killed_at_any_point_of_a_run_it_reaches_the_same_end_with_each_effect_once(database_url):
     first = await _new_session(database_url)

@@ -1,11 +1,14 @@
 """Sessions of thousands of steps: going on costs what is new in them, not what is old."""
 
+import pytest
 from msgspec import structs
 
 from freehold.core.messages import Text
 from freehold.core.resources import Agent, Limits
 from freehold.runtime.resuming import READ_PAGE, resumed
 from tests.runtime._world import AGENT, OWNER, calls, results_in, said, world
+
+pytestmark = pytest.mark.slow
 
 AGENT_OF_MANY: Agent = structs.replace(AGENT, limits=Limits(steps_max=10_000, tokens_max=10**9))
 STEPS = READ_PAGE // 3 + 20

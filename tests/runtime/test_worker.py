@@ -29,6 +29,7 @@ def one_round(request):
     return said("done") if results_in(request) else calls(("ledger_set", "{}"))
 
 
+@pytest.mark.slow
 async def test_two_hundred_sessions_at_once_all_reach_their_end(database_url):
     async with world(database_url, one_round) as here, here.worker().running():
         rows = await asyncio.gather(*(here.start(f"number {n}") for n in range(SESSIONS)))
@@ -144,6 +145,7 @@ async def test_a_stop_does_not_wait_for_ever(database_url):
             await here.settled(row.id, timeout_s=5)
 
 
+@pytest.mark.slow
 async def test_results_survive_a_database_that_goes_away(database_url):
     """Every connection is cut while a tool runs, and cut again while its result is to be written."""
     in_tool = asyncio.Event()
@@ -202,6 +204,7 @@ async def test_one_unreadable_session_does_not_disturb_the_others(database_url, 
             await connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
 async def test_several_workers_share_the_sessions_and_none_is_done_twice(database_url, workers):
     async with world(database_url, one_round) as here:

@@ -57,6 +57,7 @@ async def own(
         yield opened
 
 
+@pytest.mark.slow
 async def test_calls_are_on_the_bill_as_soon_as_they_are_answered(own: World) -> None:
     own.script("openai", reply(OPENAI_TEXT))
     own.script("anthropic", reply(ANTHROPIC_TEXT))

@@ -182,6 +182,7 @@ async def test_too_long_a_body_is_refused_and_the_connection_goes_on(shared: Wor
         assert (await client.post(PATH, content=ASKED)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_client_that_reads_nothing_is_waited_for(shared: World) -> None:
     """The vendor could send 40 MB; what the client's window doesn't take, nobody asks the vendor for."""
     held = asyncio.Event()
@@ -309,6 +310,7 @@ async def test_a_strange_target_is_reset(shared: World, path: str) -> None:
         assert (await client.until(StreamReset)).error_code == ErrorCodes.PROTOCOL_ERROR
 
 
+@pytest.mark.slow
 async def test_a_stop_says_goodbye_and_ends_what_runs(
     postgres_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

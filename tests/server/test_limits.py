@@ -57,6 +57,7 @@ def answer_of(input_tokens: int, output_tokens: int = 1) -> list[Any]:
     return reply(msgspec.json.encode(body))
 
 
+@pytest.mark.slow
 async def test_a_team_has_so_many_requests_a_minute(own: World) -> None:
     await own.apply("kind: limit\nname: few\nscope: team/few\nrequests_per_minute: 3")
     own.script("openai", *[answer_of(1)] * 8)
@@ -146,6 +147,7 @@ async def test_so_many_calls_at_a_time_and_the_place_comes_back(own: World) -> N
         await eventually(free)
 
 
+@pytest.mark.slow
 async def test_without_a_database_calls_go_on_with_what_is_leased_and_are_then_refused(
     postgres_server: EmbeddedServer, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ async def test_results_are_json_lines_and_their_address_is_the_clients_own(share
     assert lines[0]["result"] == {"type": "succeeded", "message": msgspec.json.decode(ANTHROPIC_TEXT)}
 
 
+@pytest.mark.slow
 async def test_both_ways_to_say_the_key_and_the_beta_client_work(shared: World) -> None:
     shared.script("anthropic", reply(ANTHROPIC_TEXT))
     async with AsyncAnthropic(
@@ -197,6 +198,7 @@ async def test_what_a_vendor_refuses_is_an_errored_result_in_anthropics_shape(sh
 BUSY = reply(b'{"type":"error","error":{"type":"rate_limit_error","message":"slow down"}}', status=429)
 
 
+@pytest.mark.slow
 async def test_what_may_pass_is_asked_again(shared: World) -> None:
     vendor = shared.script("anthropic", BUSY, reply(ANTHROPIC_TEXT))
     batch = await shared.anthropic.messages.batches.create(requests=[wanted("a")])
@@ -205,6 +207,7 @@ async def test_what_may_pass_is_asked_again(shared: World) -> None:
     assert who_asked(vendor) == ["a", "a"]
 
 
+@pytest.mark.slow
 async def test_rights_are_those_of_the_moment_of_the_call(shared: World, gated: GatedVendor) -> None:
     gated.play(BUSY, reply(ANTHROPIC_TEXT))
     key = await shared.json("POST", "/v1/keys", {"name": "soon revoked"})
@@ -307,6 +310,7 @@ async def test_a_repeated_creation_with_its_key_makes_nothing_new(shared: World)
     assert who_asked(shared.vendors["anthropic"]) == ["a"]
 
 
+@pytest.mark.slow
 async def test_two_servers_on_one_database_share_a_batch_ask_once_and_leave_a_record_each(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -331,6 +335,7 @@ async def test_two_servers_on_one_database_share_a_batch_ask_once_and_leave_a_re
     assert records == [("operator", "anthropic_messages", "ok", 7, 300)]
 
 
+@pytest.mark.slow
 async def test_the_command_line_lists_shows_and_cancels_batches(
     shared: World, gated: GatedVendor, tmp_path: Path
 ) -> None:
@@ -354,6 +359,7 @@ async def test_the_command_line_lists_shows_and_cancels_batches(
     assert f"results: /v1/messages/batches/{batch.id}/results" in (await run("show", batch.id)).out
 
 
+@pytest.mark.slow
 async def test_the_documented_program_runs(shared: World, monkeypatch: pytest.MonkeyPatch) -> None:
     shared.script("anthropic", reply(ANTHROPIC_TEXT))
     shared.script("openai", reply(OPENAI_TEXT))

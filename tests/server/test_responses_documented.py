@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, reply, stream
 from tests.server._world import World
 from tests.server.test_responses import RESPONSE
+
+pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "responses.md"
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)

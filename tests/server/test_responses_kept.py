@@ -91,6 +91,7 @@ async def test_reasoning_returns_to_its_vendor_and_to_no_other(shared: World) ->
     assert REASONING in gpt.asked[-1].json["input"]
 
 
+@pytest.mark.slow
 async def test_a_tools_result_goes_on_where_the_call_was_kept(shared: World) -> None:
     claude = shared.script("anthropic", stream(*ANTHROPIC_TOOLS_STREAM), reply(ANTHROPIC_TEXT))
     async with shared.openai.responses.stream(model=CLAUDE, input="Stock?", tools=[TOOL]) as told:

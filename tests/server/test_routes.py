@@ -164,6 +164,7 @@ async def test_a_route_that_makes_no_sense_is_refused_with_its_path(
     assert said in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 async def test_a_drain_holds_in_every_process_until_it_is_ended(
     own: World, url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -146,6 +146,7 @@ async def test_previews_carry_the_id_of_the_message_they_become(ready: World) ->
     assert {delta["event_id"] for delta in deltas} == {message["id"]}
 
 
+@pytest.mark.slow
 async def test_a_stream_cut_at_random_and_resumed_gives_every_event_once(ready: World) -> None:
     """Cut after a random number of events, fifty times, while turns run; half by header and half by query."""
     chance = random.Random(4482)

@@ -60,6 +60,7 @@ async def test_an_idle_server_stops_at_once_also_with_connections_kept(own: Worl
     assert await stopped_in_s(own) < 1
 
 
+@pytest.mark.slow
 async def test_event_streams_end_at_once_and_whole_and_go_on_elsewhere(own: World) -> None:
     await own.apply(TEMPLATE)
     session_id = await own.session("echo", "hello")
@@ -72,6 +73,7 @@ async def test_event_streams_end_at_once_and_whole_and_go_on_elsewhere(own: Worl
     assert [event.cursor for event in seen] == [event["freehold"]["cursor"] for event in log][: len(seen)]
 
 
+@pytest.mark.slow
 async def test_an_answer_that_comes_in_time_is_finished(own: World) -> None:
     asked = own.script("openai", stream(*OPENAI_STREAM[:2], HOLD))
     async with connected(own.url) as raw:
@@ -85,6 +87,7 @@ async def test_an_answer_that_comes_in_time_is_finished(own: World) -> None:
         assert await stopping < 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", ["openai", "anthropic"])
 async def test_a_streaming_answer_that_does_not_end_is_broken_off_in_the_clients_dialect(
     own: World, vendor: str
@@ -123,6 +126,7 @@ async def test_a_streaming_answer_that_does_not_end_is_broken_off_in_the_clients
         await asked.hung_up.wait()
 
 
+@pytest.mark.slow
 async def test_who_comes_while_it_stops_is_told_to_come_again(own: World) -> None:
     own.script("openai", stream(*OPENAI_STREAM[:3], HOLD))
     body = CHAT[:-1] + b',"stream":true}'

@@ -141,6 +141,7 @@ async def test_a_name_is_an_object_or_a_folder(objects: Objects) -> None:
         await objects.put("default", "folder", b"x")
 
 
+@pytest.mark.slow
 async def test_readers_see_the_old_or_the_new_and_never_a_part(objects: Objects) -> None:
     sizes = (200_000, 300_000)
     await objects.put("default", "a", b"0" * sizes[0])
@@ -190,6 +191,7 @@ async def test_a_full_disk_is_said_and_leaves_the_old_object(tiny_disk: Path) ->
     await objects.put("default", "b", b"y" * 1000)
 
 
+@pytest.mark.slow
 async def test_a_store_that_cannot_be_reached_is_unavailable() -> None:
     settings_s3 = {
         "endpoint": "http://127.0.0.1:9",

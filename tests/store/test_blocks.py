@@ -38,6 +38,7 @@ async def stored_bytes(url: str) -> tuple[int, int, int]:
         await connection.close()
 
 
+@pytest.mark.slow
 async def test_a_text_said_a_thousand_times_is_stored_once(store: Store, store_url: str) -> None:
     row = await begun(store.log)
     for first in range(0, 1000, 200):

@@ -203,12 +203,14 @@ class TestItsOwnersLife:
         assert not running_in(server.socket_folder)
         assert not server.socket_folder.exists()
 
+    @pytest.mark.slow
     async def test_a_killed_holder_takes_postgres_with_it(self, made: Path):
         with holding(made) as holder:
             assert running_in(holder.socket_folder)
             holder.kill()
             await until(lambda: not running_in(holder.socket_folder) and not holder.socket_folder.exists())
 
+    @pytest.mark.slow
     async def test_after_a_kill_the_next_start_is_quick_and_has_what_was_committed(self, made: Path):
         with holding(made) as holder:
             await execute(
@@ -221,6 +223,7 @@ class TestItsOwnersLife:
                 assert await fetch(server.dsn(), "SELECT n FROM kept") == 42
                 assert await fetch(server.dsn(), "SELECT n FROM late") == 1
 
+    @pytest.mark.slow
     async def test_a_postgres_that_lost_its_guard_too_is_stopped_by_the_next_start(self, made: Path):
         with holding(made) as holder:
             guard = next(line for line in running_in(holder.socket_folder) if "_embedded_guard" in line)
@@ -239,6 +242,7 @@ class TestItsOwnersLife:
         async with embedded(made) as server:
             assert await fetch(server.dsn(), "SELECT n FROM kept") == 42
 
+    @pytest.mark.slow
     async def test_a_start_that_is_cancelled_leaves_nothing_running_and_no_lock(self, made: Path):
         for delay_s in (0.0, 0.02, 0.05, 0.08):
             start = asyncio.ensure_future(hold(made))
@@ -336,6 +340,7 @@ class TestFoldersAndUsers:
             async with embedded(folder):
                 pass
 
+    @pytest.mark.slow
     async def test_a_disk_that_filled_up_later_is_called_so(self, folder: Path):
         with small_disk(folder, size="160m"):
             async with embedded(folder):
@@ -379,6 +384,7 @@ class TestFoldersAndUsers:
         assert not holder.socket_folder.exists()
         assert stat.S_IMODE(closed.stat().st_mode) == PRIVATE
 
+    @pytest.mark.slow
     async def test_a_folder_that_the_user_cannot_write_is_named(self):
         with ordinary_user() as (command, options, home):
             home.chmod(0o555)

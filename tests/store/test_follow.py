@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
+import pytest
 from tests.store._parts import begun, eventually, said, texts
 
 from freehold.core.session import Recorded
@@ -87,6 +88,7 @@ async def test_a_page_of_large_events_is_bounded_in_bytes(store: Store) -> None:
         assert len(await first(stream, 3)) == 3
 
 
+@pytest.mark.slow
 async def test_a_thousand_followers_share_one_connection_and_miss_nothing(store: Store, other: Store) -> None:
     rows = await asyncio.gather(*(begun(store.log) for _ in range(50)))
 
@@ -106,6 +108,7 @@ async def test_a_thousand_followers_share_one_connection_and_miss_nothing(store:
     assert all(follower.result() == ["a", "b", "c"] for follower in followers)
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_when_the_listening_connection_is_killed_again_and_again(
     store: Store, other: Store, store_url: str
 ) -> None:

@@ -26,6 +26,7 @@ async def test_a_lone_append_waits_for_nobody(store: Store) -> None:
     assert store.log.counters.transactions - before == 1
 
 
+@pytest.mark.slow
 async def test_a_batch_is_bounded_in_sessions_and_bytes(store: Store) -> None:
     rows = await asyncio.gather(*(begun(store.log) for _ in range(_batch.BATCH_SESSIONS_MAX + 1)))
     before = store.log.counters.transactions

@@ -259,6 +259,7 @@ async def test_a_large_event_goes_through(store: Store) -> None:
     assert (await store.log.read(row.id))[1].event == UserSpoke(content=(image,))
 
 
+@pytest.mark.slow
 async def test_overlapping_batches_of_two_processes_never_deadlock(store: Store, other: Store) -> None:
     """Rows must be locked in one order everywhere, whatever order the appends came in and whatever the planner thinks."""
     rows = [await begun(store.log) for _ in range(40)]

@@ -27,6 +27,8 @@ from freehold.core.session import SessionWaits
 from freehold.core.session_log import Lease
 from freehold.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 FOR_EVER_S = 3000.0
 FAR_AWAY = datetime(2100, 1, 1, tzinfo=UTC)
@@ -246,7 +248,6 @@ async def test_log_and_leases_behave_as_the_model(store: Store) -> None:
     await asyncio.to_thread(_run, store, asyncio.get_running_loop(), settings().max_examples)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_log_and_leases_behave_as_the_model_for_long(store: Store) -> None:
     await asyncio.to_thread(_run, store, asyncio.get_running_loop(), 1000)

@@ -29,6 +29,7 @@ async def test_looking_changes_nothing(database_url: str) -> None:
         assert await tables(database) == set()
 
 
+@pytest.mark.slow
 async def test_eight_processes_at_once_migrate_once(database_url: str) -> None:
     async def start() -> int:
         async with open_database(database_url) as database:

@@ -77,6 +77,7 @@ async def test_appends_under_way_when_the_connection_breaks_get_unavailable_and_
             assert (await other.log.get("default", row.id)).version == len(recorded)
 
 
+@pytest.mark.slow
 async def test_what_was_acknowledged_is_there_after_any_number_of_cuts(
     opened, other: Store, proxy: Proxy
 ) -> None:
@@ -110,6 +111,7 @@ async def eventually_more(acknowledged: list[str]) -> None:
     await eventually(lambda: len(acknowledged) > count or count >= 150)
 
 
+@pytest.mark.slow
 async def test_a_follower_waits_through_an_outage_and_misses_nothing(
     opened, other: Store, proxy: Proxy
 ) -> None:
@@ -151,6 +153,7 @@ async def test_every_backend_killed_by_an_administrator_is_replaced(store: Store
     assert texts(await store.log.read(row.id)) == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 async def test_a_database_that_hangs_is_given_up_on(
     opened, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ with open_spool(Path({str(tmp_path)!r})) as spool:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 async def test_records_outlive_sigkill_and_are_counted_once(
     store: Store, store_url: str, opened: Opens, tmp_path: Path
 ) -> None:
@@ -216,6 +217,7 @@ async def test_damage_is_kept_aside_for_people_and_the_rest_counts(
     assert "store.spool.damaged" in caplog.text
 
 
+@pytest.mark.slow
 async def test_while_the_database_is_away_records_wait_and_none_is_lost_or_double(
     opened: Opens, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,7 @@ async def test_the_process_has_no_secret_and_runs_leave_nothing_behind(
             assert seen["forked"]
 
 
+@pytest.mark.slow
 async def test_a_run_pays_for_no_import_a_second_time(folder: Path, host: Host):
     (folder / "slow.py").write_text("import time\ntime.sleep(0.7)\ndef f() -> int:\n    return 1\n")
     async with opened(KIND, host, {"file": "slow.py", "function": "f"}) as tool:
@@ -199,6 +200,7 @@ async def test_a_run_that_dies_is_unavailable_and_the_next_one_runs(host: Host, 
         assert await data(tool, "", n=0) == 7
 
 
+@pytest.mark.slow
 async def test_a_run_over_its_time_is_killed_with_what_it_started(host: Host, tmp_path: Path):
     pids = tmp_path / "pids"
     async with using(host, "sleeps") as tool:
@@ -222,6 +224,7 @@ async def test_a_cancelled_run_and_a_closed_tool_leave_no_process(host: Host, tm
             await until(lambda pid=pid: gone(pid))
 
 
+@pytest.mark.slow
 async def test_memory_is_bounded_per_run(host: Host):
     async with using(host, "eats", memory_mb=64) as tool:
         outcome = await run(tool, "")
@@ -231,6 +234,7 @@ async def test_memory_is_bounded_per_run(host: Host):
         assert await data(tool, "") == 800_000_000
 
 
+@pytest.mark.slow
 async def test_runs_go_side_by_side(host: Host, folder: Path):
     (folder / "naps.py").write_text(
         "import time\ndef nap(s: float) -> float:\n    time.sleep(s)\n    return s\n"
@@ -242,6 +246,7 @@ async def test_runs_go_side_by_side(host: Host, folder: Path):
         assert time.monotonic() - started < 1.2
 
 
+@pytest.mark.slow
 async def test_prints_awaitables_and_numpy_are_fine(host: Host):
     async with using(host, "prints") as tool:
         assert await data(tool, "") == "done"
@@ -251,6 +256,7 @@ async def test_prints_awaitables_and_numpy_are_fine(host: Host):
         assert await data(tool, "") == {"one": 1.5, "many": [0, 1, 2]}
 
 
+@pytest.mark.slow
 async def test_a_file_that_changed_is_loaded_again(host: Host, folder: Path):
     (folder / "mine.py").write_text("def f() -> int:\n    return 1\n")
     async with using(host, "f") as tool:

@@ -1,10 +1,13 @@
 """Whether a body may hold a packed seal: looked for quickly, and never missed."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.wires._marks import RARE_MAX
 from freehold.wires._opaque import holds_packed
+
+pytestmark = pytest.mark.slow
 
 # Pieces of the marks themselves, and enough of their rare bytes to use up the patience for them.
 PIECES = st.sampled_from([
