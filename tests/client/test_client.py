@@ -55,7 +55,7 @@ class Scripted:
 def server() -> Iterator[Scripted]:
     handler = type("_Scripted", (_Handler,), {"answers": [], "seen": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
         thread.start()
         yield Scripted(f"http://127.0.0.1:{listening.server_port}", handler)
         listening.shutdown()

@@ -1,6 +1,7 @@
 """What the documents say is so: command lines parse, settings and templates are taken, programs run, the transcript is a run's."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -105,16 +106,16 @@ def test_documented_templates_are_taken(shop: Freehold, page: str) -> None:
 
 @pytest.mark.slow
 def test_documented_programs_run_against_a_server(shop: Freehold) -> None:
-    with shop.serving() as told:
-        environment = shop.environment() | {"FREEHOLD_URL": told["url"], "FREEHOLD_API_KEY": told["api_key"]}
-        said = []
-        *asking, filling = blocks(ROOT / "docs" / "api.md", "python")
-        for program in (filling, *asking):
-            done = subprocess.run(
-                [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60
-            )
-            assert done.returncode == 0, done.stderr
-            said.append(done.stdout)
+    told = json.loads((shop.folder / "server.json").read_bytes())
+    environment = shop.environment() | {"FREEHOLD_URL": told["url"], "FREEHOLD_API_KEY": told["api_key"]}
+    said = []
+    *asking, filling = blocks(ROOT / "docs" / "api.md", "python")
+    for program in (filling, *asking):
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
     _, chat, session = said
     assert "stock levels only" in chat
     assert session.splitlines()[-1].endswith("session.status_idle")
@@ -151,11 +152,12 @@ tools: [stock]
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Freehold:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Freehold]:
+    """A server runs here: without, every `apply` would start a database of its own."""
     here = Freehold(tmp_path_factory.mktemp("documents") / "data folder")
     with here.serving():
         here.ok("apply", "-", "--yes", input=SHOP)
-    return here
+        yield here
 
 
 # -- extending

@@ -33,6 +33,7 @@ def session(shop: Freehold) -> str:
     return str(shop.ok("sessions", "list", "--limit", "1", "--json").json[0]["id"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", lines())
 def test_a_documented_command_does_what_it_says(
     shop: Freehold, session: str, line: str, monkeypatch: pytest.MonkeyPatch
