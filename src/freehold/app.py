@@ -31,11 +31,13 @@ from freehold.gateway import listing
 from freehold.gateway.batch_worker import BatchMeans, BatchSettings, BatchWorker
 from freehold.gateway.batches import Batches
 from freehold.gateway.caching import Caching
+from freehold.gateway.canaries import Canaries
 from freehold.gateway.leasing import Leasing
 from freehold.gateway.limiting import Limiting
 from freehold.gateway.models import AUTO, RULES, ModelTable
 from freehold.gateway.pipeline import Gateway
 from freehold.gateway.residency import Place, labelled
+from freehold.gateway.shadowing import Shadows
 from freehold.governance.keys import AccessPair, KeyTable, id_of
 from freehold.governance.principals import DEFAULT_TENANT, PrincipalTable
 from freehold.governance.secrets import Secrets
@@ -62,6 +64,7 @@ from freehold.server.apis import (
     conversations,
     costs,
     data,
+    experiments,
     keys,
     message_batches,
     models,
@@ -286,6 +289,9 @@ async def _inside(
     leasing = Leasing(store.allowances, clock)
     await stack.enter_async_context(leasing.running())
     limiting = Limiting(store.resources, store.allowances, leasing, clock)
+    shadows, canaries = Shadows(), Canaries(store.experiments, clock)
+    await stack.enter_async_context(shadows.running())
+    await stack.enter_async_context(canaries.running())
     gateway = Gateway(
         models=model_table,
         wires=wires,
@@ -293,6 +299,8 @@ async def _inside(
         clock=clock,
         limiting=limiting,
         caching=Caching(clock, model_table.home, store.answers),
+        shadows=shadows,
+        canaries=canaries.percent,
     )
     children = Subagents(store.log, store.resources, clock)
     host = Host(secrets_of, urls, store.key_values, store.objects, children, config.tools.function_folders)
@@ -412,6 +420,7 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         *models.operations(model_table, partial(_visible, model_table, clock)),
         *routes.operations(gateway, store.resources, wires),
         *slos.operations(model_table, clock),
+        *experiments.operations(store.experiments, store.records, store.resources),
         *tokens.operations(gateway),
         *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),
         *conversations.operations(store.conversations, clock, dialect=wires[RESPONSES]),

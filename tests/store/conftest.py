@@ -39,6 +39,9 @@ TABLES = (
     "allowances",
     "answer_likenesses",
     "answers",
+    "canaries",
+    "canary_steps",
+    "feedback",
 )
 
 

@@ -14,6 +14,7 @@ from freehold.core.allowances import Allowance, AllowanceState, Ask, Grant
 from freehold.core.billing import CostSum, Dimension
 from freehold.core.embeddings import EmbeddingRequest, EmbeddingResponse
 from freehold.core.errors import FreeholdError
+from freehold.core.experiments import ArmSums, Canary, CanaryState, CanaryStep, Feedback, Seen, Step
 from freehold.core.messages import JsonObject, Media, ModelRequest, ModelResponse, Text, ToolSpec, Usage
 from freehold.core.policy import Policy, Principal
 from freehold.core.pricing import ModelPrice
@@ -522,6 +523,30 @@ class Costs(Protocol):
 
     async def recounted(self, tenant: str, *, first: date, end: date) -> Sequence[CostSum]:
         """As `sums` by nothing, but from every single record: slow, and always the same."""
+        ...
+
+
+class Experiments(Protocol):
+    """How far canaries are, for all processes; what records and feedback say of a route's arms. Raises Unavailable."""
+
+    async def state(self, tenant: str, route: str, canary: Canary, now: datetime) -> CanaryState:
+        """Begins `now` where there is none, and anew where its declaration has changed."""
+        ...
+
+    async def seen(self, tenant: str, route: str, canary: Canary, since: datetime) -> Seen: ...
+    async def take(
+        self, tenant: str, route: str, canary: Canary, before: CanaryState, step: Step, now: datetime
+    ) -> bool:
+        """False where another process changed it since `before`."""
+        ...
+
+    async def steps(self, tenant: str, route: str) -> Sequence[CanaryStep]:
+        """Newest first; so many of late as a person may want to see."""
+        ...
+
+    async def sums(self, tenant: str, route: str, *, since: datetime, currency: str) -> Sequence[ArmSums]: ...
+    async def add(self, feedback: Feedback) -> bool:
+        """False where no record of the call is there."""
         ...
 
 

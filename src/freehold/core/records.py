@@ -35,7 +35,7 @@ class Account(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Choice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why this model answered. `attempts` counts the models that were asked, this one included.
 
-    `cached`: nobody was asked, an earlier answer was given again.
+    `cached`: nobody was asked, an earlier answer was given again. `arm`: of the route's experiment, the one that the call is in.
     """
 
     route: str | None = None
@@ -43,6 +43,7 @@ class Choice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: int = 1
     region: str | None = None
     cached: Cached | None = None
+    arm: str | None = None
 
 
 NOBODY: Final = Account()
@@ -93,6 +94,7 @@ class CallRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cached: Cached | None = None
     price_source: str = UNPRICED
     leases: str | None = None
+    arm: str | None = None
     saved_pico: int = 0
 
 

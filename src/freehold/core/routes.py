@@ -10,6 +10,8 @@ from msgspec import Struct
 
 from freehold.core.contracts import money, pattern_of
 from freehold.core.errors import BadRequest
+from freehold.core.experiments import Experiment
+from freehold.core.experiments import problems as experiment_problems
 from freehold.core.serving import Cache, Slo
 from freehold.core.serving import problems as serving_problems
 
@@ -126,6 +128,7 @@ class Route(
     refused_content_falls_back: bool = False
     cache: Cache | None = None
     slo: Slo | None = None
+    experiment: Experiment | None = None
 
     def members(self) -> tuple[RouteModel, ...]:
         return tuple(RouteModel(model=one) if isinstance(one, str) else one for one in self.models)
@@ -178,6 +181,7 @@ def _problems(route: Route) -> Iterator[tuple[str, str]]:
     yield from timeout_problems(route.timeouts, "timeouts")
     yield from _failure_problems(route)
     yield from serving_problems(route.cache, route.slo)
+    yield from experiment_problems(route.experiment, [one.model for one in route.members()])
 
 
 def _model_problems(one: RouteModel, path: str) -> Iterator[tuple[str, str]]:

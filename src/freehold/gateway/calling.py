@@ -58,6 +58,11 @@ class Answer:
         return self._meter.record
 
     @property
+    def call_id(self) -> str:
+        """Its record's, before there is one."""
+        return self._meter.id
+
+    @property
     def choice(self) -> Choice:
         return self._meter.choice
 

@@ -75,6 +75,11 @@ class Passing:
         return self._meter.record
 
     @property
+    def call_id(self) -> str:
+        """Its record's, before there is one."""
+        return self._meter.id
+
+    @property
     def choice(self) -> Choice:
         return self._meter.choice
 

@@ -57,6 +57,7 @@ class Meter:
         "choice",
         "course",
         "first_s",
+        "id",
         "keeping", "objectives",
         "principal",
         "record",
@@ -76,6 +77,7 @@ class Meter:
         self._clock = clock
         self._records = records
         self.principal = principal
+        self.id: str = ids.new("call", clock)
         self.at: datetime = clock.now()
         self.started_s = clock.monotonic_s()
         self.first_s: float | None = None
@@ -108,19 +110,23 @@ class Meter:
 
     def finish(self, outcome: str, usage: Usage) -> CallRecord:
         target = self.target
-        self.record = record = self._recorded(target, outcome, usage)
+        self.record = record = self._recorded(self.id, self.choice.arm, target, outcome, usage)
         if self.taken is not None:
             self.taken.settle(record, "" if target is None else target.resource)
         return record
 
     def lose(self, target: Target, outcome: str, usage: Usage) -> CallRecord:
-        """A record of its own, for an attempt whose vendor may bill it although another one answered, or was asked."""
-        record = self._recorded(target, outcome, usage)
+        """A record of its own, for an attempt whose vendor may bill it although another one answered, or was asked. It is no call of an
+        experiment's arm.
+        """
+        record = self._recorded(ids.new("call", self._clock), None, target, outcome, usage)
         if self.taken is not None:
             self.taken.add(record, target.resource)
         return record
 
-    def _recorded(self, target: Target | None, outcome: str, usage: Usage) -> CallRecord:
+    def _recorded(
+        self, id_: str, arm: str | None, target: Target | None, outcome: str, usage: Usage
+    ) -> CallRecord:
         now_s = self._clock.monotonic_s()
         account, choice = self.account, self.choice
         answered = outcome == OK
@@ -131,7 +137,7 @@ class Meter:
             charge, saved_pico = _spared(target, usage, self.at)
             usage = Usage()
         record = CallRecord(
-            id=ids.new("call", self._clock),
+            id=id_,
             at=self.at,
             tenant=self.principal.tenant,
             principal=self.principal.id,
@@ -162,6 +168,7 @@ class Meter:
             cached=choice.cached,
             saved_pico=saved_pico,
             leases=None if self.taken is None or target is None else self.taken.lease_ids(target.resource),
+            arm=arm,
         )
         self._records.add(record)
         return record

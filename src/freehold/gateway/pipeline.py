@@ -15,9 +15,11 @@ import msgspec
 
 from freehold.core.context import Reach
 from freehold.core.errors import FreeholdError, Internal
+from freehold.core.experiments import SHADOW
 from freehold.core.messages import ModelRequest, Usage
 from freehold.core.policy import Principal, allowed, authorize
 from freehold.core.ports import CallRecords, Clock, EmbeddingWire, Wire
+from freehold.core.records import Choice
 from freehold.core.routes import PREFIX
 from freehold.gateway.alternatives import able
 from freehold.gateway.attempts import Answered, Asked, Call, Plan
@@ -25,6 +27,7 @@ from freehold.gateway.cache import Keeping
 from freehold.gateway.cache_copies import Copy
 from freehold.gateway.caching import Caching, vector_in
 from freehold.gateway.calling import Answer, Values
+from freehold.gateway.canaries import Percentages, none_yet
 from freehold.gateway.capabilities import Lack, refusal
 from freehold.gateway.counting import Count, counted
 from freehold.gateway.embedding import Embedded, Texts
@@ -36,6 +39,7 @@ from freehold.gateway.passing import Envelope
 from freehold.gateway.residency import hold, within_reach
 from freehold.gateway.routing_course import Pause, learn
 from freehold.gateway.routing_plan import Chance, Explained, explained, routed_plan
+from freehold.gateway.shadowing import Shadows, may_shadow
 from freehold.gateway.slo import Objectives
 from freehold.gateway.targets import Routed, Target
 from freehold.wires import path_in
@@ -59,6 +63,8 @@ class Gateway:
         limiting: Limiting | None = None,
         pause: Pause = asyncio.sleep,
         caching: Caching | None = None,
+        shadows: Shadows | None = None,
+        canaries: Percentages = none_yet,
     ) -> None:
         self.models = models
         self._wires = wires
@@ -68,6 +74,8 @@ class Gateway:
         self._pause = pause
         self._caching = Caching(clock, models.home) if caching is None else caching
         self._chance = Chance(clock)
+        self._shadows = shadows
+        self._canaries = canaries
 
     def call(
         self,
@@ -148,6 +156,7 @@ class Gateway:
             target.route, principal, ACTION, Bytes(envelope, wire, headers),
             draw=self._chance() if draw is None else draw,
             now_s=self._clock.monotonic_s(), at=self._clock.now(),
+            canary_percent=self._canaries(principal.tenant, target.route.route),
         )  # fmt: skip
         return target.route, told
 
@@ -181,7 +190,30 @@ class Gateway:
             except asyncio.CancelledError:
                 meter.target = None  # Nobody was asked, so nobody bills for it.
                 raise
+        if routed is not None and routed.shadows and self._shadows is not None:
+            self._shadow(self._shadows, meter, asked, routed)
         return plan
+
+    def _shadow(self, shadows: Shadows, meter: Meter, asked: Asked[Answered], routed: Routed) -> None:
+        """Asks them beside the call, which has a plan and waits for none of it."""
+        for target, percent in routed.shadows:
+            if self._chance() * 100 >= percent or not may_shadow(meter.principal, ACTION, asked, target):
+                continue
+            beside = Meter(self._clock, self._records, meter.principal, wire=meter.wire, requested=meter.requested)
+            beside.session_id, beside.agent, beside.streamed = meter.session_id, meter.agent, meter.streamed
+            beside.account = meter.account
+            plan = partial(self._shadow_plan, target, routed)
+            shadows.ask(partial(Call, asked, beside, plan, self._settle))
+
+    async def _shadow_plan(self, target: Target, routed: Routed, meter: Meter, asked: Asked[Answered]) -> Plan:
+        """Limits and budgets hold for it as for any call."""
+        meter.choice = routed.unasked
+        limiting, tenant = self._limiting, meter.principal.tenant
+        if limiting is not None and not limiting.is_free(tenant):
+            meter.taken = await limiting.take(meter, asked, (target,), asks_max=1)
+        model = f"{target.provider.name}/{target.name}"
+        meter.choice = Choice(route=routed.route.name, reason="shadow", arm=f"{SHADOW}{model}")
+        return Plan((target,))
 
     def _planned(self, meter: Meter, asked: Asked[Answered], target: Target) -> Plan:
         """Who may ask, what can be done, who is asked. Never waits, so that two calls cannot both take what is left of a limit."""
@@ -195,6 +227,7 @@ class Gateway:
                 clock=self._clock,
                 pause=self._pause,
                 chance=self._chance,
+                canary_percent=self._canaries(meter.principal.tenant, routed.route),
             )
         meter.target = target
         authorize(meter.principal, ACTION, target.resource)

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from math import log
 from typing import Final, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from freehold.core.contracts import money
 from freehold.core.pricing import show
@@ -99,12 +99,14 @@ class Decision(Struct, frozen=True):
     """`order`: places in the candidates given, the one to be asked first first; empty where all are left. `left`: why, by place.
 
     `slow`: those in `order` are slower than the route wants, but none is quicker. `demoted` are asked after the others, and why.
+    `arm`: of the route's experiment.
     """
 
     order: tuple[int, ...]
     left: Mapping[int, str]
     slow: bool = False
     demoted: Mapping[int, str] = {}
+    arm: str | None = None
 
 
 class Verdict(Struct, frozen=True):
@@ -131,7 +133,7 @@ def rule_of(route: Route) -> Rule:
         needs_price=needs_price,
         needs_figures=hastens or route.strategy == "fastest",
         needs_draw=route.strategy in {"weighted", "fastest"},
-        needs_wanted=needs_price or route.strategy == "sticky",
+        needs_wanted=needs_price or route.strategy == "sticky" or route.experiment is not None,
     )
 
 
@@ -165,6 +167,25 @@ def decide(rule: Rule, candidates: Sequence[Candidate], wanted: Wanted, draw: fl
         if crowded:
             able.sort(key=lambda place: candidates[place].full)
     return Decision(tuple(able), left, all_slow)
+
+
+def led(
+    decision: Decision, candidates: Sequence[Candidate], arm: str, model: str | None, canary: str | None
+) -> Decision:
+    """The same with the arm's `model` first; None: whichever but the `canary`, which is then asked last.
+
+    A model that is left, at its limit or demoted leads nothing, and the call is in no arm.
+    """
+    places = decision.order
+    if model is None:
+        order = tuple(sorted(places, key=lambda place: candidates[place].model == canary))
+    else:
+        order = tuple(sorted(places, key=lambda place: candidates[place].model != model))
+    leader = candidates[order[0]] if order else None
+    leads = leader is not None and not leader.full and order[0] not in decision.demoted
+    if leader is not None and leads and (leader.model == model or (model is None and leader.model != canary)):
+        return structs.replace(decision, order=order, arm=arm)
+    return decision if model else structs.replace(decision, order=order)
 
 
 def verdicts(rule: Rule, candidates: Sequence[Candidate], decision: Decision) -> list[Verdict]:

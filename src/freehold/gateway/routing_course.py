@@ -316,6 +316,8 @@ class Course:
 
     def _choice(self, hold: Hold) -> Choice:
         because = ordered_because(self._routed.rule, self._candidates, self._decision, hold.place)
+        if (arm := self._decision.arm) is not None:
+            because = f"arm {arm}: {because}"
         if self._failed:
             because = f"after {', '.join(self._failed)}: {because}"
         regions = hold.member.traits.regions
@@ -324,6 +326,7 @@ class Course:
             reason=because[:REASON_CHARS_MAX],
             attempts=self._attempts_count,
             region=regions[0] if len(regions) == 1 else None,
+            arm=arm,
         )
 
     # Hedging.

@@ -11,13 +11,14 @@ from typing import Final
 from msgspec import Struct, structs
 
 from freehold.core.errors import ContextTooLong, FreeholdError, Overloaded, Unavailable, Unsupported
+from freehold.core.experiments import Experiment, assigned
 from freehold.core.policy import ALLOW_ALL, Principal, allowed, authorize, evaluate
 from freehold.core.ports import Clock
 from freehold.gateway.attempts import Answered, Asked, Plan
 from freehold.gateway.capabilities import refusal
 from freehold.gateway.metering import Meter
 from freehold.gateway.residency import unmet
-from freehold.gateway.routing import Candidate, Decision, Verdict, Wanted, decide, verdicts
+from freehold.gateway.routing import Candidate, Decision, Verdict, Wanted, decide, led, verdicts
 from freehold.gateway.routing_course import Course, Pause
 from freehold.gateway.routing_table import seen, unasked
 from freehold.gateway.slo import demoted
@@ -97,7 +98,8 @@ class _Fitness:
 
 def look(
     routed: Routed, principal: Principal, action: str, asked: Asked[Answered], *,
-    session_id: str | None, streamed: bool, draw: float, now_s: float, at: datetime, measured: bool = False,
+    session_id: str | None, user: str | None, streamed: bool, draw: float, now_s: float, at: datetime,
+    canary_percent: float, measured: bool = False,
 ) -> tuple[Look, _Fitness]:  # fmt: skip
     """Raises what is wrong with the request for everybody."""
     wanted = asked.wanted() if routed.rule.needs_wanted or measured else _UNREAD[streamed]
@@ -110,20 +112,37 @@ def look(
     if (objectives := routed.objectives) is not None:
         models = [one.model for one in candidates]
         decision = demoted(decision, models, objectives.judged(models, now_s, at))
+    if (experiment := routed.route.experiment) is not None:
+        key = _key(experiment, wanted.affinity or session_id, user, principal.id)
+        arm, model = assigned(experiment, routed.route.name, key, canary_percent)
+        canary = None if experiment.canary is None else experiment.canary.model
+        decision = led(decision, candidates, arm, model, canary)
     return Look(wanted, candidates, decision), fitness
+
+
+def _key(experiment: Experiment, session: str | None, user: str | None, principal: str) -> str:
+    """What stays in its arm; each kind in a space of its own."""
+    match experiment.sticky_by:
+        case "session" if session:
+            return f"session\0{session}"
+        case "user" if user:
+            return f"user\0{user}"
+        case _:
+            return f"principal\0{principal}"
 
 
 def routed_plan(
     meter: Meter, action: str, asked: Asked[Answered], target: Target, routed: Routed, *,
-    clock: Clock, pause: Pause, chance: Chance,
+    clock: Clock, pause: Pause, chance: Chance, canary_percent: float,
 ) -> Plan:  # fmt: skip
     """Raises Forbidden, and where no model can be asked, with every one's reason: Overloaded, ContextTooLong, Unsupported ..."""
     meter.choice, meter.objectives = routed.unasked, routed.objectives
     authorize(meter.principal, action, target.resource)
     now_s = clock.monotonic_s()
     found, fitness = look(
-        routed, meter.principal, action, asked, session_id=meter.session_id, streamed=meter.streamed,
-        draw=chance() if routed.rule.needs_draw else 0.0, now_s=now_s, at=meter.at,
+        routed, meter.principal, action, asked, session_id=meter.session_id, user=meter.account.user,
+        streamed=meter.streamed, draw=chance() if routed.rule.needs_draw else 0.0, now_s=now_s, at=meter.at,
+        canary_percent=canary_percent,
     )  # fmt: skip
     order = found.decision.order
     if not order:
@@ -138,7 +157,7 @@ def routed_plan(
 
 def explained(
     routed: Routed, principal: Principal, action: str, asked: Asked[Answered], *,
-    draw: float, now_s: float, at: datetime,
+    draw: float, now_s: float, at: datetime, canary_percent: float,
 ) -> Explained:  # fmt: skip
     found, _ = look(
         routed,
@@ -146,10 +165,12 @@ def explained(
         action,
         asked,
         session_id=None,
+        user=principal.account.user,
         streamed=False,
         draw=draw,
         now_s=now_s,
         at=at,
+        canary_percent=canary_percent,
         measured=True,
     )
     told = verdicts(routed.rule, found.candidates, found.decision)

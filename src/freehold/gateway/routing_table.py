@@ -4,6 +4,7 @@ Not here: how a model's name is resolved (models.py), the choice (routing.py), a
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TypeAlias
 
@@ -98,9 +99,18 @@ class Routes:
         routed = Routed(
             route=route, rule=rule_of(route), members=tuple(members), missing=tuple(missing), retries=retries,
             hedges=hedges, unasked=Choice(route=route.name, attempts=0), objectives=self.objectives.get(route.name),
+            shadows=tuple(self._shadows(route, find)),
         )  # fmt: skip
         first = members[0].target
         return structs.replace(first, resource=f"model/{PREFIX}/{route.name}", route=routed, health=None)
+
+    def _shadows(self, route: Route, find: Find) -> Iterator[tuple[Target, float]]:
+        """One that cannot be asked here, or takes no calls, is left out: nobody waits for it."""
+        for one in route.experiment.shadows if route.experiment else ():
+            with suppress(NotFound, BadRequest):
+                target = None if self.drained(one.model) else find(one.model, route.timeouts)
+                if target is not None:
+                    yield target, one.percent
 
     def _member(self, declared: RouteModel, target: Target, timeouts: CallTimeouts | None) -> Member:
         traits = Traits(

@@ -130,7 +130,8 @@ class Member(Struct, frozen=True, kw_only=True):
 class Routed(Struct, frozen=True, kw_only=True):
     """A route, as one client's wire reaches its models. `missing` are those that cannot be asked at all here, and why.
 
-    `unasked` is what the record says while nobody was asked.
+    `unasked` is what the record says while nobody was asked. `shadows` are those of its experiment that can be asked here, each
+    with the percentage of calls.
     """
 
     route: Route
@@ -141,3 +142,4 @@ class Routed(Struct, frozen=True, kw_only=True):
     hedges: Share
     unasked: Choice
     objectives: Objectives | None = None
+    shadows: tuple[tuple[Target, float], ...] = ()

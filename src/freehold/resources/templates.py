@@ -233,6 +233,8 @@ def _models_named(resource: Resource) -> Sequence[tuple[str, str]]:
             named = [(f"models[{place}]", one.model) for place, one in enumerate(resource.members())]
             if resource.cache is not None and resource.cache.semantic is not None:
                 named.append(("cache.semantic.model", resource.cache.semantic.model))
+            for place, one in enumerate(resource.experiment.shadows if resource.experiment else ()):
+                named.append((f"experiment.shadows[{place}].model", one.model))
             return named
         case _:
             return ()

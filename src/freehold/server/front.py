@@ -156,6 +156,7 @@ class _Call:
             lines = self._lines(f"{answer.provider}/{answer.model}", stream=stream)
             if (reason := answer.choice.reason) is not None:
                 lines += route_line(reason)
+            lines += b"x-freehold-call-id: %b\r\n" % answer.call_id.encode()
             if (note := answer.cache) is not None:
                 lines += cache_lines(note)
             if stream:

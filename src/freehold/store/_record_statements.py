@@ -43,12 +43,13 @@ _COLUMNS: Final = {
     "cached": "text",
     "price_source": "text",
     "leases": "text",
+    "arm": "text",
     "saved_pico": "bigint",
 }
 _USAGE: Final = {**dict.fromkeys(USAGE_COLUMNS, "bigint"), "estimated": "boolean"}
 _MAY_BE_NULL: Final = {
     "first_event_ms", "session_id", "agent", "key_id", "organisation", "team", "user", "route", "reason", "region",
-    "cached", "leases",
+    "cached", "leases", "arm",
 }  # fmt: skip
 _NAMED: Final = {"user": "user_name"}
 """`user` is a word of SQL's own."""

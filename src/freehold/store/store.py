@@ -17,6 +17,7 @@ from freehold.store.answers import PostgresAnswers, open_answers
 from freehold.store.conversations import PostgresConversations
 from freehold.store.costs import PostgresCosts
 from freehold.store.database import Database, open_database
+from freehold.store.experiments import PostgresExperiments
 from freehold.store.key_values import PostgresKeyValues
 from freehold.store.keys import PostgresKeys
 from freehold.store.live import PostgresLiveChannel
@@ -43,6 +44,7 @@ class Store(Struct, frozen=True):
     message_batches: PostgresMessageBatches
     allowances: PostgresAllowances
     answers: PostgresAnswers
+    experiments: PostgresExperiments
 
 
 @asynccontextmanager
@@ -95,4 +97,5 @@ async def open_store(
             batches,
             allowances,
             answers,
+            PostgresExperiments(database),
         )

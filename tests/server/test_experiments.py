@@ -1,0 +1,157 @@
+"""Experiments over the whole server: arms that stick, shadows that nobody waits for, a canary that goes up and comes back, feedback."""
+
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from freehold.store.embedded import EmbeddedServer
+from tests._postgres import MIGRATED, fresh_database
+from tests.gateway._vendors import ANTHROPIC_TEXT, HOLD, OPENAI_TEXT, reply
+from tests.server._world import World, world
+from tests.store._parts import eventually
+
+TEMPLATE = """
+kind: route
+name: ab
+models: [openai/gpt-4o, anthropic/claude-sonnet-4-5]
+retries: { again_max: 0 }
+experiment:
+  arms:
+    - { model: openai/gpt-4o, percent: 50, name: old }
+    - { model: anthropic/claude-sonnet-4-5, percent: 50, name: new }
+---
+kind: route
+name: shadowed
+models: [openai/gpt-4o]
+experiment: { shadows: [{ model: anthropic/claude-sonnet-4-5 }] }
+---
+kind: route
+name: growing
+models: [openai/gpt-4o, anthropic/claude-sonnet-4-5]
+retries: { again_max: 0 }
+experiment:
+  canary: { model: anthropic/claude-sonnet-4-5, steps: [50, 100], step_s: 0.1, calls_min: 3, error_rate_max: 0.2 }
+"""
+BUSY = reply(b'{"error":{"message":"no"}}', status=503)
+
+
+@pytest.fixture(scope="module")
+async def url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
+    async with fresh_database(postgres_server, template=MIGRATED) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def own(url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with world(url, tmp_path_factory.mktemp("experiments")) as opened:
+        await opened.apply(TEMPLATE)
+        yield opened
+
+
+async def ask(own: World, model: str, session: str) -> tuple[str, str]:
+    """Which model answered, and the call's id."""
+    answer = await own.http.post(
+        "/v1/chat/completions",
+        json={"model": model, "messages": [{"role": "user", "content": "Hi"}]},
+        headers={"x-freehold-session": session},
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-freehold-model"], answer.headers["x-freehold-call-id"]
+
+
+async def test_a_session_stays_in_its_arm_and_arms_are_compared_with_feedback(own: World) -> None:
+    own.script("openai", reply(OPENAI_TEXT))
+    own.script("anthropic", reply(ANTHROPIC_TEXT))
+    asked = [await ask(own, "ab", f"s{number % 10}") for number in range(20)]
+    assert [model for model, _ in asked[:10]] == [model for model, _ in asked[10:]]
+    assert len({model for model, _ in asked}) == 2
+    for model, call_id in asked:
+        score = {"call_id": call_id, "score": float(model.startswith("anthropic")), "name": "helpful"}
+        await own.json("POST", "/v1/feedback", score)
+        await own.json("POST", "/v1/feedback", score)
+    told = await own.json("GET", "/v1/experiments/ab")
+    old, new = told["arms"]
+    assert (old["arm"], new["arm"], old["calls"] + new["calls"], old["errors"]) == ("old", "new", 20, 0)
+    assert old["measures"]["score.helpful"]["estimate"] == 0
+    assert new["measures"]["score.helpful"] == {
+        "count": new["calls"],
+        "estimate": 1,
+        "low": None,
+        "high": None,
+    }
+    assert new["differences"]["score.helpful"]["estimate"] == 1
+    assert not new["differences"]["error_rate"]["decided"]
+    assert old["measures"]["cost"]["estimate"] > 0
+    assert old["differences"] == {}
+
+
+async def test_an_arm_that_fails_over_has_an_error_and_its_client_an_answer(own: World) -> None:
+    own.script("openai", reply(OPENAI_TEXT))
+    own.script("anthropic", BUSY)
+    before = await own.json("GET", "/v1/experiments/ab")
+    for number in range(10):
+        assert (await ask(own, "ab", f"s{number}"))[0] == "openai/gpt-4o"
+    after = await own.json("GET", "/v1/experiments/ab")
+    assert after["arms"][0]["errors"] == before["arms"][0]["errors"] == 0
+    assert after["arms"][1]["errors"] > 0
+
+
+async def test_a_shadow_is_asked_and_recorded_and_nobody_waits_for_it(own: World) -> None:
+    own.script("openai", reply(OPENAI_TEXT))
+    shadow = own.script("anthropic", [HOLD])
+    asked = len(shadow.asked)
+    assert (await ask(own, "shadowed", "s"))[0] == "openai/gpt-4o"
+    await eventually(lambda: len(shadow.asked) > asked)
+    own.script("anthropic", reply(ANTHROPIC_TEXT))
+    await ask(own, "shadowed", "s")
+
+    async def recorded() -> bool:
+        told = await own.json("GET", "/v1/experiments/shadowed")
+        arms = {one["arm"]: one for one in told["arms"]}
+        one = arms["shadow:anthropic/claude-sonnet-4-5"]
+        return bool(
+            arms["baseline"]["calls"] == 2 and one["calls"] >= 1 and one["measures"]["cost"]["estimate"]
+        )
+
+    await eventually(recorded, 20)
+
+
+async def test_a_canary_goes_up_by_itself(own: World) -> None:
+    own.script("openai", reply(OPENAI_TEXT))
+    own.script("anthropic", reply(ANTHROPIC_TEXT))
+    numbers = count()
+    steps: list[dict[str, Any]] = []
+
+    async def done() -> bool:
+        await ask(own, "growing", f"s{next(numbers)}")
+        steps[:] = (await own.json("GET", "/v1/experiments/growing"))["steps"]
+        return bool(steps and steps[0]["status"] == "done")
+
+    await eventually(done, 30)
+    assert [(one["percent"], one["status"]) for one in reversed(steps)] == [
+        (50, "running"),
+        (100, "running"),
+        (100, "done"),
+    ]
+    assert {(await ask(own, "growing", f"t{number}"))[0] for number in range(10)} == {
+        "anthropic/claude-sonnet-4-5"
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "said"),
+    [
+        ("GET", "/v1/experiments/none", None, "none"),
+        ("POST", "/v1/feedback", {"call_id": "req_1", "score": 1}, "call_id: expected an id like call_"),
+        ("POST", "/v1/feedback", {"call_id": f"call_{'0' * 26}", "score": 1}, "call_id: no such call"),
+        ("POST", "/v1/feedback", {"call_id": f"call_{'0' * 26}", "score": 1e300}, "score: expected a number"),
+    ],
+)
+async def test_what_is_not_there_or_wrong_is_told(
+    own: World, method: str, path: str, body: object, said: str
+) -> None:
+    answer = await own.http.request(method, path, json=body)
+    assert answer.status_code in {400, 404}
+    assert said in answer.json()["error"]["message"]
