@@ -32,6 +32,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "describe": ("get", "Show one resource whole."),
     "dev": ("dev", "A throwaway server for tests: prints one JSON line, leaves nothing behind."),
     "doctor": ("doctor", "Check everything that Freehold needs, and say what to do."),
+    "experiments": ("experiments", "Compare the arms of a route's experiment."),
     "get": ("get", "List declared resources."),
     "keys": ("keys", "Make, list and revoke API keys."),
     "models": ("models", "List the models that can be called here."),
