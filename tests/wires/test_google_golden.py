@@ -111,7 +111,7 @@ def test_an_answer_counts_what_its_tools_read_and_what_it_thought():
     seal = Opaque(GOOGLE, "p", MODEL, "c2lnbmF0dXJl")
     assert answer.content == (
         Reasoning("I should look.", Opaque(GOOGLE, "p", MODEL, "", "thought")),
-        ToolCall("call_mAitaLmk_1", "stock", '{"sku": "4482"}', seal),
+        ToolCall("", "stock", '{"sku": "4482"}', seal),
     )
     assert answer.stop_reason == "tool_use"
     assert answer.usage == Usage(
@@ -143,7 +143,7 @@ def test_a_stream_of_thoughts_and_words():
 def test_a_stream_of_calls():
     answer = answer_of("google_generate/stream_tools.sse")
     assert answer.content == (
-        ToolCall("call_r-2_0", "stock", '{"sku": "4482"}', Opaque(GOOGLE, "p", MODEL, "c2lnbmF0dXJl")),
+        ToolCall("", "stock", '{"sku": "4482"}', Opaque(GOOGLE, "p", MODEL, "c2lnbmF0dXJl")),
         ToolCall("f-2", "now", "{}"),
     )
     assert answer.stop_reason == "tool_use"

@@ -85,7 +85,10 @@ class Media(Struct, frozen=True, tag="media", omit_defaults=True):
 
 
 class ToolCall(Struct, frozen=True, tag="tool_call", omit_defaults=True):
-    """`arguments` is the JSON text exactly as the model wrote it: it may be empty (a tool without parameters), or invalid."""
+    """`arguments` is the JSON text exactly as the model wrote it: it may be empty (a tool without parameters), or invalid.
+
+    `id` is empty where a vendor gives its calls none: see `stream.identified`.
+    """
 
     id: str
     name: str

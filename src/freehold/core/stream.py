@@ -224,6 +224,18 @@ def _merged(first: Extra, second: Extra) -> Extra:
     return {wire: {**first.get(wire, {}), **second.get(wire, {})} for wire in wires}
 
 
+def identified(event: StreamEvent, answer: str) -> StreamEvent:
+    """With the ids that its vendor left out; clients' libraries want them. Only Started and PartStarted have any.
+
+    `answer` names this answer and no other: a client finds a call by its id among those of all turns.
+    """
+    if type(event) is Started and not event.id:
+        return structs.replace(event, id=answer)
+    if type(event) is PartStarted and type(event.part) is ToolCall and not event.part.id:
+        return PartStarted(event.index, structs.replace(event.part, id=f"call_{answer}_{event.index}"))
+    return event
+
+
 def fold(events: Iterable[StreamEvent]) -> ModelResponse:
     """The whole answer. Raises BrokenOff when the stream did not finish."""
     folding = Folding()

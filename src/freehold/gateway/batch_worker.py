@@ -21,7 +21,7 @@ from freehold.core.errors import BrokenOff, Conflict, FreeholdError, Internal, T
 from freehold.core.message_batches import BatchClaim, MessageBatches, Settled
 from freehold.core.policy import Principal
 from freehold.core.ports import Clock, Wire
-from freehold.core.stream import Folding
+from freehold.core.stream import Folding, identified
 from freehold.gateway.batches import RESULTS_KEPT
 from freehold.gateway.forwarding import Passing
 from freehold.gateway.passing import Envelope
@@ -247,9 +247,9 @@ class BatchWorker:
         ) as answer:
             if isinstance(answer, Passing):
                 return _on_one_line(await answer.read())
-            folding = Folding()
+            folding, name = Folding(), ids.new("req", means.clock)
             async for event in answer:
-                folding.add(event)
+                folding.add(identified(event, name))
             return means.wire.encode_response(folding.response(), created=created, request=answer.request)
 
     def _errored(self, claim: BatchClaim, error: FreeholdError) -> Settled:

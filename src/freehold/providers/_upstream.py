@@ -6,6 +6,7 @@ believed, and turning every fault into an error that names the provider. Not her
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Literal
@@ -23,7 +24,7 @@ from freehold.core.errors import (
 )
 from freehold.core.ports import Chunks, Wire
 from freehold.core.routes import CallTimeouts
-from freehold.core.stream import Finished, StreamEvent, unfold
+from freehold.core.stream import Finished, StreamEvent, identified, unfold
 from freehold.providers._http import HeaderBlock, HttpPool, Reply, Target, Timeouts
 from freehold.providers._token import Bearer
 
@@ -40,6 +41,9 @@ ERROR_PEEK_BYTES: Final = 512
 
 TIMEOUTS: Final = Timeouts(connect_s=10.0, first_byte_s=600.0, idle_s=300.0, total_s=3600.0)
 """First byte: a model may think for ten minutes, as vendors' SDKs allow. Idle: between two events."""
+
+NAME_CHARS: Final = 24
+"""Of an answer that its vendor gave no id. Made of the whole conversation, so that no two turns of one have the same."""
 
 RUN_OUT_S: Final = 1.0
 """How long a finished answer's connection may stay open without an end."""
@@ -478,7 +482,9 @@ class Forward:
         wire = self._upstream.wire
         whole = wire.decode_response(await _rest(self._upstream, reply, piece), provider=self._upstream.name)
         encoder = wire.stream_encoder(wire.decode_request(body))
-        told = b"".join(map(encoder.encode, unfold(whole))) + encoder.end()
+        name = hashlib.sha256(body).hexdigest()[:NAME_CHARS]
+        events = (identified(event, name) for event in unfold(whole))
+        told = b"".join(map(encoder.encode, events)) + encoder.end()
         return Passed(reply, told, wire.stream_content_type, whole=True)
 
     def _raise_first(self, first: bytes) -> None:

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, Protocol, TypeAlias
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError
 from freehold.core.messages import ModelRequest
 from freehold.core.policy import Principal
 from freehold.core.ports import StreamEncoder, Wire
-from freehold.core.stream import Folding, Started, StreamEvent
+from freehold.core.stream import Folding, PartStarted, Started, StreamEvent, identified
 from freehold.gateway.cache import Note
 from freehold.gateway.calling import Answer
 from freehold.gateway.forwarding import Passing
@@ -30,6 +30,7 @@ from freehold.server.operations import Door, stopping, told_in
 log = logging.getLogger(__name__)
 
 _NO_REQUEST: Final = ModelRequest(model="", messages=())
+_WITH_IDS: Final = frozenset({Started, PartStarted})
 
 
 Ask: TypeAlias = Callable[[], Awaitable[tuple[Principal, Envelope]]]
@@ -186,31 +187,24 @@ class _Call:
         if not request.stream:
             folding = Folding()
             async for event in answer:
-                folding.add(event)
-            whole = folding.response()
-            if not whole.id:
-                whole = structs.replace(whole, id=self.request_id)
-            return self._wire.encode_response(whole, created=created, request=request)
+                folding.add(identified(event, self.request_id))
+            return self._wire.encode_response(folding.response(), created=created, request=request)
         exchange = self._exchange
         self._encoder = encoder = self._wire.stream_encoder(request, created=created)
         if self._form is None and exchange.direct:
-            encode, write = encoder.encode, exchange.write
+            encode, write, name = encoder.encode, exchange.write, self.request_id
 
             def told(event: StreamEvent) -> bool:
-                data = encode(self._identified(event) if type(event) is Started else event)
+                data = encode(identified(event, name) if type(event) in _WITH_IDS else event)
                 return not data or write(data)
 
             await answer.pour(told, exchange.drained)
             return encoder.end()
         send = exchange.send if self._form is None else self._formed
         async for event in answer:
-            if data := encoder.encode(self._identified(event) if type(event) is Started else event):
+            if data := encoder.encode(identified(event, self.request_id)):
                 await send(data)
         return encoder.end()
-
-    def _identified(self, event: Started) -> Started:
-        """Some vendors give their answers no id, and clients' libraries want one: it is the request's."""
-        return event if event.id else structs.replace(event, id=self.request_id)
 
     async def _formed(self, data: bytes) -> None:
         if self._form is not None and (told := self._form.feed(data)):

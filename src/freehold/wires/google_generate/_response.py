@@ -124,10 +124,10 @@ def _decode(chunk: Chunk, body: bytes, provider: str) -> ModelResponse:
     if len(candidates) != 1:
         raise BadRequest(f"expected one candidate, got {len(candidates)}", field="candidates")
     candidate = decode(bytes(candidates[0]), CANDIDATE_SHAPE, root="candidates[0]")
-    origin = Origin(provider, chunk.model_version, chunk.response_id)
+    origin = Origin(provider, chunk.model_version)
     content: list[AnswerPart] = []
     for json in candidate_parts(candidate):
-        content += whole_parts(json, origin, len(content))
+        content += whole_parts(json, origin)
     fields = vendor_fields(OBJECT.decode(body)) | candidate_fields(OBJECT.decode(candidates[0]))
     reason = reason_of(candidate, content)
     if said := unusual(candidate.finish_reason):
@@ -161,25 +161,21 @@ def candidate_fields(candidate: dict[str, Raw]) -> dict[str, Raw]:
 
 
 class Origin(Struct, frozen=True):
-    """Whose answer it is: seals are bound to it, and ids are made from it where the vendor gives none."""
+    """Whose answer it is: seals are bound to it."""
 
     provider: str
     model: str
-    answer_id: str
 
     def seal(self, data: str, kind: str = "signature") -> Opaque:
         return Opaque(NAME, self.provider, self.model, data, kind)
 
-    def call_id(self, index: int) -> str:
-        return f"call_{self.answer_id}_{index}"
 
-
-def whole_parts(json: Raw, origin: Origin, index: int) -> Sequence[AnswerPart]:
-    """None for a part that says nothing; two where words or media are sealed. `index` is of the first."""
+def whole_parts(json: Raw, origin: Origin) -> Sequence[AnswerPart]:
+    """None for a part that says nothing; two where words or media are sealed."""
     shape = decode(bytes(json), _PART, root="parts")
     signature = shape.thought_signature
     if shape.function_call is not None:
-        return (_call(shape.function_call, signature, origin, index),)
+        return (_call(shape.function_call, signature, origin),)
     fields = {
         name: value
         for name, value in OBJECT.decode(json).items()
@@ -201,14 +197,14 @@ def whole_parts(json: Raw, origin: Origin, index: int) -> Sequence[AnswerPart]:
     return seal if said is None else (said, *seal)
 
 
-def _call(call: _AnswerCall, signature: str | None, origin: Origin, index: int) -> ToolCall:
+def _call(call: _AnswerCall, signature: str | None, origin: Origin) -> ToolCall:
     if not isinstance(call.partial_args, UnsetType) or call.will_continue:
         raise BadRequest(
             "expected a call's arguments whole, got pieces of them", field="functionCall.partialArgs"
         )
     arguments = "{}" if isinstance(call.args, UnsetType) or is_null(call.args) else text_of(call.args)
     seal = origin.seal(signature) if signature else None
-    return ToolCall(call.id or origin.call_id(index), call.name, arguments, seal)
+    return ToolCall(call.id or "", call.name, arguments, seal)
 
 
 # ---------------------------------------------------------------------------------------- why it stopped

@@ -113,7 +113,7 @@ class GoogleStreamDecoder:
     def _take(self, chunk: Chunk, json: bytes, events: list[StreamEvent]) -> None:
         origin = self._origin
         if origin is None:
-            origin = self._origin = Origin(self._provider, chunk.model_version, chunk.response_id)
+            origin = self._origin = Origin(self._provider, chunk.model_version)
             events.append(Started(chunk.response_id, chunk.model_version))
         candidates = chunk.candidates or []
         if len(candidates) > 1:
@@ -130,7 +130,7 @@ class GoogleStreamDecoder:
     def _candidate(self, json: Raw, origin: Origin, events: list[StreamEvent]) -> None:
         candidate = decode(bytes(json), CANDIDATE_SHAPE, root="candidates[0]")
         for one in candidate_parts(candidate):
-            for part in whole_parts(one, origin, self._parts):
+            for part in whole_parts(one, origin):
                 self._part(part, events)
         self._fields |= candidate_fields(OBJECT.decode(json))
         if candidate.finish_reason is not None:

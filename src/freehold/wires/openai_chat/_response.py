@@ -136,8 +136,8 @@ def _decode(body: bytes, top: dict[str, Raw], provider: str) -> ModelResponse:
         for name, value in OBJECT.decode(json).items():
             if name not in known and _tells(value):
                 fields[f"{prefix}.{name}"] = value
-    model, answer_id = answer.model or "", answer.id or ""
-    content = _content(message, Origin(provider, model, answer_id))
+    model = answer.model or ""
+    content = _content(message, Origin(provider, model))
     fields.update(own_usage(answer.usage))
     stop_sequence = stopped_by(choice.stop_reason)
     if stop_sequence is not None:
@@ -146,7 +146,7 @@ def _decode(body: bytes, top: dict[str, Raw], provider: str) -> ModelResponse:
     if choice.finish_reason == LEGACY_FINISH:
         fields["choice.finish_reason"] = Raw(_encode(LEGACY_FINISH))
     return ModelResponse(
-        id=answer_id,
+        id=answer.id or "",
         model=model,
         content=content,
         stop_reason=stop_reason,
@@ -166,17 +166,13 @@ def _tells(value: Raw) -> bool:
 
 
 class Origin(Struct, frozen=True):
-    """Whose answer it is: seals are bound to it, and ids are made from it where a vendor gives none."""
+    """Whose answer it is: seals are bound to it."""
 
     provider: str
     model: str
-    answer_id: str
 
     def seal(self, data: str, kind: str) -> Opaque:
         return Opaque(NAME, self.provider, self.model, data, kind)
-
-    def call_id(self, index: int) -> str:
-        return f"call_{self.answer_id}_{index}"
 
 
 def _content(message: _Message, origin: Origin) -> tuple[AnswerPart, ...]:
@@ -221,12 +217,12 @@ def _call(json: Raw, index: int, origin: Origin) -> ToolCall:
     call = decode(bytes(json), _CALL, root=path)
     function = call.function
     if function is None:
-        return call_of(call.id or origin.call_id(index), call.custom, f"{path}.custom")
+        return call_of(call.id or "", call.custom, f"{path}.custom")
     opaque = None
     if call.extra_content is not UNSET and _tells(call.extra_content):
         opaque = origin.seal(bytes(call.extra_content).decode(), "extra_content")
     return ToolCall(
-        call.id or origin.call_id(index), function.name or "", _arguments(function.arguments), opaque
+        call.id or "", function.name or "", _arguments(function.arguments), opaque
     )
 
 

@@ -121,7 +121,7 @@ class OpenAIStreamDecoder:
 
     def __init__(self, provider: str) -> None:
         self._sse = SseReader()
-        self._origin = Origin(provider, "", "")
+        self._origin = Origin(provider, "")
         self._started = False
         self._done = False
         self._finish: str | None = None
@@ -184,7 +184,7 @@ class OpenAIStreamDecoder:
         if not chunk.choices and not chunk.id:
             return
         self._started = True
-        self._origin = Origin(self._origin.provider, chunk.model or "", chunk.id or "")
+        self._origin = Origin(self._origin.provider, chunk.model or "")
         fields = {}
         for name in ("created", "service_tier", "system_fingerprint"):
             value = getattr(chunk, name)
@@ -300,8 +300,7 @@ class OpenAIStreamDecoder:
             raise BrokenOff(f"the answer calls more than TOOL_CALLS_MAX = {TOOL_CALLS_MAX} tools")
         self._close(events)
         number = len(self._calls)
-        call_id = call.id or self._origin.call_id(number)
-        part = self._new_part(ToolCall(call_id, function.name or "", "", self._seal_of(call)), events)
+        part = self._new_part(ToolCall(call.id or "", function.name or "", "", self._seal_of(call)), events)
         opened = _OpenCall(part, call.id or "", [])
         place = -1 - number if call.index is None else call.index
         if place in self._calls:
@@ -319,8 +318,8 @@ class OpenAIStreamDecoder:
     def _tell_the_end(self, events: list[StreamEvent]) -> None:
         self._close(events)
         events += (PartFinished(call.part) for call in sorted(self._calls.values(), key=_by_part))
-        for place, (call_id, custom) in enumerate(self._gathered.take_custom_calls()):
-            called = call_of(call_id or self._origin.call_id(place), custom, "custom")
+        for call_id, custom in self._gathered.take_custom_calls():
+            called = call_of(call_id, custom, "custom")
             index = self._new_part(structs.replace(called, arguments=""), events)
             events += (ArgumentsAdded(index, called.arguments), PartFinished(index))
         reason = reason_of(self._finish, self._content, self._stop_sequence)
