@@ -25,7 +25,8 @@ sys.path.insert(
 )  # Where Python looks for it when this runs as a script, but not in a test.
 
 from _published import Either, Leaf, Object, Several, Tree, filled, tree_of, tree_of_shape
-from wires_table import TITLES, Lost, differences, shortest, written_or_checked
+from _samples import Lost, differences, shortest
+from wires_table import TITLES, written_or_checked
 
 from freehold import wires
 from freehold.core.errors import FreeholdError, Unsupported

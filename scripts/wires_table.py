@@ -8,14 +8,18 @@ else this fails: it would be lost.
 import json
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-from msgspec import Struct
+sys.path.insert(
+    0, str(Path(__file__).parent)
+)  # Where Python looks for it when this runs as a script, but not in a test.
+
+from _embeddings import sections as embedded
+from _samples import LEFT_OUT, Lost, Reasons, Sample, Samples, differences, last_name, samples_in, shortest
 
 from freehold import wires
 from freehold.core.errors import FreeholdError, Unsupported
@@ -51,43 +55,15 @@ it true.
 """
 
 
-class Sample(Struct, frozen=True, forbid_unknown_fields=True):
-    """`door`: what our door does with it for any model, so that no vendor is sent it."""
-
-    field: str
-    sets: str
-    over: str = "{}"
-    why: str = ""
-    door: str = ""
-
-
-class Samples(Struct, frozen=True, forbid_unknown_fields=True):
-    """`types` is where the vendor publishes the fields of its requests: a TypedDict, if its SDK has one."""
-
-    title: str
-    base: str
-    fields: tuple[Sample, ...]
-    types: str = ""
-
-
-class Lost(Exception):
-    """A field makes no difference, and no table says why."""
-
-
 @cache
 def samples() -> Mapping[str, Samples]:
-    found = {path.stem: tomllib.loads(path.read_text()) for path in sorted(SAMPLES.glob("*.toml"))}
-    return {name: msgspec.convert(one, Samples) for name, one in found.items()}
+    return samples_in(SAMPLES)
 
 
 def undocumented(name: str) -> list[str]:
     """Fields of the vendor's published types of which no sample is there."""
-    if not samples()[name].types:
-        return []
-    module, _, kind = samples()[name].types.partition(":")
-    published = getattr(import_module(module), kind).__annotations__
     said = {key for one in samples()[name].fields for key in json.loads(one.sets)}
-    return sorted(set(published) - said)
+    return sorted(samples()[name].typed() - said)
 
 
 # ------------------------------------------------------------------------------------------------ finding out
@@ -104,7 +80,7 @@ def fate(source: str, target: str, sample: Sample) -> str:
     places = list(differences(before, after, ""))
     if not places:
         addressed = target in ADDRESSED and sample.field in ("model", "stream")
-        return "in the address" if addressed else "left out"
+        return "in the address" if addressed else LEFT_OUT
     own = json.loads(sample.sets)
     if all(name in after and after[name] == _listed(own)[name] for name in own):
         return "same"
@@ -134,36 +110,14 @@ def _listed(value: Any) -> Any:
     }
 
 
-def differences(before: Any, after: Any, path: str) -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        if before.get("type") != after.get("type"):
-            yield f"{path}: {after.get('type')}"
-            return
-        for name in [*before, *(name for name in after if name not in before)]:
-            inner = f"{path}.{name}" if path else name
-            if name not in before or name not in after:
-                yield inner
-            else:
-                yield from differences(before[name], after[name], inner)
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for one, other in zip(before, after, strict=True):
-            yield from differences(one, other, f"{path}[]")
-    elif before != after:
-        yield path
-
-
-def shortest(places: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(places))[:3]
-
-
 def reason(source: str, target: str, sample: Sample) -> str:
     """Why a field may be left out. Raises Lost where nobody says."""
     if sample.why:
         return sample.why
     module = import_module(f"freehold.wires.{source}")
-    place = _last_name(sample.field)
+    place = last_name(sample.field)
     for entry, why in {**module.ADVISORY, **_unsaid(target)}.items():
-        if _last_name(entry) == place or entry in _ALSO.get(place, ()):
+        if last_name(entry) == place or entry in _ALSO.get(place, ()):
             return str(why)
     raise Lost(
         f"{source} to {target}: {sample.field} makes no difference, and neither ADVISORY nor UNSAID says why"
@@ -180,10 +134,6 @@ _ALSO: Final[Mapping[str, Sequence[str]]] = {
 """Names at the vendor that are others in the heart, in whose words UNSAID speaks."""
 
 
-def _last_name(field: str) -> str:
-    return field.partition(":")[0].partition(" ")[0].rstrip("[]").rpartition(".")[2].rstrip("[]")
-
-
 def _unsaid(target: str) -> Mapping[str, str]:
     found: Mapping[str, str] = import_module(f"freehold.wires.{target}").UNSAID
     return found
@@ -194,7 +144,7 @@ def _unsaid(target: str) -> Mapping[str, str]:
 
 def page() -> str:
     """Raises Lost."""
-    parts = [HEAD, *(_section(name) for name in samples()), _refusals()]
+    parts = [HEAD, *(_section(name) for name in samples()), _refusals(), *embedded()]
     return "\n".join(parts)
 
 
@@ -203,7 +153,7 @@ def _section(source: str) -> str:
     titles = [TITLES[name] for name in targets]
     lines = [f"## From a client of {samples()[source].title}", ""]
     lines += [f"| field | {' | '.join(titles)} |", f"|---|{'---|' * len(targets)}"]
-    reasons: list[str] = []
+    reasons = Reasons()
     done: list[str] = []
     for sample in samples()[source].fields:
         if sample.door:
@@ -213,18 +163,13 @@ def _section(source: str) -> str:
         cells = []
         for target in targets:
             told = fate(source, target, sample)
-            if told == "left out":
-                why = reason(source, target, sample)
-                if why not in reasons:
-                    reasons.append(why)
-                told = f"left out ({reasons.index(why) + 1})"
+            if told == LEFT_OUT:
+                told = reasons.cell(reason(source, target, sample))
             cells.append("**refused**" if told == "refused" else told)
         lines.append(f"| `{sample.field}` | {' | '.join(cells)} |")
     if done:
         lines += ["", "Done at the door, for every model:", "", *done]
-    lines += ["", "Left out, because it is:", ""]
-    lines += [f"{number}. {why}" for number, why in enumerate(reasons, 1)]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *reasons.lines(), ""])
 
 
 def _refusals() -> str:

@@ -2,12 +2,14 @@
 
 import importlib
 import importlib.util
+import pkgutil
 import sys
 from types import ModuleType
 
 import pytest
 from msgspec import structs
 
+from freehold import wires
 from freehold.server.apis.responses_keeping import DONE_HERE
 from tests.matrix import schemas
 from tests.matrix._refused import FILE
@@ -28,6 +30,12 @@ def _script(name: str) -> ModuleType:
 @pytest.fixture(scope="module")
 def table() -> ModuleType:
     return _script("wires_table")
+
+
+@pytest.fixture(scope="module")
+def embeddings(table: ModuleType) -> ModuleType:
+    """The one that the table took: another would have other classes."""
+    return sys.modules[table.embedded.__module__]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +60,46 @@ def test_a_field_that_makes_no_difference_without_a_reason_is_found(table: Modul
     sample = table.Sample(field="nobody", sets='{"n": 1}')
     with pytest.raises(table.Lost, match="nobody"):
         table.reason("openai_chat", "anthropic_messages", sample)
+
+
+def test_every_wire_of_embeddings_is_on_it_with_every_field_that_its_vendor_publishes(
+    embeddings: ModuleType,
+) -> None:
+    found = (one.name for one in pkgutil.iter_modules(wires.__path__))
+    made = {
+        name for name in found if hasattr(importlib.import_module(f"freehold.wires.{name}"), "EMBEDDINGS")
+    }
+    assert {name: embeddings.undocumented(name) for name in embeddings.samples()} == {
+        name: [] for name in made
+    }
+
+
+@pytest.mark.parametrize(
+    ("wire", "field"),
+    [
+        ("openai_embeddings", "dimensions"),
+        ("google_embed", "documentOcr"),
+        ("google_predict", "instances[].title"),
+        ("bedrock_nova_embed", "singleEmbeddingParams.video.embeddingMode"),
+    ],
+)
+def test_a_field_of_embeddings_that_is_not_on_it_is_found(
+    embeddings: ModuleType, monkeypatch: pytest.MonkeyPatch, wire: str, field: str
+) -> None:
+    one = embeddings.samples()[wire]
+    name = embeddings.last_name(field)
+    kept = tuple(sample for sample in one.fields if embeddings.last_name(sample.field) != name)
+    monkeypatch.setattr(embeddings, "samples", lambda: {wire: structs.replace(one, fields=kept)})
+    assert embeddings.undocumented(wire) == [field]
+
+
+def test_a_field_of_embeddings_that_makes_no_difference_without_a_reason_is_found(
+    embeddings: ModuleType, table: ModuleType
+) -> None:
+    sample = table.Sample(field="nobody", sets='{"input": "hi"}')
+    assert embeddings.fate("openai_embeddings", "google_embed", sample) == "left out"
+    with pytest.raises(table.Lost, match="nobody"):
+        embeddings.reason("openai_embeddings", "google_embed", sample)
 
 
 @pytest.mark.slow
