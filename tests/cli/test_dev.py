@@ -196,7 +196,8 @@ def test_without_its_key_nobody_comes_in(throwaway: tuple[dict[str, str], Path])
         client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_when_it_is_stopped(tmp_path: Path, kind: signal.Signals) -> None:
     here, temporary = throwaway_home(tmp_path)
     with dev(here, "--upstream", "bedrock=http://127.0.0.1:9") as (_, process):

@@ -140,6 +140,7 @@ async def test_a_call_cut_off_by_the_token_limit_is_not_run_but_those_before_it_
     assert any("token limit" in text_of(event.content) for event in events_of(log, ToolFinished))
 
 
+@pytest.mark.slow
 async def test_ids_that_a_model_uses_twice_are_made_unique(database_url):
     script = in_turn(
         calls(("ledger_look", '{"n": 1}')),
@@ -165,6 +166,7 @@ async def test_a_tools_own_no_is_an_answer(database_url):
     assert _end(log).outcome == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ["ledger_look", "ledger_pay"])
 async def test_a_slow_tool_ends_at_its_timeout_and_what_it_did_is_not_guessed(database_url, function):
     async def prepare(here):
@@ -238,12 +240,14 @@ async def test_an_error_that_will_not_pass_is_not_tried_again(database_url):
     assert _end(log).message == "messages[0]: no"
 
 
+@pytest.mark.slow
 async def test_who_asks_to_wait_too_long_gets_no_second_call(database_url):
     log, here = await _run(database_url, in_turn(RateLimited("tomorrow", retry_after_s=86_400)))
     assert len(here.model.requests) == 1
     assert _end(log).code == "rate_limited"
 
 
+@pytest.mark.slow
 async def test_what_broken_attempts_cost_is_counted(database_url):
     log, _ = await _run(database_url, in_turn(Broken(said("half")), said("whole")))
     [answered] = events_of(log, ModelAnswered)
@@ -258,12 +262,14 @@ async def test_a_refusal_ends_the_turn_as_refused(database_url):
     assert (_end(log).outcome, _end(log).code) == ("refused", "content_refused")
 
 
+@pytest.mark.slow
 async def test_a_pause_is_followed_by_another_call(database_url):
     log, here = await _run(database_url, in_turn(said("wait", stop="pause"), said("done")))
     assert len(here.model.requests) == 2
     assert _end(log).outcome == "completed"
 
 
+@pytest.mark.slow
 async def test_a_cut_answer_says_so(database_url):
     log, _ = await _run(database_url, in_turn(said("half an ans", stop="tokens_max")))
     assert (_end(log).outcome, _end(log).limit) == ("limit_reached", "answer_tokens_max")
@@ -290,6 +296,7 @@ async def test_each_limit_ends_a_runaway_by_its_name(database_url, limit, limits
         assert len(events_of(log, ModelAnswered)) + len(events_of(log, ToolStarted)) == 5
 
 
+@pytest.mark.slow
 async def test_wall_time_stops_a_model_that_hangs(database_url):
     held = Held(said("never"))
     agent = structs.replace(AGENT, limits=Limits(wall_time_s_max=0.2, repeats_max=1_000_000))
@@ -362,6 +369,7 @@ async def test_a_session_cancelled_for_good_takes_no_more_input(database_url):
         assert await here.sessions.cancel(OWNER, row.id) == row.version
 
 
+@pytest.mark.slow
 async def test_input_after_a_cancel_gets_a_turn_of_its_own(database_url):
     held = Held(said("never"))
     async with world(database_url, in_turn(held, said("as you wish"))) as here, here.worker().running():
@@ -390,6 +398,7 @@ async def test_input_during_a_turn_is_shown_to_its_next_model_call(database_url)
     assert len(events_of(log, TurnFinished)) == 1
 
 
+@pytest.mark.slow
 async def test_input_during_the_last_answer_starts_the_next_turn_at_once(database_url):
     held = Held(said("first"))
     async with world(database_url, in_turn(held, said("second"))) as here, here.worker().running():
@@ -404,6 +413,7 @@ async def test_input_during_the_last_answer_starts_the_next_turn_at_once(databas
     assert roles == ["user", "assistant", "user"]
 
 
+@pytest.mark.slow
 async def test_a_tool_that_does_not_open_fails_the_turn_by_name_and_the_session_goes_on(database_url):
     async with world(database_url, in_turn(said("hello"))) as here, here.worker().running():
         here.kind.fault = Unavailable("connection refused")
@@ -427,6 +437,7 @@ async def test_an_owner_whose_key_was_revoked_acts_no_more(database_url):
     assert not here.model.requests
 
 
+@pytest.mark.slow
 async def test_a_changed_tool_is_there_in_the_next_turn_and_the_old_one_is_closed(database_url):
     async with world(database_url, in_turn(said("one"), said("two"))) as here, here.worker().running():
         row = await here.settled((await here.start()).id)
@@ -438,6 +449,7 @@ async def test_a_changed_tool_is_there_in_the_next_turn_and_the_old_one_is_close
     assert here.kind.open_now == 0
 
 
+@pytest.mark.slow
 async def test_a_bug_in_the_gateway_ends_the_turn_visibly(database_url, caplog):
     def broken(request):
         raise RuntimeError("boom")
@@ -447,6 +459,7 @@ async def test_a_bug_in_the_gateway_ends_the_turn_visibly(database_url, caplog):
     assert "boom" not in _end(log).message
 
 
+@pytest.mark.slow
 async def test_usage_without_tokens_needs_no_record(database_url):
     log, _ = await _run(database_url, in_turn(said("hello", usage=Usage())))
     assert _end(log).outcome == "completed"
