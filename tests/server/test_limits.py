@@ -6,24 +6,40 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import anthropic as anthropic_sdk
 import asyncpg
 import httpx2
 import msgspec
+import openai as openai_sdk
 import pytest
+from anthropic import AsyncAnthropic
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from openai import AsyncOpenAI
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
-from tests.gateway._vendors import CUT, HOLD, OPENAI_TEXT, Vendor, reply
+from tests.gateway._vendors import (
+    ANTHROPIC_TEXT,
+    CUT,
+    HOLD,
+    OPENAI_STREAM,
+    OPENAI_TEXT,
+    Vendor,
+    reply,
+    stream,
+)
 from tests.server._process import Running, freehold, until
 from tests.server._world import World, world
 from tests.store._parts import eventually
 from tests.store._proxy import proxied
+
+Sdk = TypeVar("Sdk", AsyncOpenAI, AsyncAnthropic)
 
 PRICES = """
 kind: price_book
@@ -49,6 +65,21 @@ async def key(own: World, **more: Any) -> httpx2.AsyncClient:
     made = await own.json("POST", "/v1/keys", {"name": "one", **more})
     headers = {"authorization": f"Bearer {made['key']}"}
     return httpx2.AsyncClient(base_url=own.url, headers=headers, timeout=30, trust_env=False)
+
+
+TOLD = ("limit-requests", "remaining-requests", "limit-tokens", "remaining-tokens")
+MINUTE_S, ENOUGH_S = 60, 5
+
+
+def sdk(kind: type[Sdk], url: str, client: httpx2.AsyncClient) -> Sdk:
+    """With the same key."""
+    return kind(base_url=url, api_key=client.headers["authorization"].removeprefix("Bearer "), max_retries=0)
+
+
+async def clear_of_the_minutes_end() -> None:
+    """What is told of two calls is of one minute."""
+    left_s = MINUTE_S - time.time() % MINUTE_S
+    await asyncio.sleep(left_s if left_s < ENOUGH_S else 0)
 
 
 def answer_of(input_tokens: int, output_tokens: int = 1) -> list[Any]:
@@ -147,6 +178,93 @@ async def test_so_many_calls_at_a_time_and_the_place_comes_back(own: World) -> N
         await eventually(free)
 
 
+FLAKY = """
+kind: route
+name: {name}
+models: [openai/gpt-4o, openai/gpt-4o-mini]
+{more}
+---
+kind: budget
+name: {name}
+scope: team/{name}
+amount_usd: "{amount}"
+period: total
+"""
+LOST = {
+    "late": "timeouts: { first_event_s: 0.1 }\nretries: { again_max: 1, share_max: 1 }",
+    "hedged": "retries: { again_max: 0 }\nhedge: { after_s: 0.05, share_max: 1 }",
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+async def test_attempts_that_are_lost_pass_no_budget(own: World, name: str) -> None:
+    """Each is billed for nearly all that one call can cost: its text has about a token a byte, as estimated."""
+    asked = {**CHAT, "model": f"route/{name}", "messages": [{"role": "user", "content": "x1" * 20_000}]}
+    asked["stream"] = True
+    asks, lost = (4, [[HOLD]] * 2) if name == "late" else (2, [[HOLD]])
+    most = asks * (len(msgspec.json.encode(asked)) + 1000 + 10) / 1000
+    await own.apply(FLAKY.format(name=name, more=LOST[name], amount=f"{most - 1:.3f}"))
+    async with await key(own, team=name) as client:
+        own.script("openai", *lost, stream(*OPENAI_STREAM))
+        refused = await client.post("/v1/chat/completions", json=asked)
+        assert (refused.status_code, own.vendors["openai"].asked) == (429, [])
+        await own.apply(FLAKY.format(name=name, more=LOST[name], amount=f"{most:.3f}"))
+        answer = await client.post("/v1/chat/completions", json=asked)
+        assert answer.status_code == 200, answer.text
+        assert len(own.vendors["openai"].asked) == len(lost) + 1
+        (shown,) = [one for one in (await own.json("GET", "/v1/budgets"))["data"] if one["name"] == name]
+        assert most * len(lost) / asks * 0.9 < float(shown["used_usd"]) <= most
+
+
+async def test_openais_clients_are_told_what_is_left_of_the_minute(own: World) -> None:
+    await own.apply(
+        "kind: limit\nname: told\nscope: team/told\nrequests_per_minute: 2\ntokens_per_minute: 5000\n---\n"
+        "kind: limit\nname: wide\nscope: team/told\nrequests_per_minute: 900"
+    )
+    own.script("openai", answer_of(90, 10), stream(*OPENAI_STREAM))
+    async with await key(own, team="told") as client, sdk(AsyncOpenAI, f"{own.url}/v1", client) as openai:
+        chat: Any = openai.chat.completions.with_raw_response
+        await clear_of_the_minutes_end()
+        first = (await chat.create(**CHAT)).headers
+        assert {name: first[f"x-ratelimit-{name}"] for name in TOLD} == {
+            "limit-requests": "2", "remaining-requests": "1", "limit-tokens": "5000", "remaining-tokens": "4900",
+        }  # fmt: skip
+        assert 0 < int(first["x-ratelimit-reset-requests"].removesuffix("s")) <= 60
+        streamed = (await chat.create(**CHAT, stream=True)).headers
+        assert streamed["x-ratelimit-remaining-requests"] == "0"
+        assert 4000 < int(streamed["x-ratelimit-remaining-tokens"]) < 4900
+        with pytest.raises(openai_sdk.RateLimitError) as refused:
+            await chat.create(**CHAT)
+        told = refused.value.response.headers
+        assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("2", "0")
+        assert abs(int(told["x-ratelimit-reset-requests"].removesuffix("s")) - int(told["retry-after"])) <= 1
+        assert not [name for name in told if name.startswith("anthropic-")]
+
+
+async def test_anthropics_clients_are_told_in_their_words(own: World) -> None:
+    await own.apply("kind: limit\nname: said\nscope: team/said\nrequests_per_minute: 1")
+    own.script("anthropic", reply(ANTHROPIC_TEXT))
+    asked: Any = {"model": "anthropic/claude-sonnet-4-5", "messages": CHAT["messages"], "max_tokens": 10}
+    async with await key(own, team="said") as client, sdk(AsyncAnthropic, own.url, client) as anthropic:
+        messages: Any = anthropic.messages.with_raw_response
+        await clear_of_the_minutes_end()
+        first = (await messages.create(**asked)).headers
+        with pytest.raises(anthropic_sdk.RateLimitError) as refused:
+            await messages.create(**asked)
+        for told in (first, refused.value.response.headers):
+            assert told["anthropic-ratelimit-requests-limit"] == "1"
+            assert told["anthropic-ratelimit-requests-remaining"] == "0"
+            reset = datetime.fromisoformat(told["anthropic-ratelimit-requests-reset"])
+            assert 0 < (reset - datetime.now(UTC)).total_seconds() <= 60
+            assert not [name for name in told if name.startswith("x-ratelimit-") or "tokens" in name]
+
+
+async def test_where_no_limit_holds_no_header_tells_of_one(own: World) -> None:
+    own.script("openai", answer_of(1))
+    answer = await own.http.post("/v1/chat/completions", json=CHAT)
+    assert not [name for name in answer.headers if "ratelimit" in name]
+
+
 @pytest.mark.slow
 async def test_without_a_database_calls_go_on_with_what_is_leased_and_are_then_refused(
     postgres_server: EmbeddedServer, tmp_path: Path
@@ -161,7 +279,7 @@ async def test_without_a_database_calls_go_on_with_what_is_leased_and_are_then_r
         own.script("openai", *[answer_of(900, 10)] * 1000)
         assert (await own.http.post("/v1/chat/completions", json=CHAT)).status_code == 200
         proxy.cut()
-        statuses = []
+        statuses: list[int] = []
         while not statuses or statuses[-1] == 200:
             answer = await own.http.post("/v1/chat/completions", json=CHAT)
             statuses.append(answer.status_code)

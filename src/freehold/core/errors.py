@@ -4,7 +4,10 @@
 Adapters translate vendors' errors into these; wires translate these into a status and a body of their dialect.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
+
+from freehold.core.standing import Standing
 
 
 class FreeholdError(Exception):
@@ -12,11 +15,13 @@ class FreeholdError(Exception):
 
     `field` is the path of the offending input in the caller's own words (`messages[2].content[0].type`); with `field_is_vendors`, in
     those of the vendor that refused.
-    `retry_after_s` is how long the other side asked us to wait, in seconds, where it said so.
+    `retry_after_s` is how long the other side asked us to wait, in seconds, where it said so. `standings` are of our own limits, where
+    one of them refused.
     """
 
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
+    standings: Sequence[Standing] = ()
 
     def __init__(
         self,

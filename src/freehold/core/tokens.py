@@ -95,13 +95,13 @@ _SPACED: Final = _table((b" ", b" "), otherwise=b".")
 
 
 def estimate(text: str | bytes) -> int:
-    """Never 0 for a text that is not empty."""
+    """Never 0 for a text that is not empty, and never more than its bytes: no vocabulary has a token of less than one."""
     data = text.encode("utf-8", "replace") if isinstance(text, str) else text
     if not data:
         return 0
     looked_at = data if len(data) <= SAMPLED_BYTES_MAX else _sample(data)
     milli = _milli(looked_at) * len(data) // len(looked_at)
-    return max(1, -(-milli // _MILLI))
+    return min(len(data), max(1, -(-milli // _MILLI)))
 
 
 def _sample(data: bytes) -> bytes:

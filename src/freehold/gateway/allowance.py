@@ -9,15 +9,17 @@ Not here: which limits hold for whom (limiting.py), how large slices are, and Po
 
 from collections.abc import Sequence
 from re import Pattern
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
 from freehold.core.allowances import SIZES, Allowance, Budget, Limit, Measure, Period, Scope, scope_of
 from freehold.core.contracts import PPM, money, pattern_of, ppm
 from freehold.core.errors import LimitReached, RateLimited
+from freehold.core.ports import Clock
 from freehold.core.pricing import show
 from freehold.core.records import CallRecord
+from freehold.core.standing import Standing
 
 MINUTE_MS: Final = 60_000
 PLACES: Final[dict[Measure, int]] = {"money": 0, "requests": 1, "tokens": 2, "calls": 3}
@@ -25,6 +27,10 @@ PLACES: Final[dict[Measure, int]] = {"money": 0, "requests": 1, "tokens": 2, "ca
 
 MONEY, REQUESTS, TOKENS, CALLS = PLACES["money"], PLACES["requests"], PLACES["tokens"], PLACES["calls"]
 CALL_RETRY_S: Final = 1.0
+_BY_MINUTE: Final[tuple[tuple[int, Literal["requests", "tokens"]], ...]] = (
+    (REQUESTS, "requests"),
+    (TOKENS, "tokens"),
+)
 
 Amounts: TypeAlias = tuple[int, int, int, int]
 
@@ -172,6 +178,22 @@ def take(slices: Sequence[Slice], amounts: Amounts, *, minute: int, now_s: float
     for one in slices:
         one.used += amounts[one.place]
     return None
+
+
+def standings_of(slices: Sequence[Slice], clock: Clock) -> list[Standing]:
+    """Of each measure by the minute the limit of which least is left. One that was never leased from is not known yet."""
+    minute, now_s = clock.now_ms() // MINUTE_MS, clock.monotonic_s()
+    told: list[Standing] = []
+    for place, measure in _BY_MINUTE:
+        known = [
+            (min(one.rule.size, max(0, one.free) + max(0, one.left(minute, now_s))), one.rule.size)
+            for one in slices
+            if one.place == place and one.expires_s
+        ]
+        if known:
+            left, size = min(known)
+            told.append(Standing(measure, size, left, (minute + 1) * MINUTE_MS))
+    return told
 
 
 def refusal(one: Slice, amount: int, *, now_ms: int, away: bool) -> LimitReached | RateLimited:

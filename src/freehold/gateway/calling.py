@@ -12,6 +12,7 @@ from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import Pours, Wire
 from freehold.core.records import CallRecord, Choice
 from freehold.core.stream import ArgumentsAdded, Finished, StreamEvent, TextAdded, UsageReported
+from freehold.gateway.allowance import Taken
 from freehold.gateway.bounds import Most, most_of_request
 from freehold.gateway.cache import Note
 from freehold.gateway.cache_copies import Copy, EventsCopy, told_again
@@ -69,6 +70,10 @@ class Answer:
     @property
     def cache(self) -> Note | None:
         return self._meter.cache
+
+    @property
+    def taken(self) -> Taken | None:
+        return self._meter.taken
 
     @property
     def output_tokens_estimated(self) -> int:

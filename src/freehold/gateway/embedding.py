@@ -13,6 +13,7 @@ from freehold.core.errors import Internal, Unavailable, Unsupported
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import EmbeddingWire, Embeds
 from freehold.core.records import DIRECT, Choice
+from freehold.gateway.allowance import Taken
 from freehold.gateway.bounds import Most, most_of_texts
 from freehold.gateway.capabilities import Lack
 from freehold.gateway.metering import Meter
@@ -29,6 +30,7 @@ class Embedded(Struct, frozen=True):
     model: str
     usage: Usage | None
     choice: Choice = DIRECT
+    taken: Taken | None = None
     error: None = None
     finished: bool = True
     output_tokens_estimated: int = 0
@@ -66,7 +68,7 @@ class Texts:
         else:
             body, usage = await self._translated(target, target.embeds)
         meter.first_event()
-        return Embedded(body, target.provider.name, target.name, usage, meter.choice)
+        return Embedded(body, target.provider.name, target.name, usage, meter.choice, meter.taken)
 
     async def _passed(self, target: Target) -> tuple[bytes, Usage | None]:
         body = self._envelope.passed_as(target.name, metered=False)

@@ -16,6 +16,7 @@ from freehold.core.errors import BadRequest, BrokenOff, FreeholdError, Internal,
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import Chunks, RawAnswer, UsageTap, Wire
 from freehold.core.records import CallRecord, Choice
+from freehold.gateway.allowance import Taken
 from freehold.gateway.bounds import Most, holds_more, most_of_body
 from freehold.gateway.cache import Note
 from freehold.gateway.cache_copies import Copy, StreamCopy, WholeCopy
@@ -86,6 +87,10 @@ class Passing:
     @property
     def cache(self) -> Note | None:
         return self._meter.cache
+
+    @property
+    def taken(self) -> Taken | None:
+        return self._meter.taken
 
     @property
     def finished(self) -> bool:

@@ -13,10 +13,21 @@ from msgspec import Struct
 
 from freehold.catalog.models import ModelFacts
 from freehold.core.allowances import ALWAYS, CURRENCY, Allowance, Budget, Limit, window_of
-from freehold.core.errors import LimitReached, Unavailable
+from freehold.core.errors import FreeholdError, LimitReached, Unavailable
 from freehold.core.ports import AllowanceLeases, Clock, Resources
 from freehold.core.resources import Kind
-from freehold.gateway.allowance import MINUTE_MS, MONEY, TOKENS, Amounts, Rule, Slice, Taken, rules_of, take
+from freehold.gateway.allowance import (
+    MINUTE_MS,
+    MONEY,
+    TOKENS,
+    Amounts,
+    Rule,
+    Slice,
+    Taken,
+    rules_of,
+    standings_of,
+    take,
+)
 from freehold.gateway.bounds import Most, most_pico
 from freehold.gateway.leasing import WAIT_S, Leasing
 from freehold.gateway.metering import Meter
@@ -89,7 +100,11 @@ class Limiting:
                 self._leasing.look_after(slices, now_s)
                 return Taken(slices, amounts, minute)
             until_s = until_s or now_s + WAIT_S
-            await self._leasing.obtain(short, amounts[short.place], until_s)
+            try:
+                await self._leasing.obtain(short, amounts[short.place], until_s)
+            except FreeholdError as error:
+                error.standings = standings_of(slices, self._clock)
+                raise
 
     async def rules(self, tenant: str) -> Sequence[Rule]:
         return (await self._tenant(tenant)).rules

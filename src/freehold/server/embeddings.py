@@ -15,6 +15,7 @@ from freehold.gateway.pipeline import Gateway
 from freehold.server.edge import at_the_edge
 from freehold.server.exchange import Exchange, header_lines, printable
 from freehold.server.front import route_line
+from freehold.server.limit_lines import limit_lines, lines_after
 from freehold.server.operations import Door, stopping, told_in
 
 PATH: Final = b"/v1/embeddings"
@@ -53,7 +54,8 @@ class EmbeddingsDoor(Struct, frozen=True, kw_only=True):
             "x-freehold-model": printable(f"{made.provider}/{made.model}"),
         }
         reason = b"" if made.choice.reason is None else route_line(made.choice.reason)
-        await exchange.respond(200, header_lines(headers.items()) + reason, made.body)
+        limits = lines_after(self.wire.name, made.taken, self.door.clock)
+        await exchange.respond(200, header_lines(headers.items()) + reason + limits, made.body)
 
     async def _refuse(
         self, error: FreeholdError, exchange: Exchange, request_id: str, *, status: int | None = None
@@ -61,4 +63,5 @@ class EmbeddingsDoor(Struct, frozen=True, kw_only=True):
         told = told_in(self.wire, error, request_id)
         more = [("allow", "POST")] if status == 405 else []
         lines = header_lines([*told.headers.items(), *more])
+        lines += limit_lines(self.wire.name, error.standings, self.door.clock.now_ms())
         await exchange.respond(status or told.status, lines, told.body)

@@ -25,6 +25,7 @@ from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.server.edge import tell
 from freehold.server.exchange import Exchange, header_lines, printable
+from freehold.server.limit_lines import limit_lines, lines_after
 from freehold.server.operations import Door, stopping, told_in
 
 log = logging.getLogger(__name__)
@@ -161,13 +162,13 @@ class _Call:
             if (note := answer.cache) is not None:
                 lines += cache_lines(note)
             if stream:
-                exchange.begin(200, lines)
+                exchange.begin(200, lines + self._limits(answer))
             last = await (self._passed(answer, stream) if isinstance(answer, Passing) else self._told(answer))
         if stream:
             await self._end(last)
         else:
             more = b"" if self.more_lines is None else self.more_lines()
-            await exchange.respond(200, lines + more, last)
+            await exchange.respond(200, lines + self._limits(answer) + more, last)
 
     async def _passed(self, answer: Passing, stream: bool) -> bytes:  # noqa: FBT001
         if not stream:
@@ -213,6 +214,10 @@ class _Call:
     async def _end(self, data: bytes) -> None:
         await self._exchange.end(data if self._form is None else self._form.end(data))
 
+    def _limits(self, answer: Passing | Answer) -> bytes:
+        """Of a whole answer with what it used, of a stream with what it may use."""
+        return lines_after(self._wire.name, answer.taken, self._front.door.clock)
+
     def _lines(self, served: str, *, stream: bool) -> bytes:
         told_as = self._wire.stream_content_type if self._form is None else self._form.content_type
         kind = (
@@ -233,7 +238,8 @@ class _Call:
             await self._end(encoder.error(error, self.request_id))
         else:
             told = told_in(self._wire, error, self.request_id)
-            await self._exchange.respond(told.status, header_lines(told.headers.items()), told.body)
+            limits = limit_lines(self._wire.name, error.standings, self._front.door.clock.now_ms())
+            await self._exchange.respond(told.status, header_lines(told.headers.items()) + limits, told.body)
 
     async def refuse_method(self) -> None:
         error = BadRequest(f"expected POST, got {self._exchange.method.decode('ascii', 'replace')}")
