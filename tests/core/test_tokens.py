@@ -128,3 +128,7 @@ def test_a_request_counts_all_that_a_model_reads() -> None:
     called = Message("assistant", (ToolCall("1", "stock", '{"sku":"4482"}'),))
     answered = Message("tool", (ToolResult("1", (Text(PROSE),)),))
     assert size(messages=(called, answered)) > tokens.estimate(PROSE) + 10
+
+
+def test_no_text_has_more_tokens_than_bytes() -> None:
+    assert tokens.estimate("x1" * 20_000) == 40_000
