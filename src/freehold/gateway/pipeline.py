@@ -199,13 +199,17 @@ class Gateway:
         for target, percent in routed.shadows:
             if self._chance() * 100 >= percent or not may_shadow(meter.principal, ACTION, asked, target):
                 continue
-            beside = Meter(self._clock, self._records, meter.principal, wire=meter.wire, requested=meter.requested)
+            beside = Meter(
+                self._clock, self._records, meter.principal, wire=meter.wire, requested=meter.requested
+            )
             beside.session_id, beside.agent, beside.streamed = meter.session_id, meter.agent, meter.streamed
             beside.account = meter.account
             plan = partial(self._shadow_plan, target, routed)
             shadows.ask(partial(Call, asked, beside, plan, self._settle))
 
-    async def _shadow_plan(self, target: Target, routed: Routed, meter: Meter, asked: Asked[Answered]) -> Plan:
+    async def _shadow_plan(
+        self, target: Target, routed: Routed, meter: Meter, asked: Asked[Answered]
+    ) -> Plan:
         """Limits and budgets hold for it as for any call."""
         meter.choice = routed.unasked
         limiting, tenant = self._limiting, meter.principal.tenant

@@ -221,9 +221,7 @@ def _call(json: Raw, index: int, origin: Origin) -> ToolCall:
     opaque = None
     if call.extra_content is not UNSET and _tells(call.extra_content):
         opaque = origin.seal(bytes(call.extra_content).decode(), "extra_content")
-    return ToolCall(
-        call.id or "", function.name or "", _arguments(function.arguments), opaque
-    )
+    return ToolCall(call.id or "", function.name or "", _arguments(function.arguments), opaque)
 
 
 def _arguments(given: Raw) -> str:
