@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from freehold.core.answers import KeptAnswer
 from freehold.core.errors import BadRequest, FreeholdError
 from freehold.core.messages import Message, ModelRequest, Text
 from freehold.core.policy import ALLOW_ALL, Policy, Principal, Statement
-from freehold.core.ports import KeptAnswer
 from freehold.core.records import Account
 from freehold.core.routes import Retries
 from freehold.core.serving import Cache

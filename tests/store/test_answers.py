@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from freehold.core.ports import KeptAnswer, Likeness
+from freehold.core.answers import KeptAnswer, Likeness
 from freehold.store.answers import WAITING_MAX, PostgresAnswers
 from freehold.store.database import open_database
 

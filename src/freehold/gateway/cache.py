@@ -14,10 +14,10 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct, structs
 
+from freehold.core.answers import KeptAnswer, Likeness
 from freehold.core.errors import BadRequest
 from freehold.core.messages import ModelRequest, ModelResponse, ToolCall
 from freehold.core.policy import ALLOW_ALL, Principal, evaluate
-from freehold.core.ports import KeptAnswer, Likeness
 from freehold.core.records import Account
 from freehold.core.routes import Route
 from freehold.core.serving import Cache

@@ -10,10 +10,11 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct, structs
 
+from freehold.core.answers import KeptAnswer, KeptAnswers, Likeness
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import ModelRequest, ModelResponse, Text, text_of
 from freehold.core.policy import Principal
-from freehold.core.ports import Clock, KeptAnswer, KeptAnswers, Likeness
+from freehold.core.ports import Clock
 from freehold.core.records import Cached, Choice
 from freehold.core.serving import Cache
 from freehold.gateway.cache import (

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
+from freehold.core.answers import KeptAnswer, KeptAnswers, Likeness
 from freehold.core.errors import FreeholdError
-from freehold.core.ports import KeptAnswer, KeptAnswers, Likeness
 from freehold.store._tasks import background
 from freehold.store.database import Database, Row
 
