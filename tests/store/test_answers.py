@@ -26,7 +26,10 @@ def answer(
 
 async def test_what_one_process_keeps_another_finds_within_its_tenant_and_time(store_url: str) -> None:
     async with open_database(store_url) as database:
-        one, other = PostgresAnswers(database), PostgresAnswers(database)
+        one, other = (
+            PostgresAnswers(database, read_s_max=30, near_s_max=30),
+            PostgresAnswers(database, read_s_max=30, near_s_max=30),
+        )
         for kept in (answer(b"k"), answer(b"old", for_s=-1), answer(b"k", b"older", kept_ms=-10)):
             one.add(kept)
             await one.flush()
@@ -42,7 +45,7 @@ async def test_what_one_process_keeps_another_finds_within_its_tenant_and_time(s
 
 async def test_the_most_similar_of_the_same_context_is_found_above_the_threshold(store_url: str) -> None:
     async with open_database(store_url) as database:
-        answers = PostgresAnswers(database)
+        answers = PostgresAnswers(database, read_s_max=30, near_s_max=30)
         assert await answers.finds_likeness()
         for key, context, vector in (
             (b"near", b"c", [1.0, 0.1]),
@@ -67,7 +70,7 @@ async def test_with_the_database_away_nothing_is_found_nothing_raised_and_memory
 ) -> None:
     async with open_database(store_url) as database:
         pass
-    answers = PostgresAnswers(database)  # Its connections are closed.
+    answers = PostgresAnswers(database, read_s_max=30, near_s_max=30)  # Its connections are closed.
     for number in range(WAITING_MAX + 10):
         answers.add(answer(str(number).encode()))
     async with asyncio.timeout(5):

@@ -3,12 +3,10 @@
 Not here: how limits are declared (core/allowances.py), and in whose words it is said (server/limit_lines.py).
 """
 
-from typing import Literal
-
-from msgspec import Struct
+from typing import Literal, NamedTuple
 
 
-class Standing(Struct, frozen=True):
+class Standing(NamedTuple):
     """Of a limit by the minute: `left` of `size`, as far as this process knows, until the minute ends."""
 
     measure: Literal["requests", "tokens"]

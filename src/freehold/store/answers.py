@@ -70,8 +70,12 @@ _HAS_VECTORS: Final = "SELECT to_regclass('freehold.answer_likenesses') IS NOT N
 
 
 class PostgresAnswers:
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, read_s_max: float = READ_S_MAX, near_s_max: float = NEAR_S_MAX
+    ) -> None:
         self._database = database
+        self._read_s_max = read_s_max
+        self._near_s_max = near_s_max
         self._waiting: OrderedDict[tuple[str, bytes], tuple[KeptAnswer, Likeness | None]] = OrderedDict()
         self._some = asyncio.Event()
         self._has_vectors: bool | None = None
@@ -82,14 +86,14 @@ class PostgresAnswers:
             self._some.set()
 
     async def get(self, tenant: str, key: bytes) -> KeptAnswer | None:
-        rows = await self._read(READ_S_MAX, "looking for an answer", _GET, tenant, key)
+        rows = await self._read(self._read_s_max, "looking for an answer", _GET, tenant, key)
         return _answer(rows[0]) if rows else None
 
     async def near(
         self, tenant: str, likeness: Likeness, *, similarity_min: float
     ) -> tuple[KeptAnswer, float] | None:
         rows = await self._read(
-            NEAR_S_MAX, "looking for a similar answer", _NEAR,
+            self._near_s_max, "looking for a similar answer", _NEAR,
             tenant, likeness.context, _vector(likeness.vector), len(likeness.vector), LIKENESSES_MAX,
         )  # fmt: skip
         if not rows or not (similarity := float(rows[0]["similarity"])) >= similarity_min:
