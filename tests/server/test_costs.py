@@ -115,6 +115,7 @@ async def test_costs_are_for_who_may_see_them(own: World) -> None:
     assert "may not costs:Get on costs/" in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 async def test_the_command_tells_the_same_bill(own: World, tmp_path: Path) -> None:
     command = Freehold(tmp_path, {"FREEHOLD_URL": own.url, "FREEHOLD_API_KEY": own.key})
     bill = await own.json("GET", "/v1/costs?by=model")
