@@ -16,6 +16,7 @@ import freehold.providers
 import freehold.tools
 import freehold.wires
 from freehold import plugins
+from freehold.background import background
 from freehold.catalog import catalog, prices
 from freehold.clock import SystemClock
 from freehold.companions import companions
@@ -319,7 +320,7 @@ async def _inside(
         clock=clock,
     )
     await stack.enter_async_context(relay.running(live))
-    await stack.enter_async_context(_following(key_table))
+    await stack.enter_async_context(background(key_table.follow(), "keys"))
     await stack.enter_async_context(tools.running())
     return _Inside(clock, wires, kinds, key_table, principals, model_table, gateway, means, limiting)
 
@@ -375,7 +376,7 @@ async def _furnish(
         wire=wires[RESPONSES],
         keeper=keeper,
         responses=store.responses,
-        find_principal=principals.current,
+        principals=principals,
     )
     await stack.enter_async_context(background.running())
     operations = _operations(config, store, inside, keeper)
@@ -514,16 +515,6 @@ async def _check_model(table: ModelTable, tenant: str, model: str, beside: Seque
 
 async def _visible(table: ModelTable, clock: SystemClock, principal: Principal) -> Sequence[ModelInfo]:
     return await listing.visible(table, principal, clock=clock)
-
-
-@asynccontextmanager
-async def _following(table: KeyTable) -> AsyncIterator[None]:
-    task = asyncio.create_task(table.follow(), name="keys")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 class Host:

@@ -40,6 +40,12 @@ class Clock(Protocol):
     def entropy(self, size_bytes: int) -> bytes: ...
 
 
+class Principals(Protocol):
+    async def current(self, tenant: str, principal_id: str) -> Principal:
+        """Who that is now, with the rights of now. Raises Forbidden or Unauthenticated when revoked, expired or gone."""
+        ...
+
+
 # ------------------------------------------------------------------------------------------------ wires
 
 

@@ -19,8 +19,7 @@ from msgspec import Struct
 from freehold.core import ids
 from freehold.core.errors import BrokenOff, Conflict, FreeholdError, Internal, TimedOut
 from freehold.core.message_batches import BatchClaim, MessageBatches, Settled
-from freehold.core.policy import Principal
-from freehold.core.ports import Clock, Wire
+from freehold.core.ports import Clock, Principals, Wire
 from freehold.core.stream import Folding, identified
 from freehold.gateway.batches import RESULTS_KEPT
 from freehold.gateway.forwarding import Passing
@@ -59,12 +58,6 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
     attempts_max: int = 10
     pause_s: float = 1.0
     drain_s: float = 10.0
-
-
-class Principals(Protocol):
-    async def current(self, tenant: str, principal_id: str) -> Principal:
-        """Who that is now, with the rights of now. Raises Forbidden or Unauthenticated when revoked, expired or gone."""
-        ...
 
 
 class BatchMeans(Struct, frozen=True, kw_only=True):

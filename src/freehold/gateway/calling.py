@@ -10,23 +10,20 @@ from freehold.core import tokens
 from freehold.core.errors import BrokenOff, FreeholdError
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import Pours, Wire
-from freehold.core.records import CallRecord, Choice
 from freehold.core.stream import ArgumentsAdded, Finished, StreamEvent, TextAdded, UsageReported
-from freehold.gateway.allowance import Taken
 from freehold.gateway.bounds import Most, most_of_request
-from freehold.gateway.cache import Note
 from freehold.gateway.cache_copies import Copy, EventsCopy, told_again
 from freehold.gateway.capabilities import Lack, lack_of, text_bytes
-from freehold.gateway.metering import Meter
+from freehold.gateway.metering import Meter, Metered
 from freehold.gateway.routing import Wanted
 from freehold.gateway.targets import Target
 from freehold.wires import path_in
 
 
-class Answer:
+class Answer(Metered):
     """One answer as it comes. `request` is what it answers; `record` is there once its context was left."""
 
-    __slots__ = ("_events", "_first", "_meter", "_open", "_said", "copy", "error", "finished", "is_language_model", "model",
+    __slots__ = ("_events", "_first", "_open", "_said", "copy", "error", "finished", "is_language_model", "model",
                  "provider", "request", "usage")  # fmt: skip
 
     def __init__(
@@ -46,34 +43,13 @@ class Answer:
         self.error: BaseException | None = None
         self._open = opened
         self._events = events
-        self._meter = meter
+        super().__init__(meter)
         self._first: StreamEvent | None = None
         self._said: list[str] = []
         self.copy: Copy | None = None
         """Of what has passed, where it is to be kept."""
         if meter.keeping is not None:
             self._events = self.copy = EventsCopy(events)
-
-    @property
-    def record(self) -> CallRecord | None:
-        return self._meter.record
-
-    @property
-    def call_id(self) -> str:
-        """Its record's, before there is one."""
-        return self._meter.id
-
-    @property
-    def choice(self) -> Choice:
-        return self._meter.choice
-
-    @property
-    def cache(self) -> Note | None:
-        return self._meter.cache
-
-    @property
-    def taken(self) -> Taken | None:
-        return self._meter.taken
 
     @property
     def output_tokens_estimated(self) -> int:

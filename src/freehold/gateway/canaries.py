@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
+from freehold.background import background
 from freehold.core.errors import FreeholdError
 from freehold.core.experiments import Canary, CanaryState, judged
 from freehold.core.ports import Clock, Experiments
@@ -66,12 +67,8 @@ class Canaries:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._run(), name="canaries")
-        try:
+        async with background(self._run(), "canaries"):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
 
     async def _run(self) -> None:
         while True:

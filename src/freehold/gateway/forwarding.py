@@ -15,14 +15,11 @@ from freehold.core import tokens
 from freehold.core.errors import BadRequest, BrokenOff, FreeholdError, Internal, TooLarge
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import Chunks, RawAnswer, UsageTap, Wire
-from freehold.core.records import CallRecord, Choice
-from freehold.gateway.allowance import Taken
 from freehold.gateway.bounds import Most, holds_more, most_of_body
-from freehold.gateway.cache import Note
 from freehold.gateway.cache_copies import Copy, StreamCopy, WholeCopy
 from freehold.gateway.calling import Answer, answered, answered_again
 from freehold.gateway.capabilities import Lack, lack_of
-from freehold.gateway.metering import Meter
+from freehold.gateway.metering import Meter, Metered
 from freehold.gateway.passing import OPENAI_CHAT, Envelope, UsageHidden
 from freehold.gateway.routing import Wanted
 from freehold.gateway.routing_places import Priority
@@ -43,10 +40,10 @@ EVENT_MARKS: Final = {"text/event-stream": b"\n\n", "application/vnd.amazon.even
 """What each event of a stream has once."""
 
 
-class Passing:
+class Passing(Metered):
     """An answer's bytes. `read` gives a whole answer, `chunks` a stream; `record` is there once its context was left."""
 
-    __slots__ = ("_first", "_hidden", "_mark", "_meter", "_open", "_output_tokens", "_raw", "_tap", "_usage", "_whole",
+    __slots__ = ("_first", "_hidden", "_mark", "_open", "_output_tokens", "_raw", "_tap", "_usage", "_whole",
                  "content_type", "copy", "error", "is_language_model", "model", "provider", "status")  # fmt: skip
 
     def __init__(
@@ -59,7 +56,7 @@ class Passing:
         self.content_type = raw.content_type
         self.error: BaseException | None = None
         self._whole = False
-        self._meter = meter
+        super().__init__(meter)
         self._open = opened
         self._raw: Chunks | None = None
         self._first = b""
@@ -70,27 +67,6 @@ class Passing:
         self._mark = b""
         self.copy: Copy | None = None
         """Of what has passed, where it is to be kept."""
-
-    @property
-    def record(self) -> CallRecord | None:
-        return self._meter.record
-
-    @property
-    def call_id(self) -> str:
-        """Its record's, before there is one."""
-        return self._meter.id
-
-    @property
-    def choice(self) -> Choice:
-        return self._meter.choice
-
-    @property
-    def cache(self) -> Note | None:
-        return self._meter.cache
-
-    @property
-    def taken(self) -> Taken | None:
-        return self._meter.taken
 
     @property
     def finished(self) -> bool:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Final
 
+from freehold.background import background
 from freehold.core.allowances import Ask
 from freehold.core.errors import FreeholdError, Overloaded
 from freehold.core.ports import AllowanceLeases, Clock
@@ -124,16 +125,10 @@ class Leasing:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Leaving gives back what is not used."""
-        tasks = [
-            asyncio.create_task(self._run(), name="allowances"),
-            asyncio.create_task(self._end_left(), name="allowances left"),
-        ]
         try:
-            yield
+            async with background(self._run(), "allowances"), background(self._end_left(), "allowances left"):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
             await self._close()
 
     async def _run(self) -> None:

@@ -174,6 +174,36 @@ class Meter:
         return record
 
 
+class Metered:
+    """What an answer tells of its call, besides what was answered. `record` is there once the call's context was left."""
+
+    __slots__ = ("_meter",)
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    @property
+    def record(self) -> CallRecord | None:
+        return self._meter.record
+
+    @property
+    def call_id(self) -> str:
+        """Its record's, before there is one."""
+        return self._meter.id
+
+    @property
+    def choice(self) -> Choice:
+        return self._meter.choice
+
+    @property
+    def cache(self) -> Note | None:
+        return self._meter.cache
+
+    @property
+    def taken(self) -> Taken | None:
+        return self._meter.taken
+
+
 class Charge(Struct, frozen=True):
     """`source` as in CallRecord.price_source. `priced` is false where tokens were used that nobody has a price for."""
 

@@ -162,9 +162,7 @@ class Gateway:
 
     async def reach(self, principal: Principal, model: str, *, rules: str | None = None) -> Reach:
         """Of a route, what each of its models takes. Raises NotFound. Nobody is asked, and nothing is recorded."""
-        target = self.models.known(principal.tenant, model, wire="session", rules=rules)
-        if target is None:
-            target = await self.models.resolve(principal.tenant, model, rules=rules)
+        target = await self.models.resolve(principal.tenant, model, rules=rules)
         targets = [target] if target.route is None else [one.target for one in target.route.members]
         known = [one.facts.context_tokens for one in targets if one.facts and one.facts.context_tokens]
         return Reach(
@@ -184,15 +182,21 @@ class Gateway:
             if earlier is not None:
                 return Plan((earlier.target,), earlier=earlier.response)
         plan = self._planned(meter, asked, target)
-        if (limiting := self._limiting) is not None and not limiting.is_free(tenant):
-            try:
-                meter.taken = await limiting.take(meter, asked, plan.targets, asks_max=plan.asks_max)
-            except asyncio.CancelledError:
-                meter.target = None  # Nobody was asked, so nobody bills for it.
-                raise
+        await self._reserve(meter, asked, plan)
         if routed is not None and routed.shadows and self._shadows is not None:
             self._shadow(self._shadows, meter, asked, routed)
         return plan
+
+    async def _reserve(self, meter: Meter, asked: Asked[Answered], plan: Plan) -> None:
+        """The most that the plan can use, of what limits and budgets it. Waits only where a lease has run out."""
+        limiting = self._limiting
+        if limiting is None or limiting.is_free(meter.principal.tenant):
+            return
+        try:
+            meter.taken = await limiting.take(meter, asked, plan.targets, asks_max=plan.asks_max)
+        except asyncio.CancelledError:
+            meter.target = None  # Nobody was asked, so nobody bills for it.
+            raise
 
     def _shadow(self, shadows: Shadows, meter: Meter, asked: Asked[Answered], routed: Routed) -> None:
         """Asks them beside the call, which has a plan and waits for none of it."""
@@ -211,13 +215,12 @@ class Gateway:
         self, target: Target, routed: Routed, meter: Meter, asked: Asked[Answered]
     ) -> Plan:
         """Limits and budgets hold for it as for any call."""
+        plan = Plan((target,))
         meter.choice = routed.unasked
-        limiting, tenant = self._limiting, meter.principal.tenant
-        if limiting is not None and not limiting.is_free(tenant):
-            meter.taken = await limiting.take(meter, asked, (target,), asks_max=1)
+        await self._reserve(meter, asked, plan)
         model = f"{target.provider.name}/{target.name}"
         meter.choice = Choice(route=routed.route.name, reason="shadow", arm=f"{SHADOW}{model}")
-        return Plan((target,))
+        return plan
 
     def _planned(self, meter: Meter, asked: Asked[Answered], target: Target) -> Plan:
         """Who may ask, what can be done, who is asked. Never waits, so that two calls cannot both take what is left of a limit."""

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from freehold.background import background
 from freehold.core import ids
 from freehold.core.errors import FreeholdError
 from freehold.core.ports import Clock, LiveChannel
@@ -90,16 +91,8 @@ class Relay:
     async def running(self, live: Live) -> AsyncIterator[None]:
         self._live = live
         self._channel.hear(self._hear)
-        tasks = [
-            asyncio.create_task(self._flush(), name="relay"),
-            asyncio.create_task(self._announce(), name="relay:announce"),
-        ]
-        try:
+        async with background(self._flush(), "relay"), background(self._announce(), "relay:announce"):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
 
     def _hear(self, payload: str) -> None:
         kind, sender, said = payload.split(" ", 2)

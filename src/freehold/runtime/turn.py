@@ -9,7 +9,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct, structs
 
@@ -17,7 +17,7 @@ from freehold.core.context import Reach
 from freehold.core.errors import ContextTooLong, FreeholdError, Internal
 from freehold.core.messages import ToolCall
 from freehold.core.policy import Policy, Principal, Statement
-from freehold.core.ports import Clock
+from freehold.core.ports import Clock, Principals
 from freehold.core.resources import Agent, Limits
 from freehold.core.session import (
     ModelAnswered,
@@ -60,12 +60,6 @@ log = logging.getLogger(__name__)
 
 WALL_TIME_MARGIN_S: Final = 0.005
 GIVE_UP_TRIES_MAX: Final = 5
-
-
-class Principals(Protocol):
-    async def current(self, tenant: str, principal_id: str) -> Principal:
-        """Who that is now, with the rights of now. Raises Forbidden or Unauthenticated when revoked, expired or gone."""
-        ...
 
 
 class Means(Struct, frozen=True, kw_only=True):

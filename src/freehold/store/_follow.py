@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from freehold.background import background
 from freehold.core.errors import FreeholdError
 from freehold.core.session import Recorded
 from freehold.store._blocks import named_by, whole_bytes
@@ -16,7 +17,6 @@ from freehold.store._events import decode
 from freehold.store._faults import translate
 from freehold.store._forks import gap_before, shared
 from freehold.store._statements import EVERYTHING
-from freehold.store._tasks import background
 from freehold.store.database import Database, Row
 
 PAGE_EVENTS_MAX: Final = 256

@@ -10,10 +10,10 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Final
 
+from freehold.background import background
 from freehold.core.errors import FreeholdError
 from freehold.core.ports import Objects
 from freehold.store import _deletions, _responses_statements
-from freehold.store._tasks import background
 from freehold.store.database import Database
 
 EVERY_S: Final = 3600.0

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
+from freehold.background import background
 from freehold.core.errors import FreeholdError
 from freehold.store._faults import translated
-from freehold.store._tasks import background
 from freehold.store.database import Connection, Database
 
 HEARTBEAT_S: Final = 10.0

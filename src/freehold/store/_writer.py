@@ -13,13 +13,13 @@ from typing import Final, TypeAlias, TypeVar
 import asyncpg
 import msgspec
 
+from freehold.background import background
 from freehold.core.errors import Conflict, FreeholdError, NotFound, Overloaded, Unavailable
 from freehold.core.session_log import Lease, SessionRow
 from freehold.store._batch import WAITING_BYTES_MAX, WAITING_MAX, Append, Create, Group, Waiting
 from freehold.store._events import Encoded
 from freehold.store._faults import TRANSIENT, translate
 from freehold.store._statements import EXPLAIN, WRITER_SETTINGS, Made, Written, write_appends, write_creates
-from freehold.store._tasks import background
 from freehold.store.database import ATTEMPTS_MAX, Connection, Database, Row
 
 DRAIN_TIMEOUT_S: Final = 15.0

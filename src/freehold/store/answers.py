@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
+from freehold.background import background
 from freehold.core.answers import KeptAnswer, KeptAnswers, Likeness
 from freehold.core.errors import FreeholdError
-from freehold.store._tasks import background
 from freehold.store.database import Database, Row
 
 WAITING_MAX: Final = 1_000

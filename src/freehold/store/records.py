@@ -18,12 +18,12 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from freehold.background import background
 from freehold.core.errors import BadRequest, FreeholdError
 from freehold.core.ports import CallRecords
 from freehold.core.records import CallRecord
 from freehold.store import spool as spooling
 from freehold.store._record_statements import INSERT, LIST, arrays, record_of
-from freehold.store._tasks import background
 from freehold.store.database import Database
 from freehold.store.spool import ENTRY_BYTES_MAX, Leftover, Segment, Spool
 

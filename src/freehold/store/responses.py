@@ -14,11 +14,11 @@ from typing import Final
 
 from msgspec import Struct
 
+from freehold.background import background
 from freehold.core.errors import Conflict, FreeholdError, Internal, NotFound, Overloaded, TooLarge
 from freehold.core.responses import ConversationItem, KeptResponse, PastResponse, ResponseEvents, Responses
 from freehold.store import _responses_statements as sql
 from freehold.store._listen import Listener
-from freehold.store._tasks import background
 from freehold.store.conversations import append_items
 from freehold.store.database import Connection, Database, Row
 

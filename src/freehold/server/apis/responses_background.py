@@ -8,17 +8,18 @@ Not here: putting one off (responses_keeping.py), reading its stream (_response_
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct, structs
 
+from freehold.background import background
 from freehold.core import ids
 from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound, Unauthenticated
 from freehold.core.policy import Principal
-from freehold.core.ports import Clock, Wire
+from freehold.core.ports import Clock, Principals, Wire
 from freehold.core.responses import Hint, KeptResponse, ResponseEvents, Responses
 from freehold.gateway.passing import Envelope
 from freehold.server.apis._response_answers import (
@@ -52,19 +53,16 @@ _BEGINNINGS: Final = ("response.created", "response.queued", "response.in_progre
 _CODES: Final = {"rate_limit_exceeded": "rate_limit_exceeded", "invalid_request_error": "invalid_prompt"}
 _encode: Final = msgspec.json.Encoder().encode
 
-FindPrincipal = Callable[[str, str], Awaitable[Principal]]
-"""Tenant and id to who that is now. Raises Unauthenticated."""
-
 
 class BackgroundResponses:
     def __init__(
-        self, *, front: Front, wire: Wire, keeper: Keeper, responses: Responses, find_principal: FindPrincipal
+        self, *, front: Front, wire: Wire, keeper: Keeper, responses: Responses, principals: Principals
     ) -> None:
         self._front = front
         self._wire = wire
         self._keeper = keeper
         self._responses = responses
-        self._find_principal = find_principal
+        self._principals = principals
         self._clock: Clock = front.door.clock
         self._owner = ids.new("worker", self._clock)
         self._held: dict[str, tuple[KeptResponse, asyncio.Task[None]]] = {}
@@ -73,16 +71,13 @@ class BackgroundResponses:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Until left; what then runs is handed back, for another process or another day."""
-        loops = [
-            asyncio.create_task(self._claim_for_ever(), name="responses:claim"),
-            asyncio.create_task(self._renew_for_ever(), name="responses:renew"),
-        ]
         try:
-            yield
+            async with (
+                background(self._claim_for_ever(), "responses:claim"),
+                background(self._renew_for_ever(), "responses:renew"),
+            ):
+                yield
         finally:
-            for task in loops:
-                task.cancel()
-            await asyncio.wait(loops)
             running = [task for _, task in self._held.values()]
             for task in running:
                 task.cancel()
@@ -176,7 +171,7 @@ class BackgroundResponses:
 
     async def _make(self, held: KeptResponse, answer: "_Answer") -> None:
         try:
-            principal = await self._find_principal(held.tenant, held.created_by)
+            principal = await self._principals.current(held.tenant, held.created_by)
             envelope = await self._envelope(principal, held)
         except Unauthenticated as error:
             await answer.fail("server_error", f"whoever asked may not any more: {error.message}")

@@ -26,4 +26,4 @@ async def background(work: Coroutine[object, object, None], name: str) -> AsyncI
 def _report(task: "asyncio.Task[None]") -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        log.error("store.task.died", extra={"task": task.get_name()}, exc_info=error)
+        log.error("task.died", extra={"task": task.get_name()}, exc_info=error)
