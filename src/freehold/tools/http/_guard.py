@@ -7,8 +7,10 @@ What counts as public: https://www.iana.org/assignments/iana-ipv4-special-regist
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
@@ -168,12 +170,18 @@ class Sender:
         return b"".join(pieces)
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for the process: reading the certificate authorities takes some 50 ms."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 @asynccontextmanager
 async def open_client() -> AsyncIterator[httpx2.AsyncClient]:
     """Timeouts other than the connection's belong to the run."""
     limits = httpx2.Limits(max_connections=CONNECTIONS_MAX, keepalive_expiry=KEPT_ALIVE_S)
     timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S)
     async with httpx2.AsyncClient(
-        trust_env=False, follow_redirects=False, limits=limits, timeout=timeout
+        verify=_tls(), trust_env=False, follow_redirects=False, limits=limits, timeout=timeout
     ) as client:
         yield client
