@@ -1,6 +1,6 @@
 """CPU of a gateway per model call and per streamed event, from outside, beside others in the same run: see README.md above.
 
-    bench/gateway/run [--seconds 4] [--rounds 3] [--only NAME,...] [--json]
+    bench/gateway/run [--seconds 4] [--rounds 3] [--only NAME,...] [--cases WORD] [--other CHECKOUT] [--json]
 
 A compiled load (load.go) and a compiled stub of a vendor (stub.go) share the last core; each peer (peers.py) has the first, and
 they take turns, so that what else the machine does falls on all of them. CPU is what a peer's process used between two moments,
@@ -15,11 +15,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peers import CHAT, MESSAGES, PEERS, Absent, Around, Peer, Running
+from peers import CHAT, MESSAGES, PEERS, Absent, Around, Peer, Running, checkout
 
 HERE = Path(__file__).resolve().parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -145,8 +146,8 @@ def below_s(parent: int | None) -> float:
     return sum(stats[pid][1] for pid in below - {parent} if pid in stats)
 
 
-def run(seconds: float, rounds: int, only: list[str]) -> dict[str, dict[str, Figures]]:
-    """Case to peer to the medians of its rounds."""
+def run(seconds: float, rounds: int, peers: list[Peer], words: str) -> dict[str, dict[str, list[Figures]]]:
+    """Case to peer to its rounds."""
     found: dict[str, dict[str, list[Figures]]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freehold-bench-")))
@@ -157,21 +158,19 @@ def run(seconds: float, rounds: int, only: list[str]) -> dict[str, dict[str, Fig
         stack.callback(serving.terminate)
         assert serving.stdout is not None
         around = Around(int(serving.stdout.readline()), folder, folder)
-        running = started(around, stack, only)
+        running = started(around, stack, peers)
         for _ in range(rounds):
-            for case in cases():
+            for case in [case for case in cases() if words in case.name]:
                 for peer, one in running:
                     if case.path in peer.paths and (one.pids or case.figure.endswith("_ms")):
                         figures = measured(folder, one, case, seconds)
                         found.setdefault(case.name, {}).setdefault(peer.name, []).append(figures)
-    return {case: {peer: _medians(all_) for peer, all_ in peers.items()} for case, peers in found.items()}
+    return found
 
 
-def started(around: Around, stack: ExitStack, only: list[str]) -> list[tuple[Peer, Running]]:
+def started(around: Around, stack: ExitStack, peers: list[Peer]) -> list[tuple[Peer, Running]]:
     running = []
-    for peer in PEERS:
-        if only and peer.name not in only:
-            continue
+    for peer in peers:
         try:
             running.append((peer, stack.enter_context(peer.start(around))))
         except Absent as why:
@@ -179,12 +178,21 @@ def started(around: Around, stack: ExitStack, only: list[str]) -> list[tuple[Pee
     return running
 
 
-def _medians(rounds: list[Figures]) -> Figures:
-    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+def summed(
+    found: dict[str, dict[str, list[Figures]]], by: Callable[[Iterable[float]], float]
+) -> dict[str, dict[str, Figures]]:
+    return {
+        case: {
+            peer: {name: by(one[name] for one in rounds) for name in rounds[0]}
+            for peer, rounds in peers.items()
+        }
+        for case, peers in found.items()
+    }
 
 
-def show(found: dict[str, dict[str, Figures]]) -> None:
-    names = [peer.name for peer in PEERS if any(peer.name in peers for peers in found.values())]
+def show(found: dict[str, dict[str, Figures]], names: list[str]) -> None:
+    """Nobody else translates: what is translated stands beside others' same wire."""
+    names = [name for name in names if any(name in peers for peers in found.values())]
     ours, others = "Freehold", [name for name in names if name in {"nginx", "Go"}]
     ratios = [f"x {name}" for name in others]
     print(f"{'CPU us, or as it says':32}" + "".join(f"{name:>10}" for name in (*names, *ratios)) + "  wanted")
@@ -194,8 +202,10 @@ def show(found: dict[str, dict[str, Figures]]) -> None:
             continue
         values = {name: peers[name][case.figure] for name in names if name in peers}
         shown = "".join(f"{values[name]:10.2f}" if name in values else " " * 10 for name in names)
+        beside = found.get(case.name.replace("translated", "same wire"), {})
         for name in others:
-            ratio = values[ours] / values[name] if ours in values and values.get(name) else None
+            other = beside[name][case.figure] if name in beside else 0
+            ratio = values[ours] / other if ours in values and other else None
             shown += " " * 10 if ratio is None else f"{ratio:10.2f}"
         print(f"{case.name:32}{shown}  {case.wanted}")
     failed = {
@@ -212,13 +222,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="per case, peer and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="names of peers, by commas")
+    parser.add_argument("--cases", default="", help="a word in their names")
+    parser.add_argument("--other", help="a folder with another checkout, measured as `other`")
+    parser.add_argument(
+        "--least", action="store_true", help="the least of the rounds instead of their median"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = run(options.seconds, options.rounds, [name for name in options.only.split(",") if name])
+    only = set(filter(None, options.only.split(",")))
+    peers = [peer for peer in PEERS if not only or peer.name in only]
+    peers += [checkout(options.other)] if options.other else []
+    rounds = run(options.seconds, options.rounds, peers, options.cases)
+    found = summed(rounds, min if options.least else statistics.median)
     if options.json:
         print(json.dumps(found, indent=1))
     else:
-        show(found)
+        show(found, [peer.name for peer in peers])
 
 
 if __name__ == "__main__":

@@ -94,12 +94,21 @@ def bare_go(around: Around) -> Iterator[Running]:
         yield Running(int(_line(running)), (running.pid,))
 
 
+def freehold(around: Around) -> AbstractContextManager[Running]:
+    return _freehold(around)
+
+
+def checkout(folder: str) -> Peer:
+    """Freehold as it stands in another folder, run by this environment's Python."""
+    return Peer("other", lambda around: _freehold(around, PYTHONPATH=f"{folder}/src"), (CHAT, MESSAGES))
+
+
 @contextmanager
-def freehold(around: Around) -> Iterator[Running]:
+def _freehold(around: Around, **environment: str) -> Iterator[Running]:
     """All of it, with an embedded PostgreSQL that gets every record."""
     command = [sys.executable, "-m", "freehold.cli.main", "dev"]
     command += ["--upstream", f"openai=http://127.0.0.1:{around.upstream}/v1"]
-    with _started(command) as running:
+    with _started(command, **environment) as running:
         told = json.loads(_line(running))
         port = int(told["base_url"].rsplit(":", 1)[1].split("/")[0])
         yield Running(port, (running.pid,), told["api_key"], parent=running.pid)
