@@ -50,12 +50,13 @@ OPENAI_429 = (
 ANTHROPIC_529 = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
 STREAMS = {"openai_chat": OPENAI_STREAM, "anthropic_messages": ANTHROPIC_STREAM}
 MODES = ["call", "forward"]
+TOKENS_MAX = 100
 
 
 def opened(
     house: House, wire: str, mode: str, *, streamed: bool, principal: Principal = ANN
 ) -> AbstractAsyncContextManager[Any]:
-    body = REQUESTS[wire](MODELS[wire], stream=streamed)
+    body = REQUESTS[wire](MODELS[wire], stream=streamed, max_tokens=TOKENS_MAX)
     if mode == "forward":
         return house.gateway.forward(principal, Envelope(body), wire=WIRES[wire])
     return house.gateway.call(principal, WIRES[wire].decode_request(body), wire=wire)
@@ -147,6 +148,16 @@ async def test_a_stream_that_ends_in_the_middle_is_broken_off_and_metered_by_est
     assert record.usage.input_tokens > 0
     assert record.usage.output_tokens > 0
     assert record.cost_pico > 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("wire", list(STREAMS))
+async def test_of_what_is_broken_off_no_estimate_passes_what_the_request_allows(wire: str, mode: str) -> None:
+    """What was taken from budgets beforehand is all that may be settled: a talkative upstream cannot overshoot one."""
+    opening, word = STREAMS[wire][0], STREAMS[wire][1]
+    error, record, _ = await fails(stream(opening, *[word] * 300, CUT), wire=wire, mode=mode, streamed=True)
+    assert type(error) is BrokenOff
+    assert (record.usage.estimated, record.usage.output_tokens) == (True, TOKENS_MAX)
 
 
 async def test_garbage_in_the_middle_breaks_the_answer_off() -> None:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct, structs
 
+from freehold.catalog.models import ModelFacts
 from freehold.core import ids
 from freehold.core.errors import BrokenOff, FreeholdError, TimedOut
 from freehold.core.messages import Usage
@@ -18,6 +19,7 @@ from freehold.core.ports import CallRecords, Clock
 from freehold.core.pricing import cost_pico
 from freehold.core.records import DIRECT, UNPRICED, Account, CallRecord, Choice
 from freehold.gateway.allowance import Taken
+from freehold.gateway.bounds import Most
 from freehold.gateway.cache import Keeping, Note
 from freehold.gateway.slo import Objectives
 from freehold.gateway.targets import Target
@@ -269,9 +271,24 @@ def may_be_billed(outcome: str) -> bool:
     return outcome in _MAY_BE_BILLED
 
 
-def estimated(reported: Usage | None, *, input_tokens: int, output_tokens: int) -> Usage:
-    """What came is kept where it is more: a count made halfway knows the input exactly and the output so far."""
+class Estimable(Protocol):
+    """A request, whichever shape it has."""
+
+    def most(self, facts: ModelFacts | None) -> Most: ...
+    def input_tokens(self) -> int: ...
+
+
+def estimated(
+    reported: Usage | None, asked: Estimable, facts: ModelFacts | None, *, output_tokens: int = 0
+) -> Usage:
+    """What a vendor may bill for what it did not count to its end. An estimate never passes what was taken for the call beforehand.
+
+    What came is kept where it is more: a count made halfway knows the input exactly and the output so far.
+    """
+    most = asked.most(facts)
+    output_tokens = min(output_tokens, most.output_tokens)
     if reported is None:
+        input_tokens = min(asked.input_tokens(), most.input_tokens)
         return Usage(input_tokens=input_tokens, output_tokens=output_tokens, estimated=True)
     return structs.replace(reported, output_tokens=max(reported.output_tokens, output_tokens), estimated=True)
 

@@ -309,15 +309,11 @@ class Gateway:
 
 def _billed(meter: Meter, asked: Asked[Answered], answer: Answered | None, ended: str) -> Usage:
     """The vendor's count of a whole answer; an estimate of what the vendor may bill all the same; else nothing."""
+    target = meter.target
+    facts = None if target is None else target.facts
     if answer is None:
-        if meter.target is None or not may_be_billed(ended):
-            return Usage()
-        return estimated(None, input_tokens=asked.input_tokens(), output_tokens=0)
+        return estimated(None, asked, facts) if target is not None and may_be_billed(ended) else Usage()
     usage = answer.usage
     if usage is not None and answer.finished:
         return usage
-    return estimated(
-        usage,
-        input_tokens=asked.input_tokens() if usage is None else 0,
-        output_tokens=answer.output_tokens_estimated,
-    )
+    return estimated(usage, asked, facts, output_tokens=answer.output_tokens_estimated)

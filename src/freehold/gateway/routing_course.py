@@ -33,7 +33,7 @@ from freehold.core.messages import Usage
 from freehold.core.ports import Clock
 from freehold.core.records import Choice
 from freehold.gateway.attempts import Answered, Asked
-from freehold.gateway.metering import CLIENT_GONE, OK, SUPERSEDED, Meter, estimated, may_be_billed
+from freehold.gateway.metering import CLIENT_GONE, OK, SUPERSEDED, Estimable, Meter, estimated, may_be_billed
 from freehold.gateway.routing import Candidate, Decision, ordered_because
 from freehold.gateway.routing_places import Priority
 from freehold.gateway.targets import Member, Routed, Target
@@ -114,8 +114,8 @@ class _Asking(Struct, Generic[A]):
 class Course:
     """One call's. `candidates` are as they were when `decision` was made."""
 
-    __slots__ = ("_again", "_attempts_count", "_candidates", "_chance", "_clock", "_decision", "_failed", "_hold",
-                 "_input_tokens", "_meter", "_pause", "_routed", "_started_s", "_unpaid", "_wait_left_s")  # fmt: skip
+    __slots__ = ("_again", "_asked", "_attempts_count", "_candidates", "_chance", "_clock", "_decision", "_failed", "_hold",
+                 "_meter", "_pause", "_routed", "_started_s", "_unpaid", "_wait_left_s")  # fmt: skip
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Course:
         self._failed: list[str] = []
         self._again: list[int] = []
         """Who failed in this round, and may do better in the next."""
-        self._input_tokens: Callable[[], int] = int
+        self._asked: Estimable | None = None
         self._unpaid: tuple[Target, str] | None = None
         """A failed attempt that its vendor may bill; the last one's is the call's own record."""
         self._hold: Hold | None = None
@@ -162,7 +162,7 @@ class Course:
         routed = self._routed
         routed.retries.called()
         routed.hedges.called()
-        self._input_tokens = asked.input_tokens
+        self._asked = asked
         waiting = deque(self._decision.order)
         rounds = 0
         error: FreeholdError | None = None
@@ -311,8 +311,8 @@ class Course:
             self._lost(target, outcome, None)
 
     def _lost(self, target: Target, outcome: str, usage: Usage | None) -> None:
-        used = estimated(usage, input_tokens=0 if usage else self._input_tokens(), output_tokens=0)
-        self._meter.lose(target, outcome, used)
+        assert self._asked is not None  # noqa: S101 - only what was asked is lost
+        self._meter.lose(target, outcome, estimated(usage, self._asked, target.facts))
 
     def _choice(self, hold: Hold) -> Choice:
         because = ordered_because(self._routed.rule, self._candidates, self._decision, hold.place)
