@@ -49,7 +49,7 @@ async def fresh_database(server: EmbeddedServer, *, template: str = EMPTY) -> As
     name = f"test_{next(_numbers)}"
     connection = await asyncpg.connect(server.dsn())
     try:
-        await connection.execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
+        await connection.execute(f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY FILE_COPY')
         try:
             yield server.dsn(name)
         finally:
