@@ -3,7 +3,7 @@
 //
 //	bare UPSTREAM KEY
 //
-// Prints its port, serves until it is killed.
+// Prints its port and Go's version, serves until it is killed.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 )
@@ -129,6 +130,6 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
+	fmt.Println(listener.Addr().(*net.TCPAddr).Port, runtime.Version())
 	log.Fatal(http.Serve(listener, g))
 }

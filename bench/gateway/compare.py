@@ -1,6 +1,6 @@
 """CPU of a gateway per model call and per streamed event, from outside, beside others in the same run: see README.md above.
 
-    bench/gateway/run [--seconds 4] [--rounds 3] [--only NAME,...] [--cases WORD] [--other CHECKOUT] [--json]
+    bench/gateway/run [--peers] [--seconds 4] [--rounds 3] [--only NAME,...] [--cases WORD] [--other CHECKOUT] [--json]
 
 A compiled load (load.go) and a compiled stub of a vendor (stub.go) share the last core; each peer (peers.py) has the first, and
 they take turns, so that what else the machine does falls on all of them. CPU is what a peer's process used between two moments,
@@ -20,11 +20,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from installed import INSTALLED, NOT_HERE, newest_go
 from peers import CHAT, MESSAGES, PEERS, Absent, Around, Peer, Running, checkout
 
 HERE = Path(__file__).resolve().parent
 TICKS = os.sysconf("SC_CLK_TCK")
 WARM_S = 0.7
+WRONG_SHARE_MAX = 0.1
+OURS, BESIDE = "Freehold", ("nginx", "Go")
+WANTED = {"LiteLLM": 60, "Portkey": 15, "TensorZero": 2}
+"""How many requests for each of theirs Freehold should answer in the same CPU time."""
+
 Figures = dict[str, float]
 
 
@@ -66,8 +72,19 @@ def cases() -> list[Case]:
     ]  # fmt: skip
 
 
-def built(folder: Path) -> None:
-    go = shutil.which("go")
+class Found(NamedTuple):
+    """`cases`: case to peer to its rounds. `absent`: who is not measured, or not in a case, and why."""
+
+    cases: dict[str, dict[str, list[Figures]]]
+    versions: dict[str, str]
+    absent: dict[str, str]
+
+
+class Failed(Exception):
+    """A peer cannot do a case, and why."""
+
+
+def built(folder: Path, go: str | None) -> None:
     if go is None:
         sys.exit(
             "Go is not installed: the load, the stub and the gateway to compare with are Go (apt install golang)"
@@ -78,20 +95,22 @@ def built(folder: Path) -> None:
 
 
 def request(running: Running, case: Case) -> bytes:
-    data = json.dumps(case.body, separators=(",", ":")).encode()
+    data = json.dumps(case.body | {"model": running.model}, separators=(",", ":")).encode()
     lines = [
-        f"POST {case.path} HTTP/1.1",
+        f"POST {running.prefix}{case.path} HTTP/1.1",
         "host: bench",
         f"authorization: Bearer {running.key}",
         "content-type: application/json",
         "accept: application/json",
         "user-agent: bench/1",
         f"content-length: {len(data)}",
+        *running.headers,
     ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
 
 
 def measured(programs: Path, running: Running, case: Case, seconds: float) -> Figures:
+    """Raises Failed."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(request(running, case))
         file.flush()
@@ -108,11 +127,14 @@ def measured(programs: Path, running: Running, case: Case, seconds: float) -> Fi
         ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
             assert load.stdout is not None
-            load.stdout.readline()
+            if not load.stdout.readline():
+                raise Failed("it broke off its connections")
             before, below_before = cpu_s(running.pids), below_s(running.parent)
             load.stdout.readline()
             used, below = cpu_s(running.pids) - before, below_s(running.parent) - below_before
-            told: Figures = json.loads(load.stdout.readline())
+            told: Figures = json.loads(load.stdout.readline() or "{}")
+    if not told or told["failed"] > WRONG_SHARE_MAX * told["answers"] or not told["answers"]:
+        raise Failed("most of its answers were wrong" if told else "it broke off its connections")
     answers, events = max(1, told["answers"]), max(1, told["events"])
     return told | {
         "cpu_us": 1e6 * used / answers,
@@ -146,36 +168,52 @@ def below_s(parent: int | None) -> float:
     return sum(stats[pid][1] for pid in below - {parent} if pid in stats)
 
 
-def run(seconds: float, rounds: int, peers: list[Peer], words: str) -> dict[str, dict[str, list[Figures]]]:
-    """Case to peer to its rounds."""
-    found: dict[str, dict[str, list[Figures]]] = {}
+def run(seconds: float, rounds: int, peers: list[Peer], words: str, go: str | None) -> Found:
+    found = Found({}, {}, {})
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freehold-bench-")))
-        built(folder)
+        built(folder, go)
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         serving = subprocess.Popen([str(folder / "stub")], stdout=subprocess.PIPE, text=True)
         stack.callback(serving.wait)
         stack.callback(serving.terminate)
         assert serving.stdout is not None
         around = Around(int(serving.stdout.readline()), folder, folder)
-        running = started(around, stack, peers)
-        for _ in range(rounds):
+        running = started(around, stack, peers, found)
+        for turn in range(rounds):
             for case in [case for case in cases() if words in case.name]:
+                tell(f"round {turn + 1} of {rounds}: {case.name}")
                 for peer, one in running:
-                    if case.path in peer.paths and (one.pids or case.figure.endswith("_ms")):
+                    if f"{peer.name}, {case.name}" in found.absent or case.path not in peer.paths:
+                        continue
+                    if not (one.pids or case.figure.endswith("_ms")):
+                        continue
+                    try:
                         figures = measured(folder, one, case, seconds)
-                        found.setdefault(case.name, {}).setdefault(peer.name, []).append(figures)
+                    except Failed as why:
+                        found.absent[f"{peer.name}, {case.name}"] = str(why)
+                        found.cases.get(case.name, {}).pop(peer.name, None)
+                    else:
+                        found.cases.setdefault(case.name, {}).setdefault(peer.name, []).append(figures)
     return found
 
 
-def started(around: Around, stack: ExitStack, peers: list[Peer]) -> list[tuple[Peer, Running]]:
+def started(around: Around, stack: ExitStack, peers: list[Peer], found: Found) -> list[tuple[Peer, Running]]:
     running = []
     for peer in peers:
         try:
-            running.append((peer, stack.enter_context(peer.start(around))))
+            one = stack.enter_context(peer.start(around))
         except Absent as why:
-            print(f"{peer.name} is not measured: {why}", file=sys.stderr)
+            found.absent[peer.name] = str(why)
+        else:
+            running.append((peer, one))
+            found.versions[peer.name] = one.version
+            tell(f"{peer.name} {one.version} is there")
     return running
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def summed(
@@ -193,26 +231,46 @@ def summed(
 def show(found: dict[str, dict[str, Figures]], names: list[str]) -> None:
     """Nobody else translates: what is translated stands beside others' same wire."""
     names = [name for name in names if any(name in peers for peers in found.values())]
-    ours, others = "Freehold", [name for name in names if name in {"nginx", "Go"}]
+    others = [name for name in names if name in BESIDE]
+    width = max(len(name) for name in names) + 2
     ratios = [f"x {name}" for name in others]
-    print(f"{'CPU us, or as it says':32}" + "".join(f"{name:>10}" for name in (*names, *ratios)) + "  wanted")
+    heads = "".join(f"{name:>{width}}" for name in (*names, *ratios))
+    print(f"{'CPU us, or as it says':32}{heads}  wanted")
     for case in cases():
         peers = found.get(case.name)
         if peers is None:
             continue
         values = {name: peers[name][case.figure] for name in names if name in peers}
-        shown = "".join(f"{values[name]:10.2f}" if name in values else " " * 10 for name in names)
+        shown = "".join(f"{values[name]:{width}.2f}" if name in values else " " * width for name in names)
         beside = found.get(case.name.replace("translated", "same wire"), {})
         for name in others:
             other = beside[name][case.figure] if name in beside else 0
-            ratio = values[ours] / other if ours in values and other else None
-            shown += " " * 10 if ratio is None else f"{ratio:10.2f}"
+            ratio = values[OURS] / other if OURS in values and other else None
+            shown += " " * width if ratio is None else f"{ratio:{width}.2f}"
         print(f"{case.name:32}{shown}  {case.wanted}")
-    failed = {
-        f"{case}, {peer}": int(one["failed"]) for case, all_ in found.items() for peer, one in all_.items()
-    }
-    if any(failed.values()):
-        print("failed:", {name: count for name, count in failed.items() if count})
+
+
+def show_published(found: dict[str, dict[str, Figures]]) -> None:
+    """Of whole answers. A second of CPU is the gateway's alone; beside it, with the database that Freehold writes records to."""
+    print(
+        f"\n{'requests per CPU second':32}{'Freehold':>10}{'it':>10}{'x it':>8}{'with database':>15}  wanted"
+    )
+    for case, name in ((case, peer.name) for case in cases() for peer in INSTALLED):
+        peers = found.get(case.name, {})
+        if case.figure != "cpu_us" or OURS not in peers or name not in peers:
+            continue
+        ours, it = peers[OURS]["cpu_us"], peers[name]["cpu_us"]
+        whole = ours + peers[OURS]["database_cpu_us"]
+        line = f"{name + ', ' + case.name:32}{1e6 / ours:10.0f}{1e6 / it:10.0f}{it / ours:8.1f}{it / whole:15.1f}"
+        print(f"{line}  {WANTED[name]} x")
+
+
+def show_rest(found: Found) -> None:
+    print(
+        "\nversions: " + ", ".join(f"{name} {version}" for name, version in found.versions.items() if version)
+    )
+    for name, why in found.absent.items():
+        print(f"not measured: {name}: {why}")
 
 
 def main() -> None:
@@ -221,6 +279,9 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=4.0, help="per case, peer and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--peers", action="store_true", help="also those that others publish, installed where they are not"
+    )
     parser.add_argument("--only", default="", help="names of peers, by commas")
     parser.add_argument("--cases", default="", help="a word in their names")
     parser.add_argument("--other", help="a folder with another checkout, measured as `other`")
@@ -230,14 +291,21 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     only = set(filter(None, options.only.split(",")))
-    peers = [peer for peer in PEERS if not only or peer.name in only]
+    peers = [peer for peer in (*PEERS, *INSTALLED * options.peers) if not only or peer.name in only]
     peers += [checkout(options.other)] if options.other else []
-    rounds = run(options.seconds, options.rounds, peers, options.cases)
-    found = summed(rounds, min if options.least else statistics.median)
+    go = (newest_go() if options.peers else None) or shutil.which("go")
+    found = run(options.seconds, options.rounds, peers, options.cases, go)
+    if options.peers:
+        found.absent.update(NOT_HERE)
+    by = min if options.least else statistics.median
+    cases_ = summed(found.cases, by)
     if options.json:
-        print(json.dumps(found, indent=1))
-    else:
-        show(found, [peer.name for peer in peers])
+        print(json.dumps({"cases": cases_, "versions": found.versions, "absent": found.absent}, indent=1))
+        return
+    show(cases_, [peer.name for peer in peers])
+    if options.peers:
+        show_published(cases_)
+    show_rest(found)
 
 
 if __name__ == "__main__":

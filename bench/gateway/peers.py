@@ -1,6 +1,7 @@
 """Who is measured: each is started on the first core in front of the same stub, and stopped again. PEERS is the table.
 
-Another peer is one function that starts it and one row. What cannot be started here says so by raising `Absent`.
+Another peer is one function that starts it and one row. What cannot be started here says so by raising `Absent`. Not here: those
+that others publish (installed.py).
 """
 
 import json
@@ -11,14 +12,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 KEY = "bench-key"
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
-START_S = 60.0
+START_S, STOP_S = 60.0, 30.0
+POLL_S = 0.05
+T = TypeVar("T")
 
 
 class Absent(Exception):
@@ -34,12 +38,19 @@ class Around(NamedTuple):
 
 
 class Running(NamedTuple):
-    """`pids` are those whose CPU counts; `below` are helpers' (a database's), told apart. `key` is what its clients send."""
+    """`pids` are those whose CPU counts; what is below `parent` (a database) is told apart. `key` is what its clients send.
+
+    `model` is its name for the stub's, `prefix` stands before the API's path, `headers` are lines that it needs besides.
+    """
 
     port: int
     pids: tuple[int, ...]
     key: str = KEY
     parent: int | None = None
+    version: str = ""
+    model: str = "openai/bench"
+    prefix: str = ""
+    headers: tuple[str, ...] = ()
 
 
 class Peer(NamedTuple):
@@ -79,19 +90,21 @@ def nginx(around: Around) -> Iterator[Running]:
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if program is None:
         raise Absent("nginx is not installed")
-    port = _free_port()
+    port = free_port()
     conf = around.folder / "nginx.conf"
     conf.write_text(NGINX.format(folder=around.folder, upstream=around.upstream, port=port))
-    with _started([program, "-c", str(conf), "-p", str(around.folder)]) as running:
-        yield Running(port, (_first_child(running.pid),))
+    with started([program, "-c", str(conf), "-p", str(around.folder)], os.environ) as running:
+        told = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
+        yield Running(port, (_first_child(running),), version=told.strip().partition("/")[2])
 
 
 @contextmanager
 def bare_go(around: Around) -> Iterator[Running]:
     """bare.go, on one core."""
     command = [str(around.programs / "bare"), f"http://127.0.0.1:{around.upstream}", KEY]
-    with _started(command, GOMAXPROCS="1") as running:
-        yield Running(int(_line(running)), (running.pid,))
+    with started(command, os.environ | {"GOMAXPROCS": "1"}) as running:
+        port, version = _line(running).split()
+        yield Running(int(port), (running.pid,), version=version.removeprefix("go"))
 
 
 def freehold(around: Around) -> AbstractContextManager[Running]:
@@ -108,10 +121,11 @@ def _freehold(around: Around, **environment: str) -> Iterator[Running]:
     """All of it, with an embedded PostgreSQL that gets every record."""
     command = [sys.executable, "-m", "freehold.cli.main", "dev"]
     command += ["--upstream", f"openai=http://127.0.0.1:{around.upstream}/v1"]
-    with _started(command, **environment) as running:
+    with started(command, os.environ | environment) as running:
         told = json.loads(_line(running))
         port = int(told["base_url"].rsplit(":", 1)[1].split("/")[0])
-        yield Running(port, (running.pid,), told["api_key"], parent=running.pid)
+        version = f"{metadata.version('freehold')} (CPython {sys.version.split()[0]})"
+        yield Running(port, (running.pid,), told["api_key"], parent=running.pid, version=version)
 
 
 PEERS = (
@@ -123,14 +137,20 @@ PEERS = (
 
 
 @contextmanager
-def _started(command: list[str], **environment: str) -> Iterator["subprocess.Popen[str]"]:
+def started(
+    command: list[str], environment: Mapping[str, str], out: int | IO[str] = subprocess.PIPE
+) -> Iterator["subprocess.Popen[str]"]:
+    """On the first core; its standard error is ours where `out` is a pipe, else it goes with the rest."""
+
     def pinned() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
     running = subprocess.Popen(
         command,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=None if out == subprocess.PIPE else subprocess.STDOUT,
         text=True,
         preexec_fn=pinned,  # noqa: PLW1509 - one thread here
     )
@@ -138,7 +158,23 @@ def _started(command: list[str], **environment: str) -> Iterator["subprocess.Pop
         yield running
     finally:
         running.send_signal(signal.SIGTERM)
-        running.wait(30)
+        try:
+            running.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def until(running: "subprocess.Popen[str]", told: Callable[[], T]) -> T:
+    """What `told` gives once it is not false. Raises Absent."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if value := told():
+            return value
+        if running.poll() is not None:
+            raise Absent(f"it ended by itself with {running.returncode}")
+        time.sleep(POLL_S)
+    raise Absent(f"it was not ready after {START_S:.0f} s")
 
 
 def _line(running: "subprocess.Popen[str]") -> str:
@@ -146,16 +182,12 @@ def _line(running: "subprocess.Popen[str]") -> str:
     return running.stdout.readline()
 
 
-def _first_child(pid: int) -> int:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            return int(children[0])
-        time.sleep(0.05)
-    raise Absent(f"process {pid} started no worker")
+def _first_child(running: "subprocess.Popen[str]") -> int:
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    return int(until(running, lambda: children.read_text().split())[0])
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
