@@ -128,7 +128,7 @@ async def run_session(store: Store, gateway: CountingGateway) -> str:
     async with tools.running():
         means = Means(
             log=store.log, gateway=gateway, declarations=Declarations(store.resources),
-            equipments=Equipments(store.log), tools=tools, results=Results(store.objects), principals=Everyone(),
+            equipments=Equipments(store.log), places=store.tool_places, tools=tools, results=Results(store.objects), principals=Everyone(),
             live=live, clock=clock,
         )  # fmt: skip
         async with Worker(means, WorkerSettings()).running():

@@ -129,7 +129,7 @@ async def bench(url: str, count: int, times: int) -> None:
         await store.resources.put(TENANT, [desk, Tool(name="clock", type="timer"), agent], by="bench")
         sessions = Sessions(store.log, store.resources, live, clock)
         means = Means(
-            log=store.log, gateway=Gateway(1), declarations=Declarations(store.resources), equipments=Equipments(store.log),
+            log=store.log, gateway=Gateway(1), declarations=Declarations(store.resources), equipments=Equipments(store.log), places=store.tool_places,
             tools=tools, principals=Everyone(), live=live, clock=clock, results=Results(None),
         )  # fmt: skip
         async with Worker(means).running():

@@ -164,6 +164,7 @@ async def run_sessions(store: Store, sessions: int, rounds: int) -> None:
             gateway=TrivialGateway(rounds),
             declarations=Declarations(store.resources),
             equipments=Equipments(store.log),
+            places=store.tool_places,
             tools=tools,
             results=Results(store.objects),
             principals=Everyone(),

@@ -76,6 +76,7 @@ from freehold.server.apis import (
     slos,
     templates,
     tokens,
+    tools,
 )
 from freehold.server.apis.responses_background import BackgroundResponses
 from freehold.server.apis.responses_keeping import WIRE as RESPONSES
@@ -313,6 +314,7 @@ async def _inside(
         gateway=gateway,
         declarations=Declarations(store.resources),
         equipments=Equipments(store.log),
+        places=store.tool_places,
         tools=tools,
         results=Results(store.objects),
         principals=principals,
@@ -421,6 +423,7 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         *models.operations(model_table, partial(_visible, model_table, clock)),
         *routes.operations(gateway, store.resources, wires),
         *slos.operations(model_table, clock),
+        *tools.operations(store.resources, store.tool_places),
         *experiments.operations(store.experiments, store.records, store.resources),
         *tokens.operations(gateway),
         *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),

@@ -95,7 +95,15 @@ def test_every_kind_of_resource_and_tool_is_documented() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/templates.md", "docs/google.md", "docs/limits.md", "docs/routes.md"]
+    "page",
+    [
+        "README.md",
+        "docs/templates.md",
+        "docs/google.md",
+        "docs/limits.md",
+        "docs/routes.md",
+        "docs/workers.md",
+    ],
 )
 def test_documented_templates_are_taken(shop: Freehold, page: str) -> None:
     examples = blocks(ROOT / page, "yaml")

@@ -310,6 +310,7 @@ async def world(
                 gateway=gateway_to(model, store, clock),
                 declarations=Declarations(store.resources),
                 equipments=Equipments(store.log),
+                places=store.tool_places,
                 tools=tools,
                 results=Results(objects),
                 principals=principals,

@@ -27,6 +27,8 @@ TABLES = (
     "resources",
     "resource_versions",
     "session_limits",
+    "tool_limits",
+    "tool_places",
     "call_records",
     "call_days",
     "api_keys",

@@ -63,6 +63,7 @@ _WAITS_FOR: Final = {
     "timer": "a time",
     "event": "an outside event",
     "session": "subagent {session_id}",
+    "place": "a place of {tool}",
 }
 
 

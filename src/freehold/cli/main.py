@@ -41,6 +41,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "worker": ("worker", "Carry sessions forward, beside a server or on another machine."),
     "sessions": ("sessions", "List, show, follow and cancel sessions."),
     "slos": ("slos", "Show how routes serve against what they declare."),
+    "tools": ("tools", "List tools, and how busy those with a limit are."),
 }
 
 

@@ -18,6 +18,9 @@ from freehold.core.routes import CallTimeouts, Drain, Route
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 SECRET: Final = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
 
+CONCURRENCY_MAX: Final = 100_000
+"""More runs of one tool at once than any installation has workers for."""
+
 Effect: TypeAlias = Literal["pure", "idempotent", "compensatable", "irreversible"]
 
 
@@ -111,7 +114,8 @@ class Tool(
     """A declared instance of a tool kind (`type`: sql, http, kv, objects, function ...), configured by `config`.
 
     `effect` overrides the kind's own judgement for all its functions; `functions`, when given, offers only these. `approval`:
-    people are asked first.
+    people are asked first. `concurrency_max`: how many of its runs there may be at once, by all workers together, as its current
+    version says it; the others wait their turn.
     """
 
     name: str
@@ -122,6 +126,7 @@ class Tool(
     functions: tuple[str, ...] | None = None
     timeout_s: float = 30.0
     approval: Approval | None = None
+    concurrency_max: int | None = None
 
 
 class RuleStep(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

@@ -212,7 +212,13 @@ class AwaitsSession(Struct, frozen=True, tag="session", kw_only=True):
     session_id: str
 
 
-Awaits: TypeAlias = AwaitsApproval | AwaitsClient | AwaitsTimer | AwaitsEvent | AwaitsSession
+class AwaitsPlace(Struct, frozen=True, tag="place", kw_only=True):
+    """As many runs of the tool as there may be are under way. Only ever in SessionWaits: whose turn it is, the log does not know."""
+
+    tool: str
+
+
+Awaits: TypeAlias = AwaitsApproval | AwaitsClient | AwaitsTimer | AwaitsEvent | AwaitsSession | AwaitsPlace
 
 
 class CallAwaited(Struct, frozen=True, tag="call_awaited", omit_defaults=True, kw_only=True):

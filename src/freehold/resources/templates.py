@@ -16,7 +16,17 @@ from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.errors import BadRequest, NotFound
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Resources, Versioned
-from freehold.core.resources import SECRET, Agent, Kind, Provider, Resource, Rules, Tool, kind_of
+from freehold.core.resources import (
+    CONCURRENCY_MAX,
+    SECRET,
+    Agent,
+    Kind,
+    Provider,
+    Resource,
+    Rules,
+    Tool,
+    kind_of,
+)
 from freehold.core.routes import Drain, Route
 from freehold.core.validation import convert, near
 from freehold.gateway import residency
@@ -192,6 +202,8 @@ class Templates:
             return
         if not tool.timeout_s > 0:
             yield "timeout_s", f"expected more than 0 seconds, got {tool.timeout_s}"
+        if tool.concurrency_max is not None and not 1 <= tool.concurrency_max <= CONCURRENCY_MAX:
+            yield "concurrency_max", f"expected 1 to {CONCURRENCY_MAX}, got {tool.concurrency_max}"
         try:
             convert(tool.config, shape, root="config")
         except BadRequest as error:

@@ -25,7 +25,8 @@ CALL_ID_CHARS_MAX: Final = 64
 
 
 class PlannedFunction(Struct, frozen=True):
-    """What a function that the model may call stands for. `timeout_s` bounds one attempt, `version` is the tool's declaration's."""
+    """What a function that the model may call stands for. `timeout_s` bounds one attempt, `version` is the tool's declaration's.
+    `limited`: the tool may only run so many times at once, by all workers together (core/places.py)."""
 
     tool: str
     function: str
@@ -34,6 +35,7 @@ class PlannedFunction(Struct, frozen=True):
     version: int = 0
     settled_by: Literal["run", "client", "timer"] = "run"
     approval: Approval | None = None
+    limited: bool = False
 
 
 class Claim(Struct, frozen=True):

@@ -1,11 +1,12 @@
 """Runtime: what a session does next, by its log alone. Pure: no I/O, no clock, no memory; turn.py carries it out.
 
-    decide(state, plan, now) -> StartTurn | Compact | CallModel | RunTools | FinishTurn | Wait | Rest
+    decide(state, plan, now, places) -> StartTurn | Compact | CallModel | RunTools | FinishTurn | Wait | Rest
 
 Called whenever nothing of the session runs, so a call that is open and started was cut off: by a crash, a cancel or a limit.
 Such a call runs again when that is harmless (pure, idempotent: same key), else its outcome is unknown and is said to be.
 """
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final, TypeAlias, assert_never
@@ -18,6 +19,7 @@ from freehold.core.messages import JsonObject, Text, ToolCall
 from freehold.core.resources import Effect, Limits
 from freehold.core.session import (
     AwaitsApproval,
+    AwaitsPlace,
     CallAwaited,
     ModelAnswered,
     ModelFailed,
@@ -60,7 +62,8 @@ REPEATABLE: Final[frozenset[Effect]] = frozenset({"pure", "idempotent"})
 
 
 class Plan(Struct, frozen=True):
-    """What holds for the turn: who it is, what the agent may use and how much. `functions` are by the name the model uses."""
+    """What holds for the turn: who it is, what the agent may use and how much. `functions` are by the name the model uses,
+    `limited` the tools that may only run so many times at once."""
 
     session_id: str
     limits: Limits
@@ -68,6 +71,7 @@ class Plan(Struct, frozen=True):
     cost_max_pico: int | None = None
     session_cost_max_pico: int | None = None
     context: ContextPlan | None = None
+    limited: frozenset[str] = frozenset()
 
 
 class StartTurn(Struct, frozen=True):
@@ -109,7 +113,8 @@ class Reached(Struct, frozen=True):
     message: str
 
 
-def decide(state: SessionState, plan: Plan, now: datetime) -> Step:
+def decide(state: SessionState, plan: Plan, now: datetime, *, places: Collection[str] | None = None) -> Step:
+    """`places`: which calls of limited tools may run now; before anybody asked, they all may."""
     if state.closed:
         return Rest()
     if state.cancel is not None:
@@ -124,7 +129,7 @@ def decide(state: SessionState, plan: Plan, now: datetime) -> Step:
     if answer is not None and answer.stop_reason == "refusal":
         return finish(state, "refused", message="the model declined to answer")
     if state.open_calls:
-        return _run_tools(state, plan, now)
+        return _run_tools(state, plan, now, places)
     if answer is not None and not _goes_on(answer):
         return _answered(state, answer)
     reached = limit_reached(state, plan, now) or _going_round(state, plan)
@@ -215,12 +220,18 @@ def _wait(state: SessionState, waits: SessionWaits) -> Wait | Rest:
     return Rest() if state.waits == waits else Wait(waits)
 
 
-def _run_tools(state: SessionState, plan: Plan, now: datetime) -> RunTools | FinishTurn | Wait | Rest:
+def _run_tools(
+    state: SessionState, plan: Plan, now: datetime, places: Collection[str] | None
+) -> RunTools | FinishTurn | Wait | Rest:
     claims: list[Claim] = []
     facts: list[ToolFinished | ToolOutcomeUnknown | CallAwaited] = []
     pending: list[CallAwaited] = []
     for call in [state.open_calls[call_id] for call_id in state.call_order if call_id in state.open_calls]:
         match _next(state, plan, call, now):
+            case Claim(started) if (
+                places is not None and started.tool in plan.limited and call.call.id not in places
+            ):
+                pending.append(CallAwaited(call_id=call.call.id, awaits=AwaitsPlace(tool=started.tool)))
             case Claim() as claimed:
                 claims.append(claimed)
             case Pending(awaited):

@@ -8,7 +8,7 @@ before and at that of the event itself, and texts and deadlines that a reading w
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
@@ -114,6 +114,7 @@ class _Again:
         self._asks: dict[int, tuple[Step, str]] = {}
         self._digests = RequestDigests()
         self._first_of_turn = _first_of_turns(events)
+        self._begun = _begun_with(events)
         self._plan: Plan | None = None
         self._equip(next((one.equipment for one in self._asked.values()), None))
         self._points: list[Step] = []
@@ -188,7 +189,7 @@ class _Again:
             return None
         steps = [*self._points, *self._late_steps(recorded, event)]
         for step in steps:
-            expected = _events_of(step)
+            expected = _events_of(step, limited=self._plan.limited, begun=self._begun[recorded.seq])
             if expected and _same(expected[0], event):
                 self.decisions += 1
                 self._rest = deque(expected[1:])
@@ -214,7 +215,8 @@ class _Again:
         assert self._plan is not None  # noqa: S101 - for the type checker; its only caller has looked
         waits = self.state.waits
         now = max(recorded.at, waits.until) if waits and waits.until else recorded.at
-        steps = [decide(self.state, self._plan, moment) for moment in (now, now + CLOCKS_APART)]
+        begun = self._begun[recorded.seq]
+        steps = [decide(self.state, self._plan, moment, places=begun) for moment in (now, now + CLOCKS_APART)]
         if isinstance(event, TurnFinished) and event.code == "internal":
             steps.insert(0, finish(self.state, "failed", message=event.message, code="internal"))
         return steps
@@ -288,12 +290,32 @@ def _first_of_turns(events: Sequence[Recorded]) -> dict[int, str]:
     return found
 
 
-def _events_of(step: Step) -> tuple[SessionEvent, ...]:
+def _begun_with(events: Sequence[Recorded]) -> dict[int, frozenset[str]]:
+    """By event: the tool calls that were begun with it, in one append, where there are any. Which of them had a place, nothing else says."""
+    found: dict[int, frozenset[str]] = {}
+    begun: frozenset[str] = frozenset()
+    for recorded in reversed(events):
+        match recorded.event:
+            case ToolStarted(call_id=call_id):
+                begun |= {call_id}
+            case ToolFinished() | ToolOutcomeUnknown() | CallAwaited():
+                pass
+            case _:
+                begun = frozenset()
+        found[recorded.seq] = begun
+    return found
+
+
+def _events_of(
+    step: Step, *, limited: Collection[str] = (), begun: Collection[str] = ()
+) -> tuple[SessionEvent, ...]:
+    """Of the calls of `limited` tools, those that were `begun`."""
     match step:
         case StartTurn():
             return (TurnStarted(turn=step.turn),)
         case RunTools():
-            return (*step.facts, *(claim.started for claim in step.claims))
+            started = [claim.started for claim in step.claims]
+            return (*step.facts, *(one for one in started if one.tool not in limited or one.call_id in begun))
         case FinishTurn():
             return step.events
         case Wait():

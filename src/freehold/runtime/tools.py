@@ -94,6 +94,7 @@ class Toolbox:
                 version=version,
                 settled_by=function.settled_by,
                 approval=tool.approval,
+                limited=tool.concurrency_max is not None,
             )
             description = _description(tool, function.spec, alone=len(offered) == 1)
             self.specs += (structs.replace(function.spec, name=name, description=description),)

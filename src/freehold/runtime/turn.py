@@ -16,13 +16,16 @@ from msgspec import Struct, structs
 from freehold.core.context import Reach
 from freehold.core.errors import ContextTooLong, FreeholdError, Internal
 from freehold.core.messages import ToolCall
+from freehold.core.places import ToolPlaces
 from freehold.core.policy import Policy, Principal, Statement
 from freehold.core.ports import Clock, Principals
 from freehold.core.resources import Agent, Limits
 from freehold.core.session import (
+    AwaitsPlace,
     ModelAnswered,
     ModelFailed,
     SessionEvent,
+    SessionWaits,
     TurnFinished,
     TurnStarted,
 )
@@ -38,6 +41,7 @@ from freehold.runtime.decide import (
     Rest,
     RunTools,
     StartTurn,
+    Step,
     Wait,
     decide,
     finish,
@@ -74,6 +78,7 @@ class Means(Struct, frozen=True, kw_only=True):
     live: Live
     clock: Clock
     equipments: Equipments
+    places: ToolPlaces
     retries: RetryPolicy = RetryPolicy()
     on_point: OnPoint = no_points
 
@@ -144,7 +149,7 @@ class SessionRun:
     async def _step(self) -> bool:
         """False when there is nothing more to do."""
         await self._prepare()
-        match decide(self._state, self._plan, self._now()):
+        match await self._decide():
             case Rest():
                 return False
             case StartTurn() as step:
@@ -157,12 +162,38 @@ class SessionRun:
             case RunTools() as step:
                 await self._run_tools(step)
             case Wait() as step:
-                await self._journal.append([step.waits], exact=True)
+                if await self._journal.append([step.waits], exact=True):
+                    await self._look_for_places(step.waits)
             case FinishTurn() as step:
                 await self._tell_family(step)
+                places = bool(self._plan.limited or self._state.open_calls)
                 if await self._journal.append(step.events, exact=True):
+                    await self._keep_places(wanted=places)
                     await self._put_back()
         return True
+
+    async def _decide(self) -> Step:
+        """With the places that limited tools have for it."""
+        now, lease = self._now(), self._lease
+        step = decide(self._state, self._plan, now)
+        claims = step.claims if isinstance(step, RunTools) else ()
+        wanted = {
+            one.started.call_id: one.started.tool for one in claims if one.started.tool in self._plan.limited
+        }
+        if not wanted:
+            return step
+        places = await self._means.places.take(lease.tenant, lease.session_id, wanted)
+        return decide(self._state, self._plan, now, places=places)
+
+    async def _look_for_places(self, waits: SessionWaits) -> None:
+        if any(isinstance(call.awaits, AwaitsPlace) for call in waits.calls):
+            await self._means.places.look(self._lease.tenant, self._lease.session_id)
+
+    async def _keep_places(self, *, wanted: bool = True) -> None:
+        """Those of calls that run, or are about to: a call that is over, or has only begun something, gives its place back."""
+        if wanted:
+            kept = [call_id for call_id, call in self._state.open_calls.items() if call.awaited is None]
+            await self._means.places.keep(self._lease.tenant, self._lease.session_id, kept)
 
     async def _prepare(self) -> None:
         """Before a turn's first step. Where the agent can't be set up, that fails the turn as a model failure would."""
@@ -190,6 +221,7 @@ class SessionRun:
         except FreeholdError as error:
             await self._fail_to_ask(error)
             return
+        await self._keep_places(wanted=bool(self._plan.limited))
         digest = await self._means.equipments.keep(self._lease.tenant, equipment)
         self._outfit = Outfit(equipment, digest, toolbox, principal)
 
@@ -314,6 +346,7 @@ class SessionRun:
     async def _run_tools(self, step: RunTools) -> None:
         claimed = [claim.started for claim in step.claims]
         await self._journal.append([*step.facts, *claimed])
+        await self._keep_places(wanted=bool(step.facts and self._plan.limited))
         if not step.claims or self._state.cancel is not None:
             return
         async with self._watch() as watch:
@@ -349,6 +382,7 @@ class SessionRun:
             if self._results:
                 results, self._results = self._results, []
                 await self._journal.append(results)
+                await self._keep_places(wanted=bool(self._plan.limited))
 
     def _results_of(self, agent: Agent) -> SessionResults:
         started = self._state.started

@@ -17,6 +17,7 @@ from freehold.core.session import (
     AwaitsApproval,
     AwaitsClient,
     AwaitsEvent,
+    AwaitsPlace,
     AwaitsSession,
     AwaitsTimer,
     CallAwaited,
@@ -123,8 +124,8 @@ def awaited_outcome(call: OpenCall, awaited: CallAwaited, now: datetime) -> Tool
             return _expired(call, "it began, and nothing was heard of it in time; its outcome is not known")
         case AwaitsSession(session_id=session_id):
             return _expired(call, f"session {session_id} did not finish in time")
-        case AwaitsApproval():
-            raise AssertionError("approvals have an outcome of their own")
+        case AwaitsApproval() | AwaitsPlace():
+            raise AssertionError("approvals have an outcome of their own, places none")
         case _ as unreachable:
             assert_never(unreachable)
 

@@ -190,6 +190,7 @@ class Worker:
             await asyncio.sleep(self._settings.lease_s / 3)
             try:
                 await self._renew()
+                await self._means.places.look_after()
             except FreeholdError as error:
                 # Not known to be lost: what runs may go on, since nothing new can start without an append under the lease.
                 log.warning("worker.not_renewed", extra={"worker": self.owner, "error": str(error)})

@@ -12,7 +12,7 @@ import msgspec
 
 from freehold.core.errors import BadRequest, Conflict, Internal, NotFound
 from freehold.core.ports import Resources, Versioned
-from freehold.core.resources import KINDS, Agent, Kind, Resource, check_name, kind_of
+from freehold.core.resources import KINDS, Agent, Kind, Resource, Tool, check_name, kind_of
 from freehold.store._listen import Listener
 from freehold.store.database import Connection, Database, Row
 
@@ -71,10 +71,15 @@ RETURNING name
 """
 # Changes of one tenant's resources go one after the other: what is compared is what is then written, also where nothing is yet.
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('freehold.resources'), hashtext($1))"
-# What claims of sessions go by (migrations/0008_queues.sql) is in rows of its own: they can't look into declarations.
+# What claims of sessions and of tools' places go by (migrations/0008_queues.sql, 0017_tool_places.sql) is in rows of its own: they can't
+# look into declarations.
 _UNLIMIT: Final = "DELETE FROM session_limits WHERE tenant = $1 AND agent = ANY ($2::text[])"
 _LIMIT: Final = """
 INSERT INTO session_limits (tenant, agent, running_max) SELECT $1, * FROM unnest($2::text[], $3::int[])
+"""
+_UNLIMIT_TOOLS: Final = "DELETE FROM tool_limits WHERE tenant = $1 AND tool = ANY ($2::text[])"
+_LIMIT_TOOLS: Final = """
+INSERT INTO tool_limits (tenant, tool, concurrency_max) SELECT $1, * FROM unnest($2::text[], $3::int[])
 """
 _NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', '')"
 
@@ -198,6 +203,7 @@ async def _put(
     if writes:
         await connection.execute(_WRITE, tenant, *map(list, zip(*writes, strict=True)), by)
         await _limit(connection, tenant, [one for one in wanted.values() if isinstance(one, Agent)])
+        await _limit_tools(connection, tenant, [one for one in wanted.values() if isinstance(one, Tool)])
         await connection.execute(_NOTIFY)
     return bool(writes)
 
@@ -212,6 +218,14 @@ async def _limit(connection: Connection, tenant: str, agents: Sequence[Agent]) -
         await connection.execute(_UNLIMIT, tenant, [one.name for one in agents])
     if limited:
         await connection.execute(_LIMIT, tenant, list(limited), list(limited.values()))
+
+
+async def _limit_tools(connection: Connection, tenant: str, tools: Sequence[Tool]) -> None:
+    limited = {one.name: one.concurrency_max for one in tools if one.concurrency_max is not None}
+    if tools:
+        await connection.execute(_UNLIMIT_TOOLS, tenant, [one.name for one in tools])
+    if limited:
+        await connection.execute(_LIMIT_TOOLS, tenant, list(limited), list(limited.values()))
 
 
 def _check_expected(kept: Mapping[tuple[str, str], Row], expected: Mapping[tuple[Kind, str], int]) -> None:

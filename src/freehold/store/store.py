@@ -27,6 +27,7 @@ from freehold.store.migrations import migrate
 from freehold.store.records import PostgresCallRecords, open_records
 from freehold.store.resources import PostgresResources
 from freehold.store.responses import RETENTION_DAYS, PostgresResponses, open_responses
+from freehold.store.tool_places import PostgresToolPlaces
 
 
 class Store(Struct, frozen=True):
@@ -45,6 +46,7 @@ class Store(Struct, frozen=True):
     allowances: PostgresAllowances
     answers: PostgresAnswers
     experiments: PostgresExperiments
+    tool_places: PostgresToolPlaces
 
 
 @asynccontextmanager
@@ -98,4 +100,5 @@ async def open_store(
             allowances,
             answers,
             PostgresExperiments(database),
+            PostgresToolPlaces(database),
         )
