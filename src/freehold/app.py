@@ -33,6 +33,7 @@ from freehold.gateway.batch_worker import BatchMeans, BatchSettings, BatchWorker
 from freehold.gateway.batches import Batches
 from freehold.gateway.caching import Caching
 from freehold.gateway.canaries import Canaries
+from freehold.gateway.figures import Exchange
 from freehold.gateway.leasing import Leasing
 from freehold.gateway.limiting import Limiting
 from freehold.gateway.models import AUTO, RULES, ModelTable
@@ -268,6 +269,7 @@ class _Inside(Struct, frozen=True):
     gateway: Gateway
     means: Means
     limiting: Limiting
+    figures: Exchange
 
 
 async def _inside(
@@ -294,6 +296,8 @@ async def _inside(
     shadows, canaries = Shadows(), Canaries(store.experiments, clock)
     await stack.enter_async_context(shadows.running())
     await stack.enter_async_context(canaries.running())
+    figures = Exchange(store.figures, model_table, clock)
+    await stack.enter_async_context(figures.running())
     gateway = Gateway(
         models=model_table,
         wires=wires,
@@ -324,7 +328,7 @@ async def _inside(
     await stack.enter_async_context(relay.running(live))
     await stack.enter_async_context(background(key_table.follow(), "keys"))
     await stack.enter_async_context(tools.running())
-    return _Inside(clock, wires, kinds, key_table, principals, model_table, gateway, means, limiting)
+    return _Inside(clock, wires, kinds, key_table, principals, model_table, gateway, means, limiting, figures)
 
 
 def _worker(config: Config, means: Means) -> Worker:
@@ -421,6 +425,8 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         *allowances.operations(inside.limiting, store.allowances, store.records, clock),
         *costs.operations(store.costs, store.records, store.resources, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),
+        *routes.operations(gateway, store.resources, wires, inside.figures.refresh),
+        *slos.operations(model_table, clock, inside.figures.refresh),
         *routes.operations(gateway, store.resources, wires),
         *slos.operations(model_table, clock),
         *tools.operations(store.resources, store.tool_places),

@@ -21,7 +21,7 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def monotonic_s(self) -> float:
-        return time.monotonic()
+        return _BEGAN_S + time.monotonic()
 
     def entropy(self, size_bytes: int) -> bytes:
         """An id's worth is kept ready; secrets, which are longer, never are."""
@@ -35,5 +35,6 @@ class SystemClock:
             return many[:CHANCE_BYTES]
 
 
+_BEGAN_S: Final = time.time() - time.monotonic()
 _ready: Final[list[bytes]] = []
 os.register_at_fork(after_in_child=_ready.clear)

@@ -44,6 +44,7 @@ TABLES = (
     "canaries",
     "canary_steps",
     "feedback",
+    "live_figures",
 )
 
 

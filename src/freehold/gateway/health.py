@@ -1,24 +1,22 @@
-"""Gateway: how a model's calls have gone of late, in this process: how quick they were, and whether it can be asked now.
+"""Gateway: how a model's calls have gone of late: how quick they were, and whether it can be asked now.
 
 Only models that a route names have it. Everything is counted when a call ends and read when the next one is chosen; nothing here
-waits or knows the time: it is given, in seconds of a clock that never goes back. Not here: what is done with it (routing.py).
+waits or knows the time: it is given, in seconds of a clock that never goes back. How quick models are is told by all processes together;
+that one of them failed too often is a hint for the others. Not here: what is done with it (routing.py).
 """
 
-from math import log2
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal, TypeAlias
 
+import msgspec
+from msgspec import Struct
+
+from freehold.core.figures import MINUTE_S
+from freehold.gateway.quantiles import Quantiles
 from freehold.gateway.routing_places import Places
 
 WINDOW_S: Final = 60.0
-"""Figures are of this window and the one before it; what is older is forgotten."""
-
-_BUCKETS_PER_DOUBLING: Final = 4
-_SMALLEST_S: Final = 0.001
-_BUCKETS_COUNT: Final = 96
-"""From a millisecond, by a fifth each, to about four hours."""
-
-_STALE_SHARE: Final = 16
-"""A quantile that was read is good until a sixteenth more of samples came."""
+"""In which the share of failures is counted."""
 
 FAILURES_MAX: Final = 5
 """So many in a row open the breaker."""
@@ -37,62 +35,30 @@ REST_S_MAX: Final = 300.0
 TYPICAL_WEIGHT: Final = 0.05
 """Of one answer's length in the typical one."""
 
+ELSEWHERE: Final = "in another process"
+KEPT_S: Final = 4 * MINUTE_S
+"""How long what is told of a minute can be of use."""
+
 BreakerState: TypeAlias = Literal["closed", "open", "half_open"]
 
 
-class Quantiles:
-    """Of durations in seconds (or rates), to about a tenth of their size. Two windows of buckets: adding costs half a microsecond."""
+class Turned(Struct, frozen=True):
+    """A breaker opened, or closed again, by what its own process saw."""
 
-    __slots__ = ("_at_count", "_before", "_began_s", "_cached", "_count", "_now")
+    at_s: float
+    closed: bool
+    why: str = ""
 
-    def __init__(self) -> None:
-        self._began_s = 0.0
-        self._now = [0] * _BUCKETS_COUNT
-        self._before: list[int] | None = None
-        self._count = 0
-        self._cached: dict[float, float] = {}
-        self._at_count = 0
 
-    def add(self, value_s: float, now_s: float) -> None:
-        self._roll(now_s)
-        place = int(log2(value_s / _SMALLEST_S) * _BUCKETS_PER_DOUBLING) if value_s > _SMALLEST_S else 0
-        self._now[min(place, _BUCKETS_COUNT - 1)] += 1
-        self._count += 1
+class Lately(Struct, frozen=True, omit_defaults=True):
+    """One process's figures of a model, of one minute: counts by bucket. The rest is as it was when it was told."""
 
-    def at(self, share: float, now_s: float) -> float | None:
-        """None where nothing was added of late."""
-        self._roll(now_s)
-        if self._count == 0:
-            return None
-        if self._count > self._at_count + self._at_count // _STALE_SHARE:
-            self._cached.clear()
-            self._at_count = self._count
-        found = self._cached.get(share)
-        if found is None:
-            found = self._cached[share] = self._find(share)
-        return found
-
-    def _find(self, share: float) -> float:
-        before = self._before or [0] * _BUCKETS_COUNT
-        wanted, seen = share * self._count, 0
-        for place, (new, old) in enumerate(zip(self._now, before, strict=True)):
-            here = new + old
-            if here and seen + here >= wanted:
-                inside = max(0.0, wanted - seen) / here
-                return float(_SMALLEST_S * 2 ** ((place + inside) / _BUCKETS_PER_DOUBLING))
-            seen += here
-        return float(_SMALLEST_S * 2 ** (_BUCKETS_COUNT / _BUCKETS_PER_DOUBLING))
-
-    def _roll(self, now_s: float) -> None:
-        passed_s = now_s - self._began_s
-        if passed_s < WINDOW_S:
-            return
-        self._before = self._now if passed_s < 2 * WINDOW_S and self._count else None
-        self._now = [0] * _BUCKETS_COUNT
-        self._count = sum(self._before) if self._before else 0
-        self._began_s = now_s
-        self._cached.clear()
-        self._at_count = self._count
+    first: dict[int, int] = {}
+    whole: dict[int, int] = {}
+    tokens_per_s: dict[int, int] = {}
+    typical_output_tokens: float | None = None
+    turned: Turned | None = None
+    rests_until_s: float = 0.0
 
 
 class Breaker:
@@ -105,11 +71,13 @@ class Breaker:
         "_began_s",
         "_ended",
         "_failed",
+        "_heard_s",
         "_in_a_row",
         "_open_s",
         "_probing",
         "_until_s",
         "closed",
+        "turned",
         "why",
     )
 
@@ -124,6 +92,9 @@ class Breaker:
         self.closed = True
         self.why = ""
         """What opened it."""
+        self.turned: Turned | None = None
+        """What is to be told to other processes."""
+        self._heard_s = 0.0
 
     def state(self, now_s: float) -> BreakerState:
         if self._until_s is None:
@@ -155,6 +126,7 @@ class Breaker:
         if self._until_s is not None and now_s >= self._until_s:
             self._until_s, self._probing, self._open_s, self.closed = None, False, OPEN_S_MIN, True
             self._ended = self._failed = 0
+            self.turned = Turned(now_s, closed=True)
 
     def failed(self, now_s: float, why: str) -> None:
         self._count(now_s, failed=1)
@@ -166,12 +138,26 @@ class Breaker:
         elif self._in_a_row >= FAILURES_MAX or self._mostly_fails:
             self._open(now_s, why)
 
+    def hear(self, turned: Turned, now_s: float) -> None:
+        """Another process's opened, or closed: only a hint, so one call of ours is to find out, at once."""
+        known_s = self._heard_s if self.turned is None else max(self._heard_s, self.turned.at_s)
+        if turned.at_s <= known_s or now_s - turned.at_s > OPEN_S_MAX:
+            return
+        self._heard_s = turned.at_s
+        if turned.closed:
+            if self._until_s is not None:
+                self._until_s = min(self._until_s, now_s)
+        elif self._until_s is None:
+            self._until_s, self._probing, self.closed = now_s, False, False
+            self.why = f"{turned.why}, {ELSEWHERE}"
+
     @property
     def _mostly_fails(self) -> bool:
         return self._ended >= FAILED_AMONG_MIN and self._failed >= FAILED_SHARE_MAX * self._ended
 
     def _open(self, now_s: float, why: str) -> None:
         self._until_s, self._probing, self.why, self.closed = now_s + self._open_s, False, why, False
+        self.turned = Turned(now_s, closed=False, why=why)
 
     def _count(self, now_s: float, *, failed: int) -> None:
         if now_s - self._began_s >= WINDOW_S:
@@ -184,8 +170,10 @@ class Health:
     """One model's, of one tenant, whichever routes name it."""
 
     __slots__ = (
-        "_rests_until_s", "_tokens_per_s", "breaker", "first", "places", "typical_output_tokens", "whole",
+        "_changed", "_rests_until_s", "_tokens_per_s", "_told_minute", "breaker", "first", "places",
+        "typical_output_tokens", "whole",
     )  # fmt: skip
+    keep_s: Final = KEPT_S
 
     def __init__(self) -> None:
         self.breaker = Breaker()
@@ -195,9 +183,11 @@ class Health:
         """Of answers that were asked for whole: until their end."""
         self._tokens_per_s = Quantiles()
         self.places = Places()
-        """Calls of routes that are under way; as many as a route says."""
+        """Calls of routes that are under way here; as many as a route says."""
         self.typical_output_tokens: float | None = None
         self._rests_until_s = 0.0
+        self._changed = False
+        self._told_minute = 0
 
     def barred(self, now_s: float) -> str | None:
         """Why it is not asked now."""
@@ -228,6 +218,7 @@ class Health:
         self, now_s: float, *, first_s: float | None, whole_s: float, output_tokens: int, streamed: bool
     ) -> None:
         """An answer came to its end. Durations count from when this model was asked; `first_s` is until its first event."""
+        self._changed = True
         self.breaker.succeeded(now_s)
         if streamed:
             if first_s is not None:
@@ -246,6 +237,47 @@ class Health:
 
     def failed(self, now_s: float, why: str, *, retry_after_s: float | None = None) -> None:
         """By the model's own fault."""
+        self._changed = True
         self.breaker.failed(now_s, why)
         if retry_after_s is not None:
             self._rests_until_s = max(self._rests_until_s, now_s + min(retry_after_s, REST_S_MAX))
+
+    # Between processes.
+
+    def told(self, now_s: float) -> Iterator[tuple[int, bytes]]:
+        """What is new since it was told last, by minute."""
+        if not self._changed:
+            return
+        self._changed = False
+        minute = int(now_s / MINUTE_S)
+        for one in range(minute if self._told_minute == minute else minute - 1, minute + 1):
+            lately = Lately(
+                first=self.first.told(one),
+                whole=self.whole.told(one),
+                tokens_per_s=self._tokens_per_s.told(one),
+                typical_output_tokens=self.typical_output_tokens,
+                turned=self.breaker.turned,
+                rests_until_s=self._rests_until_s,
+            )
+            if one == minute or lately.first or lately.whole or lately.tokens_per_s:
+                yield one, msgspec.json.encode(lately)
+        self._told_minute = minute
+
+    def hear(self, minute: int, bodies: Sequence[bytes], now_s: float) -> None:
+        if minute < int(now_s / MINUTE_S) - 1:
+            return
+        told = [_LATELY.decode(body) for body in bodies]
+        self.first.hear(minute, [one.first for one in told], now_s)
+        self.whole.hear(minute, [one.whole for one in told], now_s)
+        self._tokens_per_s.hear(minute, [one.tokens_per_s for one in told], now_s)
+        typical = [one.typical_output_tokens for one in told if one.typical_output_tokens is not None]
+        if self.typical_output_tokens is None and typical:
+            self.typical_output_tokens = sum(typical) / len(typical)
+        turns = [one.turned for one in told if one.turned is not None]
+        for turned in sorted(turns, key=lambda one: one.at_s):
+            self.breaker.hear(turned, now_s)
+        rests_until_s = max((one.rests_until_s for one in told), default=0.0)
+        self._rests_until_s = max(self._rests_until_s, min(rests_until_s, now_s + REST_S_MAX))
+
+
+_LATELY: Final = msgspec.json.Decoder(Lately)

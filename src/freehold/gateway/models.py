@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from difflib import get_close_matches
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, TypeAlias
 
 from msgspec import Struct, structs
@@ -23,11 +24,13 @@ from freehold.catalog.prices import PriceBook
 from freehold.core.contracts import Capacity
 from freehold.core.contracts import PriceBook as DeclaredPrices
 from freehold.core.errors import BadRequest, FreeholdError, NotFound, Unavailable, Unsupported
+from freehold.core.figures import Subject
 from freehold.core.ports import Provider, Resources
 from freehold.core.resources import SECRET, Rules
 from freehold.core.resources import Provider as DeclaredProvider
 from freehold.core.routes import CallTimeouts, Drain, Route
 from freehold.gateway.capabilities import Suspicion
+from freehold.gateway.figures import Shared
 from freehold.gateway.residency import NOWHERE, Place
 from freehold.gateway.routing_table import Routes, merged
 from freehold.gateway.slo import Objectives
@@ -174,6 +177,22 @@ class ModelTable:
     async def objectives(self, tenant: str) -> Mapping[str, Objectives]:
         """Of the routes that have some, by name."""
         return (await self._tenant(tenant)).routes.objectives
+
+    async def load(self, tenant: str) -> None:
+        """So that `shared` has what is of this tenant. Raises Unavailable where that was never known."""
+        await self._tenant(tenant)
+
+    def shared(self) -> Iterator[tuple[Subject, Shared]]:
+        """What processes tell each other of, of tenants that were asked for here."""
+        for tenant, known in list(self._tenants.items()):
+            for name, one in chain(known.routes.shared(), known.terms.shared()):
+                yield (tenant, name), one
+
+    def judge(self, tenant: str, now_s: float, at: datetime) -> None:
+        """Holds the figures of its routes against their objectives, though nobody calls."""
+        known = self._tenants.get(tenant)
+        for one in known.routes.objectives.values() if known else ():
+            one.judged_all(now_s, at)
 
     async def declared_rules(self, tenant: str) -> Sequence[str]:
         return sorted((await self._tenant(tenant)).rules)

@@ -37,7 +37,7 @@ class Traits(Struct, frozen=True, kw_only=True):
 
 
 class Figures(Struct, frozen=True):
-    """How quick it was of late, in this process: seconds, and tokens per second. None where it was not measured."""
+    """How quick it was of late: seconds, and tokens per second. None where it was not measured."""
 
     first_p50_s: float | None = None
     first_p95_s: float | None = None

@@ -16,6 +16,7 @@ from freehold.core.messages import Usage
 from freehold.core.pricing import cost_pico
 from freehold.core.records import Choice
 from freehold.core.routes import PREFIX, CallTimeouts, Drain, Route, RouteModel
+from freehold.gateway.figures import Shared
 from freehold.gateway.health import Health
 from freehold.gateway.routing import UNMEASURED, Candidate, Figures, Traits, Wanted, rule_of
 from freehold.gateway.routing_places import UNLIMITED
@@ -69,6 +70,14 @@ class Routes:
     @property
     def names(self) -> Sequence[str]:
         return sorted(self._by_name)
+
+    def shared(self) -> Iterator[tuple[str, Shared]]:
+        """What processes tell each other of, by its name."""
+        yield from ((f"model/{model}", one) for model, one in self.health.items())
+        for name, objectives in self.objectives.items():
+            yield f"{PREFIX}/{name}", objectives.route
+            for member in self._by_name[name].members():
+                yield f"{PREFIX}/{name}/{member.model}", objectives.of(member.model)
 
     def drained(self, model: str) -> str | None:
         """Why it takes no new calls. `model` is `provider/name`."""

@@ -1,5 +1,6 @@
 """Gateway: how fast a route, and each of its models, uses up what may go wrong; and which models are therefore asked last. Pure but for
-what it remembers: times are given, in seconds of a clock that never goes back. Figures are of this process, of the last six hours.
+what it remembers: times are given, in seconds of a clock that never goes back. Figures are of the last six hours, of this process and of
+what the others told (figures.py), those before it included.
 
 A burn rate of 1 uses up exactly what the objective allows. A model burns where a long window and a short one both do, far over that: the
 long one says that it matters, the short one that it goes on. Windows and rates are those by which the workbook calls people:
@@ -8,16 +9,17 @@ declared (core/serving.py).
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
+import msgspec
 from msgspec import Struct, structs
 
+from freehold.core.figures import MINUTE_S
 from freehold.core.serving import Slo
 from freehold.gateway.routing import Decision
 
-MINUTE_S: Final = 60.0
 MINUTES_MAX: Final = 360
 WINDOWS_M: Final = (5, 30, 60, 360)
 ENDED_MIN: Final = 10
@@ -63,14 +65,19 @@ class Counted(Struct, frozen=True):
         return self.bad / self.ended if self.ended else 0.0
 
 
+_NONE: Final = Counted(0, 0)
+
+
 class Counts:
     """How many ended, and how many of them badly, minute by minute."""
 
-    __slots__ = ("_bad", "_ended", "_minute")
+    __slots__ = ("_bad", "_ended", "_heard", "_minute")
 
     def __init__(self) -> None:
         self._ended = [0] * MINUTES_MAX
         self._bad = [0] * MINUTES_MAX
+        self._heard: dict[int, Counted] = {}
+        """Of other processes, by minute. A clock that is ahead of ours may tell of the next one."""
         self._minute = 0
 
     def add(self, now_s: float, *, bad: bool) -> None:
@@ -82,7 +89,24 @@ class Counts:
         """The minute that runs, and those before it."""
         last = self._roll(now_s)
         places = [minute % MINUTES_MAX for minute in range(last - minutes + 1, last + 1)]
-        return Counted(sum(self._ended[one] for one in places), sum(self._bad[one] for one in places))
+        ended, bad = sum(self._ended[one] for one in places), sum(self._bad[one] for one in places)
+        for minute, heard in self._heard.items():
+            if minute > last - minutes:
+                ended, bad = ended + heard.ended, bad + heard.bad
+        return Counted(ended, bad)
+
+    def told(self, minute: int) -> Counted:
+        """Of this process, in one of the last MINUTES_MAX minutes."""
+        place = minute % MINUTES_MAX
+        there = self._minute - MINUTES_MAX < minute <= self._minute
+        return Counted(self._ended[place], self._bad[place]) if there else _NONE
+
+    def hear(self, minute: int, told: Sequence[Counted]) -> None:
+        """All that other processes counted in that minute, in place of what was heard of it before."""
+        self._heard[minute] = Counted(sum(one.ended for one in told), sum(one.bad for one in told))
+        if len(self._heard) > MINUTES_MAX:
+            oldest = max(self._heard) - MINUTES_MAX
+            self._heard = {one: counted for one, counted in self._heard.items() if one > oldest}
 
     def _roll(self, now_s: float) -> int:
         minute = int(now_s / MINUTE_S)
@@ -120,18 +144,32 @@ def _reached(alert: Alert, over: Mapping[int, Counted], share_max: float) -> boo
     return short.ended >= ENDED_MIN and long.share >= least and short.share >= least
 
 
+class Ends(Struct, frozen=True, omit_defaults=True):
+    """One process's counts, of one minute."""
+
+    first_token: Counted = _NONE
+    errors: Counted = _NONE
+
+
+_ENDS: Final = msgspec.json.Decoder(Ends)
+
+
 class Served:
     """How calls of one route, or of one of its models, went."""
 
-    __slots__ = ("_counts", "_judged_s", "_why")
+    __slots__ = ("_changed", "_counts", "_judged_s", "_told_minute", "_why")
+    keep_s: Final = (MINUTES_MAX + 2) * MINUTE_S
 
     def __init__(self) -> None:
         self._counts: dict[Objective, Counts] = {"first_token": Counts(), "errors": Counts()}
         self._judged_s = float("-inf")
         self._why: str | None = None
+        self._changed = False
+        self._told_minute = 0
 
     def ended(self, slo: Slo, outcome: str, first_s: float | None, now_s: float) -> None:
         """`first_s`: until its first event, of a stream that began."""
+        self._changed = True
         failed = outcome in FAILED
         if failed or outcome == "ok":
             self._counts["errors"].add(now_s, bad=failed)
@@ -153,6 +191,26 @@ class Served:
             self._judged_s = now_s
             self._why = next((_why(one) for one in self.looks(slo, now_s) if one.alert is not None), None)
         return self._why
+
+    def told(self, now_s: float) -> Iterator[tuple[int, bytes]]:
+        """What is new since it was told last, by minute."""
+        if not self._changed:
+            return
+        self._changed = False
+        minute = int(now_s / MINUTE_S)
+        begin = max(self._told_minute, minute - MINUTES_MAX + 1)
+        self._told_minute = minute
+        for one in range(begin, minute + 1):
+            ends = Ends(self._counts["first_token"].told(one), self._counts["errors"].told(one))
+            if ends.first_token.ended or ends.errors.ended:
+                yield one, msgspec.json.encode(ends)
+
+    def hear(self, minute: int, bodies: Sequence[bytes], now_s: float) -> None:
+        if minute <= int(now_s / MINUTE_S) - MINUTES_MAX:
+            return
+        told = [_ENDS.decode(body) for body in bodies]
+        self._counts["first_token"].hear(minute, [one.first_token for one in told])
+        self._counts["errors"].hear(minute, [one.errors for one in told])
 
 
 def _why(one: Burning) -> str:
@@ -187,6 +245,10 @@ class Objectives:
         if served is None:
             served = self.models[model] = Served()
         return served
+
+    def judged_all(self, now_s: float, at: datetime) -> None:
+        """Notes what changed, though no call comes."""
+        self.judged(list(self.models), now_s, at)
 
     def settled(
         self,

@@ -3,9 +3,11 @@
 Not here: which database and which object store (config.py), and the embedded server's life (embedded.py).
 """
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
@@ -18,6 +20,7 @@ from freehold.store.conversations import PostgresConversations
 from freehold.store.costs import PostgresCosts
 from freehold.store.database import Database, open_database
 from freehold.store.experiments import PostgresExperiments
+from freehold.store.figures import PostgresFigures
 from freehold.store.key_values import PostgresKeyValues
 from freehold.store.keys import PostgresKeys
 from freehold.store.live import PostgresLiveChannel
@@ -28,6 +31,9 @@ from freehold.store.records import PostgresCallRecords, open_records
 from freehold.store.resources import PostgresResources
 from freehold.store.responses import RETENTION_DAYS, PostgresResponses, open_responses
 from freehold.store.tool_places import PostgresToolPlaces
+
+PROCESS_BYTES: Final = 8
+"""Of chance: process ids come again."""
 
 
 class Store(Struct, frozen=True):
@@ -46,6 +52,7 @@ class Store(Struct, frozen=True):
     allowances: PostgresAllowances
     answers: PostgresAnswers
     experiments: PostgresExperiments
+    figures: PostgresFigures
     tool_places: PostgresToolPlaces
 
 
@@ -100,5 +107,6 @@ async def open_store(
             allowances,
             answers,
             PostgresExperiments(database),
+            PostgresFigures(database, process=f"{process_id} {secrets.token_hex(PROCESS_BYTES)}"),
             PostgresToolPlaces(database),
         )

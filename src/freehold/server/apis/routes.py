@@ -15,6 +15,7 @@ from freehold.core.ports import Resources, Wire
 from freehold.core.pricing import decimal
 from freehold.core.routes import Drain, check
 from freehold.core.validation import near
+from freehold.gateway.figures import Refresh
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.gateway.routing import Candidate
@@ -36,7 +37,7 @@ class ExplainQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 class CandidateShown(Struct, frozen=True):
     """`place` is 1 for the model that is asked first, null for one that is left. `price` is what the call is expected to cost.
-    Latency in seconds, of the last minutes, in the process that answers.
+    Latency in seconds, of the last minutes, in all processes; `calls_under_way` in the one that answers.
     """
 
     model: str
@@ -83,10 +84,13 @@ class DrainList(Struct, frozen=True):
 
 
 class RouteApi:
-    def __init__(self, gateway: Gateway, resources: Resources, wires: Mapping[str, Wire]) -> None:
+    def __init__(
+        self, gateway: Gateway, resources: Resources, wires: Mapping[str, Wire], refresh: Refresh
+    ) -> None:
         self._gateway = gateway
         self._resources = resources
         self._wires = wires
+        self._refresh = refresh
 
     async def explain(self, call: Call) -> ExplainedShown:
         query: ExplainQuery = call.query
@@ -101,6 +105,7 @@ class RouteApi:
             raise BadRequest(f"expected 0 to less than 1, got {query.draw}", field="draw")
         name = call.path["name"]
         envelope = Envelope(call.body)
+        await self._refresh(call.principal.tenant)
         routed, told = await self._gateway.explain(
             call.principal, name, envelope, wire=wire, headers=call.headers, draw=query.draw
         )
@@ -193,8 +198,11 @@ def _shown(drain: Drain) -> DrainShown:
     return DrainShown(drain.name, drain.models, drain.reason)
 
 
-def operations(gateway: Gateway, resources: Resources, wires: Mapping[str, Wire]) -> list[Operation]:
-    api = RouteApi(gateway, resources, wires)
+def operations(
+    gateway: Gateway, resources: Resources, wires: Mapping[str, Wire], refresh: Refresh
+) -> list[Operation]:
+    """`refresh` brings what other processes measured."""
+    api = RouteApi(gateway, resources, wires, refresh)
     return [
         Operation(method="POST", path="/v1/routes/{name}/explain", id="explainRoute", tag="routes", raw_body=True,
                   summary="Which models the route would ask for this request, in order, and why; asks none.",

@@ -1,4 +1,4 @@
-"""How routes serve, against what they declare: `GET /v1/slos`. Action `slo:List`. Figures are of the process that answers."""
+"""How routes serve, against what they declare: `GET /v1/slos`. Action `slo:List`. Figures are of all processes."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,6 +8,7 @@ from msgspec import Struct
 from freehold.core.policy import allowed, authorize
 from freehold.core.ports import Clock
 from freehold.core.serving import Slo
+from freehold.gateway.figures import Refresh
 from freehold.gateway.models import ModelTable
 from freehold.gateway.slo import Burning, Objectives, Served
 from freehold.server.operations import Call, Operation
@@ -56,12 +57,14 @@ class SloList(Struct, frozen=True):
 
 
 class SloApi:
-    def __init__(self, models: ModelTable, clock: Clock) -> None:
+    def __init__(self, models: ModelTable, clock: Clock, refresh: Refresh) -> None:
         self._models = models
         self._clock = clock
+        self._refresh = refresh
 
     async def list(self, call: Call) -> SloList:
         authorize(call.principal, "slo:List", "slo/*")
+        await self._refresh(call.principal.tenant)
         found: Mapping[str, Objectives] = await self._models.objectives(call.principal.tenant)
         now_s = self._clock.monotonic_s()
         return SloList(
@@ -95,8 +98,9 @@ def _window(minutes: int) -> str:
     return f"{minutes}m" if minutes < 60 else f"{minutes // 60}h"
 
 
-def operations(models: ModelTable, clock: Clock) -> Sequence[Operation]:
-    api = SloApi(models, clock)
+def operations(models: ModelTable, clock: Clock, refresh: Refresh) -> Sequence[Operation]:
+    """`refresh` brings what other processes counted."""
+    api = SloApi(models, clock, refresh)
     return [
         Operation(method="GET", path="/v1/slos", id="listSlos", tag="routes",
                   summary="How routes serve against their objectives, and what they did about it.", handler=api.list, answer=SloList),
