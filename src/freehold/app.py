@@ -427,8 +427,6 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         *models.operations(model_table, partial(_visible, model_table, clock)),
         *routes.operations(gateway, store.resources, wires, inside.figures.refresh),
         *slos.operations(model_table, clock, inside.figures.refresh),
-        *routes.operations(gateway, store.resources, wires),
-        *slos.operations(model_table, clock),
         *tools.operations(store.resources, store.tool_places),
         *experiments.operations(store.experiments, store.records, store.resources),
         *tokens.operations(gateway),
