@@ -93,6 +93,10 @@ def _about(resource: dict[str, Any]) -> str:
         case "route":
             models = [one if isinstance(one, str) else one["model"] for one in resource["models"]]
             return f"{resource.get('strategy', 'ordered')}: {', '.join(models)}"[:80]
+        case "environment":
+            network = resource.get("network", {})
+            hosts = ", ".join(network.get("allowed_hosts", ())) or "no host"
+            return f"network: {hosts if network.get('type') == 'limited' else 'unrestricted'}"[:80]
         case "drain":
             return f"{resource['models']}{': ' + resource['reason'] if resource.get('reason') else ''}"[:80]
         case _:

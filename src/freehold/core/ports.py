@@ -292,7 +292,8 @@ class ToolFunction(Struct, frozen=True):
 
 
 class ToolRun(Struct, frozen=True, kw_only=True):
-    """`key` is the same on every attempt of the same step: hand it on as the idempotency key. `call_id` is the model's call."""
+    """`key` is the same on every attempt of the same step: hand it on as the idempotency key. `call_id` is the model's call. `hosts`
+    are those that the session's environment lets tools reach (environments.reaches), None: any; a kind that can't tell refuses."""
 
     function: str
     arguments: JsonObject
@@ -301,6 +302,7 @@ class ToolRun(Struct, frozen=True, kw_only=True):
     principal: Principal
     session_id: str | None = None
     call_id: str = ""
+    hosts: tuple[str, ...] | None = None
 
 
 class ToolOutcome(Struct, frozen=True, omit_defaults=True):

@@ -4,13 +4,14 @@ Unknown fields are refused. Nothing here holds a secret's value: only references
 """
 
 import re
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct, field
 
 from freehold.core.allowances import Budget, Limit
 from freehold.core.context import Context
 from freehold.core.contracts import Capacity, PriceBook
+from freehold.core.environments import Environment
 from freehold.core.errors import BadRequest
 from freehold.core.policy import Policy
 from freehold.core.routes import CallTimeouts, Drain, Route
@@ -71,6 +72,17 @@ class Approval(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     on_expiry: Literal["tell", "deny", "allow"] = "tell"
 
 
+class CustomTool(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A function that an agent's clients run themselves, declared with the agent. `input_schema` is JSON Schema of an object.
+
+    What several agents share is a tool of the kind `client` instead.
+    """
+
+    name: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+    description: str = ""
+    input_schema: dict[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+
+
 class Agent(
     Struct,
     frozen=True,
@@ -83,14 +95,16 @@ class Agent(
     """`model` is `provider/name` or `auto` (the best that is found: a key, a local server, else the agent's `rules`).
 
     `policy` (IAM's JSON) bounds what its sessions may do, and those of all agents that work for it; none bounds nothing. `labels`
-    (`eu`) say where its sessions' requests may go, and nowhere else.
+    (`eu`) say where its sessions' requests may go, and nowhere else. `title` is its name for people, where that is another.
     """
 
     name: str
+    title: str = ""
     model: str = "auto"
     instructions: str = ""
     description: str = ""
     tools: tuple[str, ...] = ()
+    custom_tools: Annotated[tuple[CustomTool, ...], Meta(max_length=128)] = ()
     rules: str | None = None
     limits: Limits = Limits()
     context: Context = Context()
@@ -210,12 +224,24 @@ class Provider(
     timeouts: CallTimeouts | None = None
 
 
-Resource: TypeAlias = Agent | Tool | Rules | Provider | PriceBook | Capacity | Route | Drain | Limit | Budget
+Resource: TypeAlias = (
+    Agent | Tool | Rules | Provider | PriceBook | Capacity | Route | Drain | Limit | Budget | Environment
+)
 Kind: TypeAlias = Literal[
-    "agent", "tool", "rules", "provider", "price_book", "capacity", "route", "drain", "limit", "budget"
+    "agent",
+    "tool",
+    "rules",
+    "provider",
+    "price_book",
+    "capacity",
+    "route",
+    "drain",
+    "limit",
+    "budget",
+    "environment",
 ]
 KINDS: Final[tuple[Kind, ...]] = (
-    "provider", "rules", "route", "tool", "agent", "price_book", "capacity", "drain", "limit", "budget",
+    "provider", "rules", "route", "tool", "agent", "environment", "price_book", "capacity", "drain", "limit", "budget",
 )  # fmt: skip
 """In the order in which they may refer to each other: later ones name earlier ones."""
 
@@ -242,6 +268,8 @@ def kind_of(resource: Resource) -> Kind:
             return "route"
         case Drain():
             return "drain"
+        case Environment():
+            return "environment"
 
 
 def check_name(name: str, *, field: str = "name") -> str:

@@ -19,7 +19,7 @@ from freehold.core.messages import (
     Text,
     Usage,
 )
-from freehold.core.resources import Effect
+from freehold.core.resources import CustomTool, Effect
 
 SessionStatus: TypeAlias = Literal["idle", "running", "waiting", "paused", "cancelled"]
 """`running`: a worker has something to do. `idle`: waits for input. `waiting`: in the middle of a turn, for people, clients, other
@@ -31,6 +31,19 @@ class Parent(Struct, frozen=True):
 
     session_id: str
     call_id: str
+
+
+class SessionSetup(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What one session has beyond its agent's declaration, or in its place: given once, when it is created. None is the agent's own.
+
+    `environment_version` is the one that it was created in; while the environment is there, its sessions see it as it is now.
+    """
+
+    environment: str | None = None
+    environment_version: int = 0
+    instructions: str | None = None
+    custom_tools: tuple[CustomTool, ...] | None = None
+    cost_max_usd: str | None = None
 
 
 class SessionStarted(Struct, frozen=True, tag="session_started", omit_defaults=True, kw_only=True):
@@ -46,6 +59,7 @@ class SessionStarted(Struct, frozen=True, tag="session_started", omit_defaults=T
     parent: Parent | None = None
     depth: int = 0
     labels: tuple[str, ...] = ()
+    setup: SessionSetup | None = None
 
 
 class SessionForked(Struct, frozen=True, tag="session_forked", omit_defaults=True, kw_only=True):
@@ -206,10 +220,11 @@ class AwaitsEvent(Struct, frozen=True, tag="event", omit_defaults=True, kw_only=
     token: str
 
 
-class AwaitsSession(Struct, frozen=True, tag="session", kw_only=True):
-    """A subagent's session works on it."""
+class AwaitsSession(Struct, frozen=True, tag="session", omit_defaults=True, kw_only=True):
+    """A subagent's session works on it. `agent` is whose."""
 
     session_id: str
+    agent: str = ""
 
 
 class AwaitsPlace(Struct, frozen=True, tag="place", kw_only=True):
@@ -242,7 +257,7 @@ class ApprovalDecided(Struct, frozen=True, tag="approval_decided", omit_defaults
 
 
 class ResultGiven(Struct, frozen=True, tag="result_given", omit_defaults=True, kw_only=True):
-    """The result of a call that was not ours to run: `source` gave it. Ignored where none is awaited."""
+    """The result of a call that was not ours to run: `source` gave it. Ignored where none is awaited. `agent`: of a session, whose."""
 
     call_id: str
     source: Literal["client", "event", "session"]
@@ -250,6 +265,7 @@ class ResultGiven(Struct, frozen=True, tag="result_given", omit_defaults=True, k
     failed: bool = False
     by: str = ""
     cost_pico: int = 0
+    agent: str = ""
 
 
 class SessionWaits(Struct, frozen=True, tag="session_waits", omit_defaults=True, kw_only=True):

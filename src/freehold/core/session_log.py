@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -11,6 +11,7 @@ from freehold.core.messages import Usage
 from freehold.core.session import (
     Recorded,
     SessionEvent,
+    SessionSetup,
     SessionStatus,
     SessionWaits,
 )
@@ -42,6 +43,19 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     origin_id: str | None = None
     origin_seq: int | None = None
     archived_at: datetime | None = None
+    setup: SessionSetup | None = None
+
+
+class Created(Struct, frozen=True):
+    """Which times of creation are meant; None is no bound."""
+
+    after: datetime | None = None
+    not_before: datetime | None = None
+    before: datetime | None = None
+    not_after: datetime | None = None
+
+
+ANY_TIME: Final = Created()
 
 
 class Lease(Struct, frozen=True):
@@ -84,13 +98,39 @@ class SessionLog(Protocol):
         *,
         statuses: Sequence[SessionStatus] = (),
         agent: str | None = None,
+        agent_version: int | None = None,
         parent_id: str | None = None,
+        created: Created = ANY_TIME,
         by_cost: bool = False,
+        oldest_first: bool = False,
         archived: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
-        """Of any of `statuses`, all where there are none; `archived` ones, too. Newest first, or dearest first."""
+        """Of any of `statuses`, all where there are none; `archived` ones, too. Newest first, or oldest first, or dearest first."""
+        ...
+
+    async def family(
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        statuses: Sequence[SessionStatus] = (),
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """The session, and all that work for it, however deep; archived ones, too. Oldest first. Raises NotFound."""
+        ...
+
+    async def update(
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> SessionRow:
+        """What its row alone says: None leaves it as it is. Raises NotFound."""
         ...
 
     async def append(

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from freehold.core.allowances import Budget, Limit
 from freehold.core.contracts import Capacity, PriceBook
+from freehold.core.environments import Environment
 from freehold.core.errors import BadRequest, TooLarge
 from freehold.core.resources import KINDS, Agent, Provider, Resource, Rules, Tool, check_name, kind_of
 from freehold.core.routes import Drain, Route
@@ -27,6 +28,7 @@ _SHAPES: Final[dict[str, type[Resource]]] = {
     "budget": Budget,
     "capacity": Capacity,
     "drain": Drain,
+    "environment": Environment,
     "limit": Limit,
     "price_book": PriceBook,
     "provider": Provider,

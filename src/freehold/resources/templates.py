@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from freehold.core import allowances, contracts, routes
+from freehold.core import allowances, contracts, environments, routes
 from freehold.core.allowances import Budget, Limit
 from freehold.core.contracts import Capacity, PriceBook
+from freehold.core.environments import Environment
 from freehold.core.errors import BadRequest, NotFound
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Resources, Versioned
@@ -191,6 +192,11 @@ class Templates:
             case Route() | Drain():
                 try:
                     routes.check(resource)
+                except BadRequest as error:
+                    yield error.field, error.message
+            case Environment():
+                try:
+                    environments.check(resource)
                 except BadRequest as error:
                     yield error.field, error.message
 

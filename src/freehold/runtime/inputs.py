@@ -5,10 +5,13 @@ from typing import Final
 
 from freehold.core.errors import BadRequest, TooLarge
 from freehold.core.messages import Address, Bytes, Media, Text
+from freehold.core.session import SessionSetup
+from freehold.runtime.decide import money_pico
 
 INPUT_BYTES_MAX: Final = 8 * 1024 * 1024
 INPUT_PARTS_MAX: Final = 256
 INPUTS_MAX: Final = 100
+INSTRUCTIONS_CHARS_MAX: Final = 100_000
 TITLE_CHARS_MAX: Final = 300
 MODEL_CHARS_MAX: Final = 256
 REASON_CHARS_MAX: Final = 1000
@@ -64,6 +67,23 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
     for key, value in metadata.items():
         check_length(key, METADATA_KEY_CHARS_MAX, field="metadata (a key)")
         check_length(value, METADATA_VALUE_CHARS_MAX, field=f"metadata.{key}")
+
+
+def patched(metadata: Mapping[str, str], patch: Mapping[str, str | None]) -> dict[str, str]:
+    """None takes a key out, a text puts it in; what the patch does not name stays."""
+    return {key: value for key, value in {**metadata, **patch}.items() if value is not None}
+
+
+def check_setup(setup: SessionSetup | None) -> None:
+    """Raises BadRequest where the agent can't be set up so."""
+    if setup is None:
+        return
+    check_length(setup.instructions or "", INSTRUCTIONS_CHARS_MAX, field="agent.system")
+    names = [one.name for one in setup.custom_tools or ()]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise BadRequest(f"{name!r} is given twice", field=f"agent.tools[{place}].name")
+    money_pico(setup.cost_max_usd, field="budget.max_list_cost")
 
 
 def check_idempotency_key(key: str | None) -> None:

@@ -1,6 +1,6 @@
 """Runtime: what an API does with sessions: start, fork, speak, cancel, read, follow. Nothing of any dialect, nothing of a turn.
 
-Every door authorizes: `session:Create` on `agent/<name>` (a fork needs `session:Read` on its origin, too); `session:Send`, `session:Approve`, `session:Pause`, `session:Cancel`, `session:Delete`
+Every door authorizes: `session:Create` on `agent/<name>` (a fork needs `session:Read` on its origin, too); `session:Send`, `session:Approve`, `session:Pause`, `session:Cancel`, `session:Update`, `session:Delete`
 and `session:Read` on `session/<id>` (`session/*` for lists). A session acts with its creator's rights of the moment, narrowed to its agent's tools:
 whoever may send to it has it act so. Another tenant's session is not found.
 """
@@ -8,6 +8,8 @@ whoever may send to it has it act so. Another tenant's session is not found.
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import assert_never
+
+from msgspec import structs
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, Conflict, Forbidden
@@ -24,12 +26,13 @@ from freehold.core.session import (
     ResultGiven,
     ResumeRequested,
     SessionEvent,
+    SessionSetup,
     SessionStarted,
     SessionStatus,
     UserSpoke,
     row_change,
 )
-from freehold.core.session_log import SessionLog, SessionPage, SessionRow
+from freehold.core.session_log import ANY_TIME, Created, SessionLog, SessionPage, SessionRow
 from freehold.gateway.residency import NOWHERE, Place, hold_here, with_labels
 from freehold.runtime.forks import Edit, fork_of, place_of
 from freehold.runtime.history import history
@@ -46,6 +49,8 @@ from freehold.runtime.inputs import (
     check_limit,
     check_metadata,
     check_result,
+    check_setup,
+    patched,
 )
 from freehold.runtime.live import Live
 from freehold.runtime.settling import client_result, decision
@@ -74,17 +79,23 @@ class Sessions:
         title: str = "",
         metadata: Mapping[str, str] | None = None,
         content: Sequence[Text | Media] = (),
+        setup: SessionSetup | None = None,
         idempotency_key: str | None = None,
     ) -> SessionRow:
-        """With `content`, the first turn begins at once. Raises NotFound when there is no such agent or version."""
+        """With `content`, the first turn begins at once. `setup` names the environment, its version is found here.
+
+        Raises NotFound when there is no such agent, version or environment.
+        """
         authorize(principal, "session:Create", f"agent/{agent}")
         check_length(title, TITLE_CHARS_MAX, field="title")
         check_length(model or "", MODEL_CHARS_MAX, field="model")
         check_metadata(metadata or {})
         check_idempotency_key(idempotency_key)
+        check_setup(setup)
         found = await self._resources.get(principal.tenant, "agent", agent, version=version)
         if isinstance(found.resource, Agent):
             principal = with_labels(principal, found.resource.labels)
+        setup = await self._in_environment(principal, setup)
         hold_here(principal, self._home, "the session's log")
         events: list[SessionEvent] = [
             SessionStarted(
@@ -94,6 +105,7 @@ class Sessions:
                 title=title,
                 by=principal.id,
                 labels=principal.residency,
+                setup=setup,
             )
         ]
         if content:
@@ -111,8 +123,34 @@ class Sessions:
             model=model,
             metadata=dict(metadata or {}),
             created_by=principal.id,
+            setup=setup,
         )
         return await self._log.create(row, events, idempotency_key=idempotency_key)
+
+    async def _in_environment(self, principal: Principal, setup: SessionSetup | None) -> SessionSetup | None:
+        if setup is None or setup.environment is None:
+            return setup
+        authorize(principal, "environment:Use", f"environment/{setup.environment}")
+        found = await self._resources.get(principal.tenant, "environment", setup.environment)
+        return structs.replace(setup, environment_version=found.version)
+
+    async def update(
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, str | None] | None = None,
+    ) -> SessionRow:
+        """What is said about it, not in it. `metadata` is a patch: None takes a key out. Raises Conflict where it is archived."""
+        self._authorize(principal, "session:Update", session_id)
+        row = await self._row(principal, session_id)
+        if row.archived_at is not None:
+            raise Conflict(f"session {session_id} is archived, and only read")
+        check_length(title or "", TITLE_CHARS_MAX, field="title")
+        bag = None if metadata is None else patched(row.metadata, metadata)
+        check_metadata(bag or {})
+        return await self._log.update(principal.tenant, session_id, title=title, metadata=bag)
 
     async def fork(
         self,
@@ -153,6 +191,7 @@ class Sessions:
             model=model or origin.model,
             metadata=origin.metadata,
             created_by=principal.id,
+            setup=origin.setup,
             origin_id=session_id,
             origin_seq=forked.origin_seq,
         )
@@ -260,24 +299,46 @@ class Sessions:
         *,
         statuses: Sequence[SessionStatus] = (),
         agent: str | None = None,
+        agent_version: int | None = None,
         parent_id: str | None = None,
+        created: Created = ANY_TIME,
         by_cost: bool = False,
+        oldest_first: bool = False,
         archived: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
-        """`statuses` of any, where there are none; newest first, or dearest first."""
+        """`statuses` of any, where there are none; newest first, or oldest first, or dearest first."""
         authorize(principal, "session:Read", "session/*")
         check_limit(limit, SESSIONS_LIMIT_MAX)
         return await self._log.list(
             principal.tenant,
             statuses=statuses,
             agent=agent,
+            agent_version=agent_version,
             parent_id=parent_id,
+            created=created,
             by_cost=by_cost,
+            oldest_first=oldest_first,
             archived=archived,
             limit=limit,
             cursor=cursor,
+        )
+
+    async def family(
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        statuses: Sequence[SessionStatus] = (),
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """The session and all that work for it, however deep; oldest first."""
+        self._authorize(principal, "session:Read", session_id)
+        check_limit(limit, SESSIONS_LIMIT_MAX)
+        return await self._log.family(
+            principal.tenant, session_id, statuses=statuses, limit=limit, cursor=cursor
         )
 
     async def delete(self, principal: Principal, session_id: str) -> None:

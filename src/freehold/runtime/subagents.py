@@ -21,6 +21,7 @@ from freehold.core.session import (
     CancelRequested,
     Parent,
     ResultGiven,
+    SessionSetup,
     SessionStarted,
     TurnFinished,
     UserSpoke,
@@ -74,6 +75,7 @@ class Subagents:
             parent=Parent(parent_id, run.call_id),
             depth=parent.depth + 1,
             labels=run.principal.residency,
+            setup=_inherited_setup(parent),
         )
         row = SessionRow(
             id=ids.new("sess", self._clock),
@@ -88,10 +90,20 @@ class Subagents:
             model=wanted.model,
             created_by=parent.by,
             parent_id=parent_id,
+            setup=started.setup,
         )
         spoken = UserSpoke(content=(Text(wanted.task),), by=parent_id)
         made = await self._log.create(row, [started, spoken], idempotency_key=f"subagent.{run.key}")
         return made.id
+
+
+def _inherited_setup(parent: SessionStarted) -> SessionSetup | None:
+    """The environment: whoever works for a session sees no other network than it."""
+    if parent.setup is None or parent.setup.environment is None:
+        return None
+    return SessionSetup(
+        environment=parent.setup.environment, environment_version=parent.setup.environment_version
+    )
 
 
 async def inherited(
@@ -109,9 +121,9 @@ async def inherited(
 
 async def tell_parent(log: SessionLog, state: SessionState, session_id: str, finished: TurnFinished) -> None:
     """The child's last answer, or why there is none. A parent that is gone or does not wait any more hears nothing."""
-    parent = state.started.parent if state.started else None
-    if parent is None:
+    if state.started is None or state.started.parent is None:
         return
+    parent = state.started.parent
     answer = state.last_answer
     said = text_of(answer.content) if answer is not None and finished.outcome != "failed" else ""
     ended = "" if finished.outcome == "completed" else f"{finished.outcome}: {finished.message}"
@@ -122,6 +134,7 @@ async def tell_parent(log: SessionLog, state: SessionState, session_id: str, fin
         content=(Text(text),),
         failed=finished.outcome != "completed",
         by=session_id,
+        agent=state.started.agent,
     )
     try:
         await log.append(parent.session_id, [given], idempotency_key=f"result.{session_id}.{state.turn}")

@@ -46,6 +46,7 @@ async def run_tool(
     session_id: str,
     clock: Clock,
     results: SessionResults,
+    hosts: tuple[str, ...] | None = None,
 ) -> ToolFinished | ToolOutcomeUnknown | CallAwaited:
     """Raises nothing but CancelledError."""
     began_s = clock.monotonic_s()
@@ -54,7 +55,7 @@ async def run_tool(
             outcome = await results.read(claim.arguments)
             fitted = Fitted(outcome.content)
         else:
-            outcome = await _run(claim, toolbox, principal, session_id=session_id)
+            outcome = await _run(claim, toolbox, principal, session_id=session_id, hosts=hosts)
             fitted = await results.fitted(outcome)
     except TooLarge as error:
         return _failure(claim, error, _ms_since(began_s, clock))
@@ -84,7 +85,9 @@ async def run_tool(
     )
 
 
-async def _run(claim: Claim, toolbox: Toolbox, principal: Principal, *, session_id: str) -> ToolOutcome:
+async def _run(
+    claim: Claim, toolbox: Toolbox, principal: Principal, *, session_id: str, hosts: tuple[str, ...] | None
+) -> ToolOutcome:
     started = claim.started
     authorize(principal, "tool:Run", f"tool/{started.tool}/{started.function}")
     tool, timeout_s = toolbox.find(started.tool)
@@ -96,6 +99,7 @@ async def _run(claim: Claim, toolbox: Toolbox, principal: Principal, *, session_
         principal=principal,
         session_id=session_id,
         call_id=started.call_id,
+        hosts=hosts,
     )
     try:
         async with asyncio.timeout(timeout_s):

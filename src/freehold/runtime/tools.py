@@ -21,7 +21,7 @@ from freehold.core.ports import OpenTool, ToolFunction, ToolHost, ToolKind
 from freehold.core.resources import Tool
 from freehold.core.validation import convert, near
 from freehold.runtime.calls import PlannedFunction
-from freehold.runtime.declared import DeclaredTool
+from freehold.runtime.declared import INLINE, DeclaredTool
 from freehold.runtime.offload import RESULT_READ
 
 log = logging.getLogger(__name__)
@@ -253,7 +253,10 @@ def _offered(tool: Tool, functions: Sequence[ToolFunction]) -> Sequence[ToolFunc
 
 
 def _flat_name(tool: str, function: str, *, alone: bool) -> str:
-    name = tool if not function or (alone and function == tool) else f"{tool}_{function}"
+    if tool.startswith(INLINE):
+        name = function
+    else:
+        name = tool if not function or (alone and function == tool) else f"{tool}_{function}"
     if not FUNCTION_NAME.fullmatch(name):
         raise BadRequest(
             f"expected a function's name of 1-64 letters, digits, '_' and '-', got {name[:100]!r} for function "

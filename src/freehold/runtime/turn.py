@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import Struct, structs
 
 from freehold.core.context import Reach
+from freehold.core.environments import hosts_of
 from freehold.core.errors import ContextTooLong, FreeholdError, Internal
 from freehold.core.messages import ToolCall
 from freehold.core.places import ToolPlaces
@@ -47,7 +48,7 @@ from freehold.runtime.decide import (
     finish,
     wall_time_ends_at,
 )
-from freehold.runtime.declared import Declarations, DeclaredTool
+from freehold.runtime.declared import Declarations, DeclaredTool, custom_tool, set_up
 from freehold.runtime.digests import RequestDigests
 from freehold.runtime.equipment import Equipment, Equipments
 from freehold.runtime.journal import Journal, LeaseLost, OnPoint, no_points
@@ -86,12 +87,13 @@ class Means(Struct, frozen=True, kw_only=True):
 class Outfit(Struct, frozen=True):
     """What is found out once a turn. The agent acts with its session's creator's rights of now, and only through its tools.
 
-    `digest` is the kept equipment's."""
+    `digest` is the kept equipment's. `hosts` are those that tools may reach; None: any."""
 
     equipment: Equipment
     digest: str
     toolbox: Toolbox
     principal: Principal
+    hosts: tuple[str, ...] | None
 
 
 def agent_policy(agent: Agent) -> Policy:
@@ -207,6 +209,7 @@ class SessionRun:
             return
         try:
             agent, tools, principal = await self._declared()
+            hosts = await self._hosts()
         except FreeholdError as error:
             if error.retryable:
                 raise
@@ -223,7 +226,7 @@ class SessionRun:
             return
         await self._keep_places(wanted=bool(self._plan.limited))
         digest = await self._means.equipments.keep(self._lease.tenant, equipment)
-        self._outfit = Outfit(equipment, digest, toolbox, principal)
+        self._outfit = Outfit(equipment, digest, toolbox, principal, hosts)
 
     async def _declared(self) -> tuple[Agent, list[DeclaredTool], Principal]:
         """Raises a retryable error only when the database is away: that is not the turn's fault."""
@@ -231,8 +234,10 @@ class SessionRun:
         if started is None:
             raise Internal("the session's log does not begin with its start")
         tenant, declarations = self._lease.tenant, self._means.declarations
-        agent = await declarations.agent(tenant, started.agent, started.agent_version)
+        agent = set_up(await declarations.agent(tenant, started.agent, started.agent_version), started.setup)
         tools = [await declarations.tool(tenant, name) for name in agent.tools]
+        if (own := custom_tool(agent)) is not None:
+            tools.append(own)
         principal = await self._means.principals.current(tenant, started.by)
         principal = with_labels(principal, (*started.labels, *agent.labels))
         for name, policy in await inherited(self._means.log, declarations, tenant, started):
@@ -240,6 +245,13 @@ class SessionRun:
         if agent.policy is not None:
             principal = principal.narrowed("agent", agent.name, agent.policy)
         return agent, tools, principal.narrowed("agent", agent.name, agent_policy(agent))
+
+    async def _hosts(self) -> tuple[str, ...] | None:
+        setup = self._state.started.setup if self._state.started else None
+        if setup is None or setup.environment is None:
+            return None
+        declarations, tenant = self._means.declarations, self._lease.tenant
+        return hosts_of(await declarations.environment(tenant, setup.environment, setup.environment_version))
 
     async def _reach(self, agent: Agent, principal: Principal) -> Reach:
         """A model that is not there says so when it is asked."""
@@ -373,6 +385,7 @@ class SessionRun:
                 session_id=self._lease.session_id,
                 clock=self._means.clock,
                 results=self._results_of(outfit.equipment.agent),
+                hosts=outfit.hosts,
             )
         if running.stopped:
             return

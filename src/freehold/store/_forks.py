@@ -35,8 +35,10 @@ _LOCK: Final = (
 _COUNT: Final = "UPDATE sessions SET forks_count = forks_count + 1 WHERE id = ANY($1::text[])"
 _INSERT: Final = f"""
 WITH made AS (
-    INSERT INTO sessions (id, tenant, agent, agent_version, status, version, title, model, metadata, created_by, origin_id, origin_seq)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    INSERT INTO sessions (
+        id, tenant, agent, agent_version, status, version, title, model, metadata, created_by, origin_id, origin_seq, setup
+    )
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $18)
     RETURNING id, tenant, created_at, status
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
@@ -139,6 +141,7 @@ async def _write(connection: Connection, row: SessionRow, encoded: Encoded) -> S
         [one.after_seq for one in segments],
         [one.up_to_seq for one in segments],
         [one.holder_id for one in segments],
+        None if row.setup is None else msgspec.json.encode(row.setup).decode(),
     )
     await _blocks.keep(connection, row.id, row.tenant, encoded.blocks)
     at = made["created_at"]

@@ -16,8 +16,8 @@ import msgspec
 from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound, Unavailable
 from freehold.core.messages import Usage
 from freehold.core.ports import Objects
-from freehold.core.session import Recorded, SessionEvent, SessionStatus, SessionWaits
-from freehold.core.session_log import Lease, SessionLog, SessionPage, SessionRow
+from freehold.core.session import Recorded, SessionEvent, SessionSetup, SessionStatus, SessionWaits
+from freehold.core.session_log import ANY_TIME, Created, Lease, SessionLog, SessionPage, SessionRow
 from freehold.core.session_state import SessionState
 from freehold.store import _deletions, _forks, _leases, _snapshots
 from freehold.store._blocks import named_by
@@ -37,7 +37,7 @@ KEY_CHARS_MAX: Final = 255
 _ROW: Final = f"""
 SELECT id, tenant, agent, agent_version, status, version, created_at, updated_at, title, model, metadata, created_by,
        cost_pico, {", ".join(USAGE_COLUMNS)}, estimated, waits, parent_id, origin_id, origin_seq,
-       archived_at
+       archived_at, setup
 FROM sessions
 """  # noqa: S608 - built from our own constants alone
 _GET: Final = f"{_ROW} WHERE tenant = $1 AND id = $2"
@@ -47,11 +47,33 @@ WHERE tenant = $1
   AND ($3::text IS NULL OR agent = $3)
   AND ($4::text IS NULL OR parent_id = $4)
   AND ($5::boolean OR archived_at IS NULL)
+  AND ($6::int IS NULL OR agent_version = $6)
+  AND ($7::timestamptz IS NULL OR created_at > $7)
+  AND ($8::timestamptz IS NULL OR created_at >= $8)
+  AND ($9::timestamptz IS NULL OR created_at < $9)
+  AND ($10::timestamptz IS NULL OR created_at <= $10)
 """
-_NEWEST: Final = f"{_LIST} AND ($6::text IS NULL OR id < $6) ORDER BY id DESC LIMIT $7"
+_NEWEST: Final = f"{_LIST} AND ($11::text IS NULL OR id < $11) ORDER BY id DESC LIMIT $12"
+_OLDEST: Final = f"{_LIST} AND ($11::text IS NULL OR id > $11) ORDER BY id LIMIT $12"
 _DEAREST: Final = f"""{_LIST}
-  AND ($6::text IS NULL OR (cost_pico, id) < ($8::bigint, $6))
-ORDER BY cost_pico DESC, id DESC LIMIT $7
+  AND ($11::text IS NULL OR (cost_pico, id) < ($13::bigint, $11))
+ORDER BY cost_pico DESC, id DESC LIMIT $12
+"""
+_FAMILY: Final = f"""
+WITH RECURSIVE family AS (
+    SELECT id FROM sessions WHERE tenant = $1 AND id = $2
+    UNION ALL
+    SELECT s.id FROM family f JOIN sessions s ON s.parent_id = f.id
+)
+{_ROW}
+WHERE id IN (SELECT id FROM family)
+  AND ($3::text[] IS NULL OR status = ANY ($3))
+  AND ($4::text IS NULL OR id > $4)
+ORDER BY id LIMIT $5
+"""  # noqa: S608 - built from our own constants alone
+_UPDATE: Final = """
+UPDATE sessions SET title = coalesce($3, title), metadata = coalesce($4::jsonb, metadata), updated_at = greatest(updated_at, now())
+WHERE tenant = $1 AND id = $2 RETURNING 1
 """
 _ARCHIVE: Final = """
 UPDATE sessions SET archived_at = coalesce(archived_at, now())
@@ -130,24 +152,51 @@ class PostgresSessionLog:
         *,
         statuses: Sequence[SessionStatus] = (),
         agent: str | None = None,
+        agent_version: int | None = None,
         parent_id: str | None = None,
+        created: Created = ANY_TIME,
         by_cost: bool = False,
+        oldest_first: bool = False,
         archived: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
         _check_limit(limit, LIST_MAX)
-        wanted = (tenant, list(statuses) or None, agent, parent_id, archived)
+        times = (created.after, created.not_before, created.before, created.not_after)
+        wanted = (tenant, list(statuses) or None, agent, parent_id, archived, agent_version, *times)
         if by_cost:
             cost, after = _dearest_cursor(cursor)
             rows = await self._database.fetch("listing sessions", _DEAREST, *wanted, after, limit + 1, cost)
         else:
-            rows = await self._database.fetch("listing sessions", _NEWEST, *wanted, cursor, limit + 1)
-        page = tuple(_session_row(row) for row in rows[:limit])
-        if len(rows) <= limit:
-            return SessionPage(page, None)
-        last = page[-1]
-        return SessionPage(page, f"{last.cost_pico}.{last.id}" if by_cost else last.id)
+            statement = _OLDEST if oldest_first else _NEWEST
+            rows = await self._database.fetch("listing sessions", statement, *wanted, cursor, limit + 1)
+        return _page(rows, limit, by_cost=by_cost)
+
+    async def family(
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        statuses: Sequence[SessionStatus] = (),
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        _check_limit(limit, LIST_MAX)
+        await self.get(tenant, session_id)
+        wanted = (tenant, session_id, list(statuses) or None, cursor, limit + 1)
+        return _page(await self._database.fetch("listing a session's family", _FAMILY, *wanted), limit)
+
+    async def update(
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> SessionRow:
+        bag = None if metadata is None else msgspec.json.encode(metadata).decode()
+        await self._database.fetch("changing a session", _UPDATE, tenant, session_id, title, bag)
+        return await self.get(tenant, session_id)
 
     async def append(
         self,
@@ -252,6 +301,15 @@ def _check_limit(limit: int, limit_max: int) -> None:
         raise BadRequest(f"expected 1 to {limit_max}, got {limit}", field="limit")
 
 
+def _page(rows: Sequence[Row], limit: int, *, by_cost: bool = False) -> SessionPage:
+    """`rows` has one more than `limit` where there is a next page."""
+    page = tuple(_session_row(row) for row in rows[:limit])
+    if len(rows) <= limit:
+        return SessionPage(page, None)
+    last = page[-1]
+    return SessionPage(page, f"{last.cost_pico}.{last.id}" if by_cost else last.id)
+
+
 def _dearest_cursor(cursor: str | None) -> tuple[int | None, str | None]:
     if cursor is None:
         return None, None
@@ -282,6 +340,7 @@ def _session_row(row: Row) -> SessionRow:
         origin_id=row["origin_id"],
         origin_seq=row["origin_seq"],
         archived_at=row["archived_at"],
+        setup=msgspec.json.decode(row["setup"], type=SessionSetup) if row["setup"] else None,
     )
 
 

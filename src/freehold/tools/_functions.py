@@ -11,7 +11,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from freehold.core.errors import BadRequest, TimedOut, TooLarge
+from freehold.core.environments import reaches
+from freehold.core.errors import BadRequest, Forbidden, TimedOut, TooLarge
 from freehold.core.messages import Text, ToolSpec, raw
 from freehold.core.ports import ToolFunction, ToolOutcome, ToolRun
 from freehold.core.resources import Effect, Tool
@@ -79,6 +80,22 @@ def timed_out(tool: str, run: ToolRun) -> TimedOut:
         f"tool {tool}: {run.function or 'the run'} took longer than {run.timeout_s:g} s "
         "(the tool's timeout_s); ask for less at once, or raise timeout_s"
     )
+
+
+def check_reach(tool: str, run: ToolRun, host: str | None) -> None:
+    """Before a run that connects to `host` (None: to whatever it likes). Raises Forbidden where the session's environment does not
+    let it."""
+    if run.hosts is None:
+        return
+    allowed = ", ".join(run.hosts) or "none"
+    if host is None:
+        raise Forbidden(
+            f"tool {tool}: the session's environment limits the network (allowed hosts: {allowed}), and Freehold cannot hold this tool to it"
+        )
+    if not reaches(run.hosts, host):
+        raise Forbidden(
+            f"tool {tool}: the session's environment does not let it reach {host} (allowed hosts: {allowed})"
+        )
 
 
 def answer(value: object, *, failed: bool = False) -> ToolOutcome:

@@ -50,7 +50,9 @@ class AgentTool:
                 children_max=config.children_max,
             )
             session_id = await host.sessions.start(run, wanted)
-            return ToolOutcome(awaits=AwaitsSession(session_id=session_id), awaits_s=config.deadline_s)
+            return ToolOutcome(
+                awaits=AwaitsSession(session_id=session_id, agent=config.agent), awaits_s=config.deadline_s
+            )
 
         does = described(tool, _DOES)
         yield Functions(

@@ -18,7 +18,7 @@ from freehold.core.messages import ToolSpec, raw
 from freehold.core.ports import OpenTool, ToolFunction, ToolHost, ToolKind, ToolOutcome, ToolRun
 from freehold.core.resources import Effect, Tool
 from freehold.core.validation import convert, explained
-from freehold.tools._functions import answer, timed_out, unknown_function
+from freehold.tools._functions import answer, check_reach, timed_out, unknown_function
 from freehold.tools._schema import simplified
 from freehold.tools.function._process import FunctionProcess, Told, open_process
 
@@ -113,6 +113,7 @@ class _OpenFunction:
     async def run(self, run: ToolRun) -> ToolOutcome:
         if run.function:
             raise unknown_function(self._tool.name, run.function, ("",))
+        check_reach(self._tool.name, run, None)
         if len(run.arguments) > ARGUMENTS_MAX:
             raise BadRequest(f"expected at most {ARGUMENTS_MAX} arguments, got {len(run.arguments)}")
         request = {

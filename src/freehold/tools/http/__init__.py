@@ -18,7 +18,7 @@ from freehold.core.errors import BadRequest, TimedOut, Unavailable
 from freehold.core.messages import ToolSpec, raw
 from freehold.core.ports import OpenTool, ToolFunction, ToolHost, ToolKind, ToolOutcome, ToolRun
 from freehold.core.resources import SECRET, Effect, Tool
-from freehold.tools._functions import described, timed_out, unknown_function
+from freehold.tools._functions import check_reach, described, timed_out, unknown_function
 from freehold.tools._schema_check import check
 from freehold.tools.http._guard import Answer, Origin, Sender, open_client, system_resolve
 from freehold.tools.http._openapi import Operation, Read, parse, read_document
@@ -169,6 +169,7 @@ class _Service:
         operation = self._operations.get(run.function)
         if operation is None:
             raise unknown_function(self._tool.name, run.function, self._operations)
+        check_reach(self._tool.name, run, self._sender.origin.host)
         check(run.arguments, operation.schema)
         request = outgoing(operation, run.arguments, base_path=self._base_path, key=run.key)
         try:

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from freehold.core.errors import BadRequest, FreeholdError, Unavailable
 from freehold.core.ports import OpenTool, ToolHost, ToolKind, ToolOutcome, ToolRun
 from freehold.core.resources import Tool
-from freehold.tools._functions import Function, Functions, answer, described, function
+from freehold.tools._functions import Function, Functions, answer, check_reach, described, function
 from freehold.tools.sql._schema_text import Schema, read_schema
 from freehold.tools.sql._values import bound, cell, prepare_connection
 
@@ -141,7 +141,10 @@ def _away(tool: Tool, error: BaseException) -> FreeholdError:
 def _functions(
     tool: Tool, config: Config, pool: "asyncpg.Pool[asyncpg.Record]", schema: Schema
 ) -> list[Function]:
-    async def query(asked: Query, _: ToolRun) -> ToolOutcome:
+    async def query(asked: Query, run: ToolRun) -> ToolOutcome:
+        if config.database is None:
+            # Its address may name several hosts, and be another tomorrow.
+            check_reach(tool.name, run, None)
         if refusal := _refusal(asked.sql):
             return answer({"error": refusal}, failed=True)
         try:
