@@ -17,6 +17,8 @@ from freehold.core.errors import (
 )
 from freehold.core.policy import Policy, Principal, Statement
 from freehold.core.routes import CallTimeouts, Constraints, Drain, Hedge, Queue, Retries, Route
+from freehold.core.serving import Slo
+from freehold.gateway import health
 from freehold.gateway.routing_share import Share
 from freehold.providers._http import Timeouts
 from tests.gateway._routes import Scene, scene
@@ -249,8 +251,25 @@ async def test_a_hedged_call_takes_the_quicker_answer_and_hangs_up_on_the_other(
         assert it.outcomes == [("a", "superseded"), ("b", "ok")]
         assert it.records[0].usage.estimated
         assert it.records[0].usage.input_tokens > 0
-        assert it.records[1].attempts == 2
+        assert it.records[1].reason == "quicker than a/m: in order"
         assert [(await it.health(one)).places.taken_count for one in ("a/m", "b/m")] == [0, 0]
+
+
+async def test_being_overtaken_is_nobodys_error() -> None:
+    """Neither the slower model's, nor the call's, which counts as one attempt."""
+    hedged = {"hedge": Hedge(after_s=0.2, share_max=1.0), "slo": Slo(error_share_max=0.01)}
+    async with scene({"a": [[HOLD]], "b": [OK]}, hedged) as it:
+        for _ in range(health.FAILURES_MAX + 1):
+            await it.ask()
+        assert {one.attempts for one in it.records if one.outcome == "ok"} == {1}
+        assert [one.outcome for one in it.records].count("superseded") == health.FAILURES_MAX + 1
+        assert (await it.health("a/m")).breaker.closed
+        objectives = (await it.house.models.objectives("acme"))["smart"]
+        counted = [
+            served.looks(objectives.slo, it.clock.s)[0].counted
+            for served in (objectives.route, objectives.of("a/m"))
+        ]
+        assert [(one.ended, one.bad) for one in counted] == [(health.FAILURES_MAX + 1, 0), (0, 0)]
 
 
 async def test_a_hedged_call_that_begins_in_time_asks_nobody_else() -> None:

@@ -33,7 +33,8 @@ class Account(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Choice(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why this model answered. `attempts` counts the models that were asked, this one included.
+    """Why this model answered. `attempts` counts those that were asked one after the other, this one included: all but it failed.
+    One that was asked beside it and overtaken is not among them.
 
     `cached`: nobody was asked, an earlier answer was given again. `arm`: of the route's experiment, the one that the call is in.
     """

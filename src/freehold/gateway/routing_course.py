@@ -115,7 +115,7 @@ class Course:
     """One call's. `candidates` are as they were when `decision` was made."""
 
     __slots__ = ("_again", "_asked", "_attempts_count", "_candidates", "_chance", "_clock", "_decision", "_failed", "_hold",
-                 "_meter", "_pause", "_routed", "_started_s", "_unpaid", "_wait_left_s")  # fmt: skip
+                 "_meter", "_overtaken", "_pause", "_routed", "_started_s", "_unpaid", "_wait_left_s")  # fmt: skip
 
     def __init__(
         self,
@@ -140,6 +140,8 @@ class Course:
         self._wait_left_s = routed.route.queue.wait_s
         self._attempts_count = 0
         self._failed: list[str] = []
+        self._overtaken = ""
+        """Who was asked before whoever answers, and had not begun by then."""
         self._again: list[int] = []
         """Who failed in this round, and may do better in the next."""
         self._asked: Estimable | None = None
@@ -310,9 +312,10 @@ class Course:
             (target, outcome), self._unpaid = self._unpaid, None
             self._lost(target, outcome, None)
 
-    def _lost(self, target: Target, outcome: str, usage: Usage | None) -> None:
+    def _lost(self, target: Target, outcome: str, usage: Usage | None, output_tokens: int = 0) -> None:
         assert self._asked is not None  # noqa: S101 - only what was asked is lost
-        self._meter.lose(target, outcome, estimated(usage, self._asked, target.facts))
+        used = estimated(usage, self._asked, target.facts, output_tokens=output_tokens)
+        self._meter.lose(target, outcome, used)
 
     def _choice(self, hold: Hold) -> Choice:
         because = ordered_because(self._routed.rule, self._candidates, self._decision, hold.place)
@@ -320,11 +323,13 @@ class Course:
             because = f"arm {arm}: {because}"
         if self._failed:
             because = f"after {', '.join(self._failed)}: {because}"
+        if self._overtaken:
+            because = f"quicker than {self._overtaken}: {because}"
         regions = hold.member.traits.regions
         return Choice(
             route=self._routed.route.name,
             reason=because[:REASON_CHARS_MAX],
-            attempts=self._attempts_count,
+            attempts=len(self._failed) + 1,
             region=regions[0] if len(regions) == 1 else None,
             arm=arm,
         )
@@ -353,6 +358,8 @@ class Course:
             winner = await _first_to_begin(asking)
             answer = winner.task.result()
             self._meter.target = winner.hold.member.target
+            if winner is not first and not (first.task.done() and first.task.exception()):
+                self._overtaken = hold.member.model
             self._meter.choice = self._choice(winner.hold)
             return answer, winner.hold
         finally:
@@ -379,18 +386,18 @@ class Course:
         for one in asking:
             if one is winner or (one.task.done() and not one.task.cancelled() and one.task.exception()):
                 continue
-            target, usage = one.hold.member.target, None
+            target, usage, output_tokens = one.hold.member.target, None, 0
             if not one.task.cancelled():
                 answer = one.task.result()
-                usage = answer.usage
+                usage, output_tokens = answer.usage, answer.output_tokens_estimated
                 await answer.close()
             one.hold.end()
             if answered:
-                self._lost(target, SUPERSEDED, usage)
+                self._lost(target, SUPERSEDED, usage, output_tokens)
             elif one is asking[0]:
                 self._meter.target = target
             else:
-                self._lost(target, CLIENT_GONE, usage)
+                self._lost(target, CLIENT_GONE, usage, output_tokens)
         if answered:
             self._pay()
 
