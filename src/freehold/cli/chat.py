@@ -26,6 +26,11 @@ RULES_NOTE = (
     "--model", metavar="MODEL", help="provider/name, instead of the agent's own (new sessions only)."
 )
 @click.option("--title", default="", help="Title of a new session.")
+@click.option(
+    "--when-busy",
+    type=click.Choice(["queue", "interrupt", "reject"]),
+    help="Where a turn runs in the session: wait for it, break it off, or leave it. [default: as the agent says]",
+)
 @json_option
 @click.pass_context
 def chat(
@@ -37,6 +42,7 @@ def chat(
     go_on: bool,
     model: str | None,
     title: str,
+    when_busy: str | None,
     as_json: bool,
 ) -> int:
     """Talk with AGENT.
@@ -58,10 +64,10 @@ def chat(
         if session_id is None:
             session_id = begin(client, agent, model=model, title=title)
         if message is not None:
-            return ask(client, chosen, session_id, message)
+            return ask(client, chosen, session_id, message, when_busy=when_busy)
         if not sys.stdin.isatty():
-            return ask(client, chosen, session_id, sys.stdin.read())
-        return _converse(client, chosen, session_id)
+            return ask(client, chosen, session_id, sys.stdin.read(), when_busy=when_busy)
+        return _converse(client, chosen, session_id, when_busy=when_busy)
 
 
 def begin(client: Client, agent: str, *, model: str | None = None, title: str = "") -> str:
@@ -81,18 +87,21 @@ def newest_session(client: Client, agent: str) -> str:
     raise click.UsageError(f"there is no session with {agent} yet; leave out --continue")
 
 
-def ask(client: Client, chosen: Settings, session_id: str, message: str) -> int:
+def ask(
+    client: Client, chosen: Settings, session_id: str, message: str, *, when_busy: str | None = None
+) -> int:
     """Sends and shows until the turn ends. Returns an exit code: 0 only when the turn was completed."""
-    after = send(client, session_id, message)
+    after = send(client, session_id, message, when_busy=when_busy)
     transcript = Transcript(chosen.output)
     ended = follow(client, session_id, transcript, after=after, json_lines=chosen.output.as_json)
     report(chosen, session_id, ended, transcript)
     return 0 if ended.outcome == "completed" else 1
 
 
-def send(client: Client, session_id: str, message: str) -> str:
+def send(client: Client, session_id: str, message: str, *, when_busy: str | None = None) -> str:
     """Returns the cursor of what was said: the answer's events come behind it."""
-    body = {"events": [{"type": "user.message", "content": [{"type": "text", "text": message}]}]}
+    event = {"type": "user.message", "content": [{"type": "text", "text": message}]}
+    body = {"events": [event], "freehold": {"when_busy": when_busy}}
     sent = client.request(
         "POST", f"/v1/sessions/{session_id}/events", body=body, idempotency_key=secrets.token_hex(16)
     )
@@ -134,7 +143,7 @@ def report(chosen: Settings, session_id: str, ended: Ended, transcript: Transcri
         )
 
 
-def _converse(client: Client, chosen: Settings, session_id: str) -> int:
+def _converse(client: Client, chosen: Settings, session_id: str, *, when_busy: str | None) -> int:
     chosen.output.say(f"[dim]{session_id} · empty line or Ctrl-D ends; the session stays[/dim]")
     code = 0
     while True:
@@ -146,4 +155,4 @@ def _converse(client: Client, chosen: Settings, session_id: str) -> int:
             return code
         if not message.strip():
             return code
-        code = ask(client, chosen, session_id, message)
+        code = ask(client, chosen, session_id, message, when_busy=when_busy)

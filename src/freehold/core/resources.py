@@ -19,6 +19,10 @@ from freehold.core.routes import CallTimeouts, Drain, Route
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 SECRET: Final = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
 
+WhenBusy: TypeAlias = Literal["queue", "interrupt", "reject"]
+"""What becomes of a message that comes while its session is busy: the next model call takes it up; what runs is broken off, as by an
+interrupt, and a turn of its own answers it; it is refused."""
+
 CONCURRENCY_MAX: Final = 100_000
 """More runs of one tool at once than any installation has workers for."""
 
@@ -95,7 +99,8 @@ class Agent(
     """`model` is `provider/name` or `auto` (the best that is found: a key, a local server, else the agent's `rules`).
 
     `policy` (IAM's JSON) bounds what its sessions may do, and those of all agents that work for it; none bounds nothing. `labels`
-    (`eu`) say where its sessions' requests may go, and nowhere else. `title` is its name for people, where that is another.
+    (`eu`) say where its sessions' requests may go, and nowhere else. `title` is its name for people, where that is another. `when_busy` holds
+    for its sessions, unless they say otherwise.
     """
 
     name: str
@@ -114,6 +119,7 @@ class Agent(
     policy: Policy | None = None
     metadata: dict[str, str] = {}
     labels: tuple[str, ...] = ()
+    when_busy: WhenBusy = "queue"
 
 
 class Tool(

@@ -19,7 +19,7 @@ from freehold.core.messages import (
     Text,
     Usage,
 )
-from freehold.core.resources import CustomTool, Effect
+from freehold.core.resources import CustomTool, Effect, WhenBusy
 
 SessionStatus: TypeAlias = Literal["idle", "running", "waiting", "paused", "cancelled"]
 """`running`: a worker has something to do. `idle`: waits for input. `waiting`: in the middle of a turn, for people, clients, other
@@ -48,7 +48,7 @@ class SessionSetup(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 class SessionStarted(Struct, frozen=True, tag="session_started", omit_defaults=True, kw_only=True):
     """First, once. `model` overrides the agent's own. `depth` is 0 without a parent. `labels` hold for all that it is asked and says:
-    where they say, and nowhere else, may it go (gateway/residency.py).
+    where they say, and nowhere else, may it go (gateway/residency.py). `when_busy`: what becomes of input while a turn runs.
     """
 
     agent: str
@@ -60,6 +60,7 @@ class SessionStarted(Struct, frozen=True, tag="session_started", omit_defaults=T
     depth: int = 0
     labels: tuple[str, ...] = ()
     setup: SessionSetup | None = None
+    when_busy: WhenBusy = "queue"
 
 
 class SessionForked(Struct, frozen=True, tag="session_forked", omit_defaults=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from freehold.core.messages import Usage
+from freehold.core.resources import WhenBusy
 from freehold.core.session import (
     Recorded,
     SessionEvent,
@@ -44,6 +45,7 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     origin_seq: int | None = None
     archived_at: datetime | None = None
     setup: SessionSetup | None = None
+    when_busy: WhenBusy = "queue"
 
 
 class Created(Struct, frozen=True):

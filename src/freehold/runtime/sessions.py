@@ -16,7 +16,7 @@ from freehold.core.errors import BadRequest, Conflict, Forbidden
 from freehold.core.messages import JsonObject, Media, Text
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources
-from freehold.core.resources import Agent
+from freehold.core.resources import Agent, WhenBusy
 from freehold.core.session import (
     ApprovalDecided,
     CancelRequested,
@@ -34,6 +34,7 @@ from freehold.core.session import (
 )
 from freehold.core.session_log import ANY_TIME, Created, SessionLog, SessionPage, SessionRow
 from freehold.gateway.residency import NOWHERE, Place, hold_here, with_labels
+from freehold.runtime import busy
 from freehold.runtime.forks import Edit, fork_of, place_of
 from freehold.runtime.history import history
 from freehold.runtime.inputs import (
@@ -80,9 +81,11 @@ class Sessions:
         metadata: Mapping[str, str] | None = None,
         content: Sequence[Text | Media] = (),
         setup: SessionSetup | None = None,
+        when_busy: WhenBusy | None = None,
         idempotency_key: str | None = None,
     ) -> SessionRow:
-        """With `content`, the first turn begins at once. `setup` names the environment, its version is found here.
+        """With `content`, the first turn begins at once. `setup` names the environment, its version is found here. `when_busy` goes
+        before the agent's.
 
         Raises NotFound when there is no such agent, version or environment.
         """
@@ -95,6 +98,7 @@ class Sessions:
         found = await self._resources.get(principal.tenant, "agent", agent, version=version)
         if isinstance(found.resource, Agent):
             principal = with_labels(principal, found.resource.labels)
+            when_busy = when_busy or found.resource.when_busy
         setup = await self._in_environment(principal, setup)
         hold_here(principal, self._home, "the session's log")
         events: list[SessionEvent] = [
@@ -106,6 +110,7 @@ class Sessions:
                 by=principal.id,
                 labels=principal.residency,
                 setup=setup,
+                when_busy=when_busy or "queue",
             )
         ]
         if content:
@@ -124,6 +129,7 @@ class Sessions:
             metadata=dict(metadata or {}),
             created_by=principal.id,
             setup=setup,
+            when_busy=when_busy or "queue",
         )
         return await self._log.create(row, events, idempotency_key=idempotency_key)
 
@@ -194,6 +200,7 @@ class Sessions:
             setup=origin.setup,
             origin_id=session_id,
             origin_seq=forked.origin_seq,
+            when_busy=origin.when_busy,
         )
         return await self._log.fork(row, forked.events, idempotency_key=idempotency_key)
 
@@ -222,10 +229,13 @@ class Sessions:
         session_id: str,
         inputs: Sequence[Input],
         *,
+        when_busy: WhenBusy | None = None,
         idempotency_key: str | None = None,
     ) -> int:
-        """Several inputs at once, all or nothing. Returns the session's version."""
+        """Several inputs at once, all or nothing. `when_busy` goes before the session's own. Returns the session's version."""
         check_idempotency_key(idempotency_key)
+        if when_busy == "interrupt" and busy.speaks(inputs):
+            self._authorize(principal, "session:Cancel", session_id)
         if not 0 < len(inputs) <= INPUTS_MAX:
             raise BadRequest(f"expected 1 to {INPUTS_MAX} events, got {len(inputs)}", field="events")
         for one in inputs:
@@ -241,7 +251,14 @@ class Sessions:
         wanted = _without_idle_cancels(inputs, row.status)
         if not wanted:
             return row.version
-        return await self._log.append(session_id, wanted, idempotency_key=idempotency_key)
+        return await busy.append(
+            self._log,
+            row,
+            wanted,
+            when_busy=when_busy or row.when_busy,
+            by=principal.id,
+            idempotency_key=idempotency_key,
+        )
 
     async def pause(self, principal: Principal, session_id: str, *, reason: str = "") -> int:
         """What runs is finished, nothing new begins until `resume`. Idempotent."""

@@ -76,6 +76,7 @@ class Subagents:
             depth=parent.depth + 1,
             labels=run.principal.residency,
             setup=_inherited_setup(parent),
+            when_busy=found.resource.when_busy if isinstance(found.resource, Agent) else "queue",
         )
         row = SessionRow(
             id=ids.new("sess", self._clock),
@@ -91,6 +92,7 @@ class Subagents:
             created_by=parent.by,
             parent_id=parent_id,
             setup=started.setup,
+            when_busy=started.when_busy,
         )
         spoken = UserSpoke(content=(Text(wanted.task),), by=parent_id)
         made = await self._log.create(row, [started, spoken], idempotency_key=f"subagent.{run.key}")

@@ -36,9 +36,9 @@ _COUNT: Final = "UPDATE sessions SET forks_count = forks_count + 1 WHERE id = AN
 _INSERT: Final = f"""
 WITH made AS (
     INSERT INTO sessions (
-        id, tenant, agent, agent_version, status, version, title, model, metadata, created_by, origin_id, origin_seq, setup
+        id, tenant, agent, agent_version, status, version, title, model, metadata, created_by, origin_id, origin_seq, setup, when_busy
     )
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $18)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $18, $19)
     RETURNING id, tenant, created_at, status
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
@@ -142,6 +142,7 @@ async def _write(connection: Connection, row: SessionRow, encoded: Encoded) -> S
         [one.up_to_seq for one in segments],
         [one.holder_id for one in segments],
         None if row.setup is None else msgspec.json.encode(row.setup).decode(),
+        row.when_busy,
     )
     await _blocks.keep(connection, row.id, row.tenant, encoded.blocks)
     at = made["created_at"]

@@ -112,19 +112,20 @@ _CREATE: Final = f"""
 WITH wanted AS (
     SELECT * FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::bigint[], {_USAGE_TYPES}, $16::boolean[],
-        $17::int[], $18::text[], $19::text[], $20::jsonb[], $21::text[], $22::text[], $23::jsonb[]
+        $17::int[], $18::text[], $19::text[], $20::jsonb[], $21::text[], $22::text[], $23::jsonb[], $24::text[]
     ) AS w (
         id, tenant, agent, agent_version, status, key, cost_pico, {_USAGE}, estimated,
-        version, title, model, metadata, created_by, parent_id, setup
+        version, title, model, metadata, created_by, parent_id, setup, when_busy
     )
 ), remembered AS (
     SELECT w.id, k.session_id FROM wanted w JOIN create_keys k ON k.tenant = w.tenant AND k.key = w.key
 ), made AS (
     INSERT INTO sessions (
-        id, tenant, agent, agent_version, status, cost_pico, {_USAGE}, estimated, version, title, model, metadata, created_by, parent_id, setup
+        id, tenant, agent, agent_version, status, cost_pico, {_USAGE}, estimated, version, title, model, metadata, created_by, parent_id, setup,
+        when_busy
     )
     SELECT id, tenant, agent, agent_version, status, coalesce(cost_pico, 0), {_USAGE_GIVEN}, coalesce(estimated, false),
-           version, title, model, metadata, created_by, parent_id, setup
+           version, title, model, metadata, created_by, parent_id, setup, when_busy
     FROM wanted w
     WHERE NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)
     ON CONFLICT (id) DO NOTHING
@@ -132,7 +133,7 @@ WITH wanted AS (
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
     SELECT m.id, e.seq, m.tenant, m.created_at, e.type, e.body
-    FROM unnest($24::text[], $25::int[], $26::text[], $27::bytea[]) AS e (id, seq, type, body)
+    FROM unnest($25::text[], $26::int[], $27::text[], $28::bytea[]) AS e (id, seq, type, body)
     JOIN made m ON m.id = e.id
 ), keyed AS (
     INSERT INTO create_keys (tenant, key, session_id)
@@ -146,7 +147,7 @@ UNION ALL
 SELECT id, NULL, session_id, false, NULL FROM remembered
 """  # noqa: S608 - built from our own constants alone
 CREATE: Final = _CREATE + _CREATED
-CREATE_WITH_BLOCKS: Final = _CREATE + _BLOCKS.format("$28", "$29", "$30", "made") + _CREATED
+CREATE_WITH_BLOCKS: Final = _CREATE + _BLOCKS.format("$29", "$30", "$31", "made") + _CREATED
 
 
 class Written(Struct, frozen=True):
@@ -230,6 +231,7 @@ async def write_creates(connection: Connection, creates: Sequence[Create]) -> Ma
         [row.created_by for row in rows_in],
         _sparse([row.parent_id for row in rows_in]),
         _sparse([row.setup and _json(row.setup) for row in rows_in]),
+        _sparse([None if row.when_busy == "queue" else row.when_busy for row in rows_in]),
         event_ids,
         seqs,
         types,

@@ -37,7 +37,7 @@ KEY_CHARS_MAX: Final = 255
 _ROW: Final = f"""
 SELECT id, tenant, agent, agent_version, status, version, created_at, updated_at, title, model, metadata, created_by,
        cost_pico, {", ".join(USAGE_COLUMNS)}, estimated, waits, parent_id, origin_id, origin_seq,
-       archived_at, setup
+       archived_at, setup, when_busy
 FROM sessions
 """  # noqa: S608 - built from our own constants alone
 _GET: Final = f"{_ROW} WHERE tenant = $1 AND id = $2"
@@ -341,6 +341,7 @@ def _session_row(row: Row) -> SessionRow:
         origin_seq=row["origin_seq"],
         archived_at=row["archived_at"],
         setup=msgspec.json.decode(row["setup"], type=SessionSetup) if row["setup"] else None,
+        when_busy=row["when_busy"] or "queue",
     )
 
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 from freehold.core import pricing
 from freehold.core.errors import BadRequest
 from freehold.core.messages import Carried, Media, Reasoning, Refusal, Text, ToolCall, Usage
+from freehold.core.resources import WhenBusy
 from freehold.core.session import (
     ApprovalDecided,
     AwaitsApproval,
@@ -78,8 +79,15 @@ class UserCustomToolResult(Struct, frozen=True, tag="user.custom_tool_result", f
 Sent = UserMessage | UserInterrupt | UserToolConfirmation | UserCustomToolResult
 
 
+class SendExtra(Struct, frozen=True, forbid_unknown_fields=True):
+    """Ours: instead of the session's own."""
+
+    when_busy: WhenBusy | None = None
+
+
 class SendEvents(Struct, frozen=True, forbid_unknown_fields=True):
     events: tuple[Sent, ...]
+    freehold: SendExtra = SendExtra()
 
 
 def check_count(events: Sequence[Sent]) -> None:

@@ -8,7 +8,7 @@ from msgspec import UNSET, Struct, UnsetType, field, structs
 from freehold.core.errors import BadRequest, Conflict, Unsupported
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Resources, Versioned
-from freehold.core.resources import Agent, Limits, check_name
+from freehold.core.resources import Agent, Limits, WhenBusy, check_name
 from freehold.server.operations import Call, Operation
 
 PAGE_MAX: Final = 100
@@ -27,6 +27,7 @@ class AgentExtra(Struct, frozen=True, forbid_unknown_fields=True):
     temperature: float | UnsetType | None = UNSET
     tokens_max: int | UnsetType | None = UNSET
     reasoning_effort: str | UnsetType | None = UNSET
+    when_busy: WhenBusy | UnsetType = UNSET
 
 
 class AgentBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +101,7 @@ def shown(one: Versioned) -> AgentShown:
             "temperature": agent.temperature,
             "tokens_max": agent.tokens_max,
             "reasoning_effort": agent.reasoning_effort,
+            "when_busy": agent.when_busy,
         },
     )
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.messages import Media, Text
 from freehold.core.policy import Principal
+from freehold.core.resources import WhenBusy
 from freehold.core.session import CancelRequested, Input, Recorded, SessionStatus
 from freehold.core.session_log import SessionRow
 from freehold.runtime.forks import Edit
@@ -59,9 +60,10 @@ class AgentRef(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SessionExtra(Struct, frozen=True, forbid_unknown_fields=True):
-    """Ours: `model` instead of the agent's own."""
+    """Ours: `model` and `when_busy` instead of the agent's own."""
 
     model: str | None = None
+    when_busy: WhenBusy | None = None
 
 
 class CreateSession(Struct, frozen=True, forbid_unknown_fields=True):
@@ -211,6 +213,7 @@ def session_shown(row: SessionRow) -> SessionShown:
             "created_by": row.created_by,
             "status": row.status,
             "waits": row.waits,
+            "when_busy": row.when_busy,
             "parent_id": row.parent_id,
             "origin": row.origin_id and {"session_id": row.origin_id, "seq": row.origin_seq},
         },
@@ -237,6 +240,7 @@ class SessionApi:
             agent.id,
             version=agent.version,
             model=body.freehold.model,
+            when_busy=body.freehold.when_busy,
             title=body.title or "",
             metadata=body.metadata,
             content=_first_input(body, call.principal.id),
@@ -303,7 +307,11 @@ class SessionApi:
             for index, event in enumerate(body.events)
         ]
         version = await self._sessions.tell(
-            call.principal, session_id, facts, idempotency_key=call.headers.get("idempotency-key")
+            call.principal,
+            session_id,
+            facts,
+            when_busy=body.freehold.when_busy,
+            idempotency_key=call.headers.get("idempotency-key"),
         )
         after = max(0, version - len(facts))
         recorded = await self._sessions.events(call.principal, session_id, after=after, limit=len(facts))
