@@ -1,5 +1,6 @@
 """CPU of a gateway per model call and per streamed event, from outside, beside others in the same run: see README.md above.
 
+    bench/gateway/run --requests 1000000 [--json]
     bench/gateway/run [--peers] [--seconds 4] [--rounds 3] [--only NAME,...] [--cases WORD] [--other CHECKOUT] [--json]
 
 A compiled load (load.go) and a compiled stub of a vendor (stub.go) share the last core; each peer (peers.py) has the first, and
@@ -15,17 +16,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import memory
 from installed import INSTALLED, NOT_HERE, newest_go
-from peers import CHAT, MESSAGES, PEERS, Absent, Around, Peer, Running, checkout
+from peers import CHAT, MESSAGES, PEERS, Absent, Around, Peer, Running, checkout, freehold
 
 HERE = Path(__file__).resolve().parent
 TICKS = os.sysconf("SC_CLK_TCK")
-WARM_S = 0.7
 WRONG_SHARE_MAX = 0.1
 OURS, BESIDE = "Freehold", ("nginx", "Go")
 WANTED = {"LiteLLM": 60, "Portkey": 15, "TensorZero": 2}
@@ -121,7 +122,7 @@ def measured(programs: Path, running: Running, case: Case, seconds: float) -> Fi
             address,
             file.name,
             str(case.connections),
-            str(WARM_S),
+            str(running.warm_s),
             str(seconds),
             expected,
         ]
@@ -133,8 +134,12 @@ def measured(programs: Path, running: Running, case: Case, seconds: float) -> Fi
             load.stdout.readline()
             used, below = cpu_s(running.pids) - before, below_s(running.parent) - below_before
             told: Figures = json.loads(load.stdout.readline() or "{}")
-    if not told or told["failed"] > WRONG_SHARE_MAX * told["answers"] or not told["answers"]:
-        raise Failed("most of its answers were wrong" if told else "it broke off its connections")
+    if not told:
+        raise Failed("it broke off its connections")
+    if not told["answers"]:
+        raise Failed(f"no answer in {seconds:g} s")
+    if told["failed"] > WRONG_SHARE_MAX * told["answers"]:
+        raise Failed(f"{told['failed']:.0f} of its {told['answers']:.0f} answers were wrong")
     answers, events = max(1, told["answers"]), max(1, told["events"])
     return told | {
         "cpu_us": 1e6 * used / answers,
@@ -168,17 +173,36 @@ def below_s(parent: int | None) -> float:
     return sum(stats[pid][1] for pid in below - {parent} if pid in stats)
 
 
-def run(seconds: float, rounds: int, peers: list[Peer], words: str, go: str | None) -> Found:
-    found = Found({}, {}, {})
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freehold-bench-")))
+@contextmanager
+def prepared(go: str | None) -> Iterator[Around]:
+    """All but the peers, with this process and what it starts on the last core."""
+    with tempfile.TemporaryDirectory(prefix="freehold-bench-") as name:
+        folder = Path(name)
         built(folder, go)
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        serving = subprocess.Popen([str(folder / "stub")], stdout=subprocess.PIPE, text=True)
-        stack.callback(serving.wait)
-        stack.callback(serving.terminate)
-        assert serving.stdout is not None
-        around = Around(int(serving.stdout.readline()), folder, folder)
+        with subprocess.Popen([str(folder / "stub")], stdout=subprocess.PIPE, text=True) as serving:
+            assert serving.stdout is not None
+            try:
+                yield Around(int(serving.stdout.readline()), folder, folder)
+            finally:
+                serving.terminate()
+
+
+def remembered(requests: int, go: str | None) -> memory.Grown:
+    case = cases()[0]
+    with prepared(go) as around, freehold(around) as running:
+        cold = running._replace(warm_s=0)
+        return memory.grown(
+            lambda seconds: measured(around.programs, cold, case, seconds)["answers"],
+            running.pids[0],
+            requests,
+            tell,
+        )
+
+
+def run(seconds: float, rounds: int, peers: list[Peer], words: str, go: str | None) -> Found:
+    found = Found({}, {}, {})
+    with prepared(go) as around, ExitStack() as stack:
         running = started(around, stack, peers, found)
         for turn in range(rounds):
             for case in [case for case in cases() if words in case.name]:
@@ -189,7 +213,7 @@ def run(seconds: float, rounds: int, peers: list[Peer], words: str, go: str | No
                     if not (one.pids or case.figure.endswith("_ms")):
                         continue
                     try:
-                        figures = measured(folder, one, case, seconds)
+                        figures = measured(around.programs, one, case, seconds)
                     except Failed as why:
                         found.absent[f"{peer.name}, {case.name}"] = str(why)
                         found.cases.get(case.name, {}).pop(peer.name, None)
@@ -282,6 +306,9 @@ def main() -> None:
     parser.add_argument(
         "--peers", action="store_true", help="also those that others publish, installed where they are not"
     )
+    parser.add_argument(
+        "--requests", type=int, help=f"instead: memory after so many against after {memory.FEW:,}"
+    )
     parser.add_argument("--only", default="", help="names of peers, by commas")
     parser.add_argument("--cases", default="", help="a word in their names")
     parser.add_argument("--other", help="a folder with another checkout, measured as `other`")
@@ -290,6 +317,15 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.requests:
+        grown = remembered(options.requests, shutil.which("go"))
+        if options.json:
+            held = [one._asdict() for one in grown.held]
+            print(json.dumps({"held": held, "growth": grown.growth, "wanted": memory.GROWTH_MAX}, indent=1))
+        else:
+            print("\n".join(map(memory.shown, grown.held)))
+            print(f"grown by {grown.growth:+.1%}, wanted {memory.GROWTH_MAX:.0%} at most")
+        return
     only = set(filter(None, options.only.split(",")))
     peers = [peer for peer in (*PEERS, *INSTALLED * options.peers) if not only or peer.name in only]
     peers += [checkout(options.other)] if options.other else []

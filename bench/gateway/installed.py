@@ -118,7 +118,7 @@ def litellm(around: Around) -> Iterator[Running]:
         told,
     ):
         told(lambda: _answers(port))
-        yield Running(port, (running.pid,), f"sk-{KEY}", version=LITELLM)
+        yield Running(port, (running.pid,), f"sk-{KEY}", version=LITELLM, warm_s=4.0)
 
 
 @contextmanager

@@ -40,7 +40,8 @@ class Around(NamedTuple):
 class Running(NamedTuple):
     """`pids` are those whose CPU counts; what is below `parent` (a database) is told apart. `key` is what its clients send.
 
-    `model` is its name for the stub's, `prefix` stands before the API's path, `headers` are lines that it needs besides.
+    `model` is its name for the stub's, `prefix` stands before the API's path, `headers` are lines that it needs besides. For `warm_s`
+    it is asked before anything counts.
     """
 
     port: int
@@ -51,6 +52,7 @@ class Running(NamedTuple):
     model: str = "openai/bench"
     prefix: str = ""
     headers: tuple[str, ...] = ()
+    warm_s: float = 0.7
 
 
 class Peer(NamedTuple):
