@@ -129,5 +129,5 @@ async def scene(
             url = vendor.url if kind == "anthropic" else f"{vendor.url}/v1"
             house.declared.declare(Provider(name=name, type=kind, base_url=url, api_key="env:KEY"))
         models = tuple(RouteModel(model=f"{name}/m", **(members or {}).get(name, {})) for name in vendors)
-        house.declared.declare(Route(name="smart", models=models, **(route or {})), *declared)
+        house.declared.declare(Route(name="smart", **{"models": models, **(route or {})}), *declared)
         yield Scene(house, vendors, HandClock())

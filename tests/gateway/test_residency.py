@@ -165,7 +165,7 @@ async def test_a_models_own_label_in_a_route_stands_for_its_region() -> None:
 
 async def test_explaining_a_route_says_who_is_outside_and_asks_nobody() -> None:
     async with scene({"b": [OK], "a": [OK]}, members=ONLY_A_IN_EU) as it:
-        _, told = await it.gateway.explain(
+        told = await it.gateway.explain(
             EU, "smart", Envelope(openai_request("smart")), wire=WIRES["openai_chat"]
         )
         why = {one.model: (one.place, one.why) for one in told.verdicts}

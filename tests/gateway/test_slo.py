@@ -132,7 +132,7 @@ async def test_a_route_asks_a_burning_model_last_says_so_and_comes_back_to_it() 
         assert "asked last" in record.reason
         assert "errors at" in record.reason
         assert it.asked["a"] == asked_before
-        _, told = await it.gateway.explain(
+        told = await it.gateway.explain(
             ANN, "smart", Envelope(openai_request("smart")), wire=WIRES["openai_chat"]
         )
         assert [one.model for one in told.verdicts] == ["b/m", "a/m"]

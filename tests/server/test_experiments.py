@@ -140,6 +140,25 @@ async def test_a_canary_goes_up_by_itself(own: World) -> None:
     }
 
 
+async def test_an_arm_may_be_a_route_and_circles_are_refused_with_their_path(own: World) -> None:
+    """Both in one template, or one after the other."""
+    plain = "{kind: route, name: plain, models: [anthropic/claude-sonnet-4-5]}"
+    arms = "[{model: openai/gpt-4o, percent: 1, name: old}, {model: route/plain, percent: 99, name: new}]"
+    outer = f"{{kind: route, name: outer, models: [openai/gpt-4o], experiment: {{arms: {arms}}}}}"
+    await own.apply(f"{plain}\n---\n{outer}")
+    own.script("openai", reply(OPENAI_TEXT))
+    own.script("anthropic", reply(ANTHROPIC_TEXT))
+    asked = {(await ask(own, "outer", f"s{number}"))[0] for number in range(10)}
+    assert "anthropic/claude-sonnet-4-5" in asked
+    told = await own.json("GET", "/v1/experiments/outer")
+    assert {one["arm"]: one["calls"] for one in told["arms"]}["new"] > 0
+    circle = plain.replace("}", f", experiment: {{arms: {arms.replace('route/plain', 'route/outer')}}}}}")
+    answer = await own.http.post("/v1/templates/apply", json={"template": circle})
+    assert answer.status_code == 400
+    said = answer.json()["error"]["message"]
+    assert "experiment.arms[1].model: the route comes to itself again: plain > outer > plain" in said
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "said"),
     [

@@ -38,7 +38,11 @@ def explain(
         (str(one["place"] or "-"), one["model"], one["why"], _price(one), _latency(one))
         for one in told["models"]
     ]
-    chosen.output.say(f"{told['route']} ({told['strategy']}), about {told['input_tokens']} tokens of input")
+    by = "" if told["by"] == told["route"] else f", by {told['by']}"
+    arm = "" if told["arm"] is None else f", arm {told['arm']}{by}"
+    chosen.output.say(
+        f"{told['route']}{arm} ({told['strategy']}), about {told['input_tokens']} tokens of input"
+    )
     chosen.output.table(("ASKED", "MODEL", "WHY", "EXPECTED", "LATELY"), rows, empty="No models.")
 
 

@@ -1,7 +1,7 @@
 """Experiments as a route declares them, and their decisions: who is in which arm, and when a canary takes a step. Pure.
 
-An arm is a model of the route that is asked first; should it fail, the route goes on as it would. Shadows are asked beside whoever
-answers, and what they say is thrown away. Not here: how calls are led (gateway/routing_plan.py), who asks shadows
+An arm is a model of the route that is asked first, and should it fail, the route goes on as it would; or it is another route, which
+has the call whole. Shadows are asked beside whoever answers, and what they say is thrown away. Not here: how calls are led (gateway/routing_plan.py), who asks shadows
 (gateway/shadowing.py), where a canary's state is kept (store/experiments.py), the statistics (confidence.py).
 """
 
@@ -15,6 +15,9 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 
 from freehold.core.confidence import ALPHA, Proportion, worse_than
+
+ROUTE: Final = "route/"
+"""Before a route's name, where a model's could stand."""
 
 ARMS_MAX: Final = 20
 SHADOWS_MAX: Final = 5
@@ -38,7 +41,7 @@ StickyBy: TypeAlias = Literal["session", "user", "principal"]
 
 
 class Arm(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """`model` is one of the route's. Its name, where none is given, is the model's."""
+    """`model` is one of the route's, or `route/NAME`. Its name, where none is given, is the model's."""
 
     model: str
     percent: float
@@ -57,7 +60,7 @@ class Shadow(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 class Canary(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """`steps` are the percentages that `model` gets, one after the other, each for `step_s` and `calls_min` of its calls at least.
+    """`steps` are the percentages that `model` (an arm's) gets, one after the other, each for `step_s` and `calls_min` of its calls at least.
 
     Where its error rate is certainly over `error_rate_max`, or the 95th percentile of its streams' first tokens over
     `first_token_p95_s_max`, it gets no more calls. A changed declaration begins anew; a greater `run` is such a change.
@@ -79,6 +82,15 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     shadows: tuple[Shadow, ...] = ()
     canary: Canary | None = None
     sticky_by: StickyBy = "session"
+
+    def routes(self) -> Iterator[tuple[str, str]]:
+        """Names of routes that are its arms, with the path of each."""
+        named = [(f"arms[{place}].model", arm.model) for place, arm in enumerate(self.arms)]
+        if self.canary is not None:
+            named.append(("canary.model", self.canary.model))
+        for path, model in named:
+            if model.startswith(ROUTE):
+                yield f"experiment.{path}", model.removeprefix(ROUTE)
 
 
 # ---------------------------------------------------------------------------------------------- assignment
@@ -186,8 +198,8 @@ def problems(experiment: Experiment | None, models: Sequence[str]) -> Iterator[t
         yield "experiment.shadows", f"expected at most {SHADOWS_MAX}, got {len(experiment.shadows)}"
     for place, one in enumerate(experiment.shadows):
         path = f"experiment.shadows[{place}]"
-        if not all(one.model.partition("/")):
-            yield f"{path}.model", f"expected provider/name, got {one.model[:80]!r}"
+        if not all(one.model.partition("/")) or one.model.startswith(ROUTE):
+            yield f"{path}.model", f"expected provider/name (no route), got {one.model[:80]!r}"
         if not 0 < one.percent <= _WHOLE:
             yield f"{path}.percent", f"expected more than 0 to 100, got {one.percent}"
     if experiment.canary is not None:
@@ -214,7 +226,7 @@ def _arm_problems(arms: Sequence[Arm], models: Sequence[str]) -> Iterator[tuple[
 def _canary_problems(canary: Canary, models: Sequence[str]) -> Iterator[tuple[str, str]]:
     path, steps = "experiment.canary", canary.steps
     yield from _model_problem(canary.model, models, path)
-    if len(models) < 2:
+    if len(models) < 2 and not canary.model.startswith(ROUTE):
         yield f"{path}.model", "there must be another model that answers the other calls"
     rising = all(before < after for before, after in pairwise(steps))
     if not 0 < len(steps) <= STEPS_MAX or not rising or not (steps[0] > 0 and steps[-1] <= _WHOLE):
@@ -235,8 +247,9 @@ def _canary_problems(canary: Canary, models: Sequence[str]) -> Iterator[tuple[st
 
 
 def _model_problem(model: str, models: Sequence[str], path: str) -> Iterator[tuple[str, str]]:
-    if model not in models:
-        yield f"{path}.model", f"expected one of the route's models ({', '.join(models)}), got {model[:80]!r}"
+    if model not in models and not model.startswith(ROUTE):
+        told = f"expected one of the route's models ({', '.join(models)}) or {ROUTE}NAME"
+        yield f"{path}.model", f"{told}, got {model[:80]!r}"
 
 
 # ------------------------------------------------------------------------------------------------- results

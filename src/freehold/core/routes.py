@@ -3,19 +3,19 @@
 Not here: the choice itself (gateway/routing.py), and how its targets are asked (gateway/routing_course.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
 from freehold.core.contracts import money, pattern_of
 from freehold.core.errors import BadRequest
-from freehold.core.experiments import Experiment
+from freehold.core.experiments import ROUTE, Experiment
 from freehold.core.experiments import problems as experiment_problems
 from freehold.core.serving import Cache, Slo
 from freehold.core.serving import problems as serving_problems
 
-PREFIX: Final = "route"
+PREFIX: Final = ROUTE.rstrip("/")
 """`route/NAME` is the model's name of a route wherever its bare name could mean something else."""
 
 MODELS_MAX: Final = 50
@@ -159,6 +159,43 @@ def check(declared: Route | Drain) -> None:
         raise BadRequest(problem, field=field)
     if declared.constraints.price_max is not None:
         money(declared.constraints.price_max, "constraints.price_max")
+
+
+def arm_problems(route: Route, others: Mapping[str, Route]) -> Iterator[tuple[str, str]]:
+    """Where arms are routes: paths, and what is wrong there. `others` are all routes by name, `route` as it is declared among them.
+
+    A call is in one experiment: so an arm's route has none of its own, and no route comes to itself again.
+    """
+    for path, name in route.experiment.routes() if route.experiment else ():
+        other = others.get(name)
+        if other is None:
+            known = ", ".join(sorted(set(others) - {route.name})) or "none"
+            yield path, f"no route is declared as {name[:80]!r}; declared: {known}"
+        elif (circle := _way_back(name, route.name, others)) is not None:
+            yield path, f"the route comes to itself again: {' > '.join((route.name, *circle))}"
+        elif other.experiment is not None:
+            yield path, f"{PREFIX}/{name} has an experiment of its own, and a call is in one"
+    for other in others.values() if route.experiment else ():
+        if other.name != route.name and any(name == route.name for _, name in _arm_routes(other)):
+            yield "experiment", f"the route is an arm of {other.name}, and a call is in one experiment"
+
+
+def _way_back(name: str, home: str, others: Mapping[str, Route]) -> tuple[str, ...] | None:
+    """The routes from `name` on by which arms lead to `home`."""
+    ways: list[tuple[str, ...]] = [(name,)]
+    seen = {name}
+    while ways:
+        way = ways.pop()
+        if way[-1] == home:
+            return way
+        further = {arm for _, arm in _arm_routes(others.get(way[-1]))} - seen
+        seen |= further
+        ways += [(*way, one) for one in sorted(further)]
+    return None
+
+
+def _arm_routes(route: Route | None) -> Iterator[tuple[str, str]]:
+    return iter(()) if route is None or route.experiment is None else route.experiment.routes()
 
 
 def _problems(route: Route) -> Iterator[tuple[str, str]]:

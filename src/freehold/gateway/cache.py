@@ -192,7 +192,7 @@ def keepable(policy: Cache, response: ModelResponse) -> bool:
 
 def member_of(routed: Routed, model: str, principal: Principal, action: str) -> Member | None:
     """Who gave the answer, where it could be asked by this principal now."""
-    for one in routed.members:
+    for one in routed.reachable:
         if one.model == model:
             target = one.target
             denied = any(

@@ -21,7 +21,7 @@ from freehold.core.records import DIRECT, UNPRICED, Account, CallRecord, Choice
 from freehold.gateway.allowance import Taken
 from freehold.gateway.bounds import Most
 from freehold.gateway.cache import Keeping, Note
-from freehold.gateway.slo import Objectives
+from freehold.gateway.slo import Measured
 from freehold.gateway.targets import Target
 
 OK: Final = "ok"
@@ -98,7 +98,7 @@ class Meter:
         self.taken: Taken | None = None
         self.cache: Note | None = None
         self.keeping: Keeping | None = None
-        self.objectives: Objectives | None = None
+        self.objectives: Measured | None = None
         """Of the route by which it goes."""
 
     def called_for(self, user: str | None) -> None:

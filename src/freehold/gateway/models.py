@@ -228,7 +228,7 @@ class ModelTable:
         except NotFound as error:
             return error.message
         if target.route is not None:
-            among = ", ".join(one.model for one in target.route.members)
+            among = ", ".join(one.model for one in target.route.reachable)
             return f"{model} is a route ({target.route.route.strategy}) among {among}"
         kind = "" if target.provider.is_language_model else " (declared rules: no language model is asked)"
         return f"{model} is answered by {target.provider.name}, as its model {target.name}{kind}"

@@ -40,7 +40,7 @@ from freehold.gateway.residency import hold, within_reach
 from freehold.gateway.routing_course import Pause, learn
 from freehold.gateway.routing_plan import Chance, Explained, explained, routed_plan
 from freehold.gateway.shadowing import Shadows, may_shadow
-from freehold.gateway.slo import Objectives
+from freehold.gateway.slo import Measured
 from freehold.gateway.targets import Routed, Target
 from freehold.wires import path_in
 from freehold.wires.openai_embeddings import EMBEDDINGS
@@ -146,24 +146,23 @@ class Gateway:
         wire: Wire,
         headers: Mapping[str, str] = _NO_HEADERS,
         draw: float | None = None,
-    ) -> tuple[Routed, Explained]:
+    ) -> Explained:
         """What the route would do with the request now. Raises NotFound; asks nobody, and leaves no record."""
         target = await self.models.resolve(principal.tenant, f"{PREFIX}/{route}", wire=wire.name)
         authorize(principal, ACTION, target.resource)
         if target.route is None:
             raise Internal("a route's name stands for something else")
-        told = explained(
+        return explained(
             target.route, principal, ACTION, Bytes(envelope, wire, headers),
             draw=self._chance() if draw is None else draw,
             now_s=self._clock.monotonic_s(), at=self._clock.now(),
             canary_percent=self._canaries(principal.tenant, target.route.route),
         )  # fmt: skip
-        return target.route, told
 
     async def reach(self, principal: Principal, model: str, *, rules: str | None = None) -> Reach:
         """Of a route, what each of its models takes. Raises NotFound. Nobody is asked, and nothing is recorded."""
         target = await self.models.resolve(principal.tenant, model, rules=rules)
-        targets = [target] if target.route is None else [one.target for one in target.route.members]
+        targets = [target] if target.route is None else [one.target for one in target.route.reachable]
         known = [one.facts.context_tokens for one in targets if one.facts and one.facts.context_tokens]
         return Reach(
             min(known, default=None), is_language_model=all(one.provider.is_language_model for one in targets)
@@ -269,7 +268,7 @@ class Gateway:
             learn(meter, answer, ended, asked_s, self._clock.monotonic_s())
 
     def _measure(
-        self, objectives: Objectives, meter: Meter, answer: Answered | None, ended: str, asked_s: float | None
+        self, objectives: Measured, meter: Meter, answer: Answered | None, ended: str, asked_s: float | None
     ) -> None:
         """Attempts that did not begin were counted when they failed."""
         first_s = meter.first_s if meter.streamed and answer is not None else None

@@ -93,7 +93,7 @@ def within_reach(principal: Principal, target: Target) -> Target:
     if routed is None:
         hold(principal, target)
         return target
-    for one in routed.members:
+    for one in routed.reachable:
         if unmet(principal.residency, one.target.regions, one.target.labels) is None:
             return one.target
     raise Forbidden(

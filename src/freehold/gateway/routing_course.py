@@ -112,9 +112,11 @@ class _Asking(Struct, Generic[A]):
 
 
 class Course:
-    """One call's. `candidates` are as they were when `decision` was made."""
+    """One call's. `candidates` are as they were when `decision` was made. `called` is the route that the client named, where this one
+    is its arm.
+    """
 
-    __slots__ = ("_again", "_asked", "_attempts_count", "_candidates", "_chance", "_clock", "_decision", "_failed", "_hold",
+    __slots__ = ("_again", "_asked", "_attempts_count", "_called", "_candidates", "_chance", "_clock", "_decision", "_failed", "_hold",
                  "_meter", "_overtaken", "_pause", "_routed", "_started_s", "_unpaid", "_wait_left_s")  # fmt: skip
 
     def __init__(
@@ -123,6 +125,7 @@ class Course:
         candidates: Sequence[Candidate],
         decision: Decision,
         *,
+        called: str,
         now_s: float,
         meter: Meter,
         clock: Clock,
@@ -130,6 +133,7 @@ class Course:
         chance: Callable[[], float],
     ) -> None:
         self._routed = routed
+        self._called = called
         self._candidates = candidates
         self._decision = decision
         self._meter = meter
@@ -319,6 +323,8 @@ class Course:
 
     def _choice(self, hold: Hold) -> Choice:
         because = ordered_because(self._routed.rule, self._candidates, self._decision, hold.place)
+        if (name := self._routed.route.name) != self._called:
+            because = f"by route {name}: {because}"
         if (arm := self._decision.arm) is not None:
             because = f"arm {arm}: {because}"
         if self._failed:
@@ -327,7 +333,7 @@ class Course:
             because = f"quicker than {self._overtaken}: {because}"
         regions = hold.member.traits.regions
         return Choice(
-            route=self._routed.route.name,
+            route=self._called,
             reason=because[:REASON_CHARS_MAX],
             attempts=len(self._failed) + 1,
             region=regions[0] if len(regions) == 1 else None,

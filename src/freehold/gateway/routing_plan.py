@@ -21,7 +21,7 @@ from freehold.gateway.residency import unmet
 from freehold.gateway.routing import Candidate, Decision, Verdict, Wanted, decide, led, verdicts
 from freehold.gateway.routing_course import Course, Pause
 from freehold.gateway.routing_table import seen, unasked
-from freehold.gateway.slo import demoted
+from freehold.gateway.slo import Jointly, demoted
 from freehold.gateway.targets import Member, Routed, Target
 
 _CHANCE_BYTES: Final = 6
@@ -33,16 +33,22 @@ _UNREAD: Final = {streamed: Wanted(streamed=streamed) for streamed in (False, Tr
 
 
 class Look(Struct, frozen=True):
-    """One request held against one route."""
+    """One request held against one route: `routed`, which is the one that was asked for, or its arm."""
 
+    routed: Routed
     wanted: Wanted
     candidates: Sequence[Candidate]
     decision: Decision
 
 
 class Explained(Struct, frozen=True):
-    """For people: the verdicts are of all models, the candidates in the route's order. `missing` cannot be asked here at all."""
+    """For people: the verdicts are of all models, the candidates in the route's order. `missing` cannot be asked here at all.
 
+    `routed` is the route that was asked for, or the one that is the request's `arm`.
+    """
+
+    routed: Routed
+    arm: str | None
     wanted: Wanted
     candidates: Sequence[Candidate]
     verdicts: Sequence[Verdict]
@@ -75,11 +81,13 @@ class _Fitness:
         self._further = asked.further_models()
         self.too_long = False
 
+    def denied(self, resource: str) -> bool:
+        return any(evaluate(layer, self._action, resource) == "explicitly_denied" for layer in self._deniers)
+
     def __call__(self, member: Member) -> str | None:
         target = member.target
-        for layer in self._deniers:
-            if evaluate(layer, self._action, target.resource) == "explicitly_denied":
-                return "a policy denies it"
+        if self.denied(target.resource):
+            return "a policy denies it"
         for model in self._further:
             if not allowed(self._principal, self._action, f"model/{target.provider.name}/{model}"):
                 return f"{target.provider.name}/{model}, which may answer instead, may not be called"
@@ -101,23 +109,35 @@ def look(
     session_id: str | None, user: str | None, streamed: bool, draw: float, now_s: float, at: datetime,
     canary_percent: float, measured: bool = False,
 ) -> tuple[Look, _Fitness]:  # fmt: skip
-    """Raises what is wrong with the request for everybody."""
+    """Where the request's arm is a route that can take it, it is that one's. Raises what is wrong with the request for everybody."""
     wanted = asked.wanted() if routed.rule.needs_wanted or measured else _UNREAD[streamed]
     if routed.rule.strategy == "sticky":
         given = wanted.affinity or session_id if routed.rule.sticky_by == "session" else None
         wanted = structs.replace(wanted, affinity=given or principal.id)
     fitness = _Fitness(principal, action, asked)
+    arm: tuple[str, str | None] | None = None
+    if (experiment := routed.route.experiment) is not None:
+        key = _key(experiment, wanted.affinity or session_id, user, principal.id)
+        arm = assigned(experiment, routed.route.name, key, canary_percent)
+        inner = routed.arms.get(arm[1] or "")
+        if inner is not None and not fitness.denied(inner.resource):
+            found, its_fitness = look(
+                inner, principal, action, asked, session_id=session_id, user=user, streamed=streamed, draw=draw,
+                now_s=now_s, at=at, canary_percent=0.0, measured=measured,
+            )  # fmt: skip
+            if found.decision.order:
+                return structs.replace(
+                    found, decision=structs.replace(found.decision, arm=arm[0])
+                ), its_fitness
     candidates = seen(routed, wanted, fitness, now_s=now_s, at=at, measured=measured)
     decision = decide(routed.rule, candidates, wanted, draw)
     if (objectives := routed.objectives) is not None:
         models = [one.model for one in candidates]
         decision = demoted(decision, models, objectives.judged(models, now_s, at))
-    if (experiment := routed.route.experiment) is not None:
-        key = _key(experiment, wanted.affinity or session_id, user, principal.id)
-        arm, model = assigned(experiment, routed.route.name, key, canary_percent)
+    if experiment is not None and arm is not None:
         canary = None if experiment.canary is None else experiment.canary.model
-        decision = led(decision, candidates, arm, model, canary)
-    return Look(wanted, candidates, decision), fitness
+        decision = led(decision, candidates, *arm, canary)
+    return Look(routed, wanted, candidates, decision), fitness
 
 
 def _key(experiment: Experiment, session: str | None, user: str | None, principal: str) -> str:
@@ -147,12 +167,16 @@ def routed_plan(
     order = found.decision.order
     if not order:
         raise _nobody(routed, found.decision, now_s, too_long=fitness.too_long)
+    if (asked_by := found.routed) is not routed:
+        outer = routed.objectives
+        meter.objectives = asked_by.objectives if outer is None else Jointly(asked_by.objectives, outer)
     course = Course(
-        routed, found.candidates, found.decision, now_s=now_s, meter=meter, clock=clock, pause=pause, chance=chance
+        asked_by, found.candidates, found.decision, called=routed.route.name, now_s=now_s, meter=meter, clock=clock,
+        pause=pause, chance=chance,
     )  # fmt: skip
     meter.course = course
-    asks_max = (1 + routed.route.retries.again_max) * len(order)
-    return Plan(tuple([routed.members[place].target for place in order]), course, asks_max)
+    asks_max = (1 + asked_by.route.retries.again_max) * len(order)
+    return Plan(tuple([asked_by.members[place].target for place in order]), course, asks_max)
 
 
 def explained(
@@ -173,8 +197,9 @@ def explained(
         canary_percent=canary_percent,
         measured=True,
     )
-    told = verdicts(routed.rule, found.candidates, found.decision)
-    return Explained(found.wanted, found.candidates, told, routed.missing)
+    told = verdicts(found.routed.rule, found.candidates, found.decision)
+    arm = found.decision.arm
+    return Explained(found.routed, arm, found.wanted, found.candidates, told, found.routed.missing)
 
 
 def _nobody(routed: Routed, decision: Decision, now_s: float, *, too_long: bool) -> FreeholdError:

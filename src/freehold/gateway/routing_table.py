@@ -105,13 +105,27 @@ class Routes:
             why = "; ".join(f"{model}: {said}" for model, said in missing)
             raise NotFound(f"no model of the route {route.name} can be asked here: {why}", field="model")
         retries, hedges = self.shares[route.name]
+        arms = dict(self._arms(route, find))
+        chances = any(arm.rule.needs_draw for arm in arms.values())
+        rule = rule_of(route)
         routed = Routed(
-            route=route, rule=rule_of(route), members=tuple(members), missing=tuple(missing), retries=retries,
+            route=route, rule=structs.replace(rule, needs_draw=rule.needs_draw or chances), members=tuple(members), missing=tuple(missing), retries=retries,
             hedges=hedges, unasked=Choice(route=route.name, attempts=0), objectives=self.objectives.get(route.name),
-            shadows=tuple(self._shadows(route, find)),
+            shadows=tuple(self._shadows(route, find)), arms=arms,
         )  # fmt: skip
         first = members[0].target
-        return structs.replace(first, resource=f"model/{PREFIX}/{route.name}", route=routed, health=None)
+        return structs.replace(first, resource=routed.resource, route=routed, health=None)
+
+    def _arms(self, route: Route, find: Find) -> Iterator[tuple[str, Routed]]:
+        """One of which no model can be asked here is left out: calls are then in no arm."""
+        for _, name in route.experiment.routes() if route.experiment else ():
+            declared = self._by_name.get(name)
+            if declared is None:
+                continue
+            with suppress(NotFound):
+                routed = self.target(structs.replace(declared, experiment=None), find).route
+                if routed is not None:
+                    yield f"{PREFIX}/{name}", routed
 
     def _shadows(self, route: Route, find: Find) -> Iterator[tuple[Target, float]]:
         """One that cannot be asked here, or takes no calls, is left out: nobody waits for it."""

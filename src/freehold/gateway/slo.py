@@ -11,7 +11,7 @@ declared (core/serving.py).
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Struct, structs
@@ -278,6 +278,43 @@ class Objectives:
         if found or self.demoted:
             self.demoted = found
         return found
+
+
+class Measured(Protocol):
+    """What is told of a call that is over: `Objectives`, or those of two routes."""
+
+    def settled(
+        self,
+        model: str | None,
+        outcome: str,
+        *,
+        first_s: float | None,
+        own_first_s: float | None,
+        now_s: float,
+    ) -> None: ...
+
+
+class Jointly:
+    """Of a route that is another one's arm, and of that one: its clients got the answer too, but its models were not asked."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, inner: Objectives | None, outer: Objectives) -> None:
+        self._inner = inner
+        self._outer = outer
+
+    def settled(
+        self,
+        model: str | None,
+        outcome: str,
+        *,
+        first_s: float | None,
+        own_first_s: float | None,
+        now_s: float,
+    ) -> None:
+        if self._inner is not None:
+            self._inner.settled(model, outcome, first_s=first_s, own_first_s=own_first_s, now_s=now_s)
+        self._outer.settled(None, outcome, first_s=first_s, own_first_s=own_first_s, now_s=now_s)
 
 
 def demoted(decision: Decision, models: Sequence[str], burns: Mapping[str, str]) -> Decision:

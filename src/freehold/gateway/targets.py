@@ -12,7 +12,7 @@ from freehold.catalog.prices import ListedModel
 from freehold.core.ports import Embeds, Provider
 from freehold.core.pricing import FREE, ModelPrice
 from freehold.core.records import FREE_OF_CHARGE, LIST, Choice
-from freehold.core.routes import Route
+from freehold.core.routes import PREFIX, Route
 from freehold.gateway.capabilities import Suspicion
 from freehold.gateway.health import Health
 from freehold.gateway.routing import Rule, Traits
@@ -131,7 +131,7 @@ class Routed(Struct, frozen=True, kw_only=True):
     """A route, as one client's wire reaches its models. `missing` are those that cannot be asked at all here, and why.
 
     `unasked` is what the record says while nobody was asked. `shadows` are those of its experiment that can be asked here, each
-    with the percentage of calls.
+    with the percentage of calls. `arms` are those of its experiment that are routes, by `route/NAME`.
     """
 
     route: Route
@@ -143,3 +143,14 @@ class Routed(Struct, frozen=True, kw_only=True):
     unasked: Choice
     objectives: Objectives | None = None
     shadows: tuple[tuple[Target, float], ...] = ()
+    arms: Mapping[str, "Routed"] = {}
+
+    @property
+    def resource(self) -> str:
+        """What a policy names."""
+        return f"model/{PREFIX}/{self.route.name}"
+
+    @property
+    def reachable(self) -> tuple[Member, ...]:
+        """Whoever may answer."""
+        return (*self.members, *(member for arm in self.arms.values() for member in arm.members))

@@ -149,6 +149,9 @@ class Templates:
         for one in check.declared:
             for path, problem in self._wrong(one.resource, check.names):
                 yield check.told(one, path, problem)
+            if isinstance(one.resource, Route):
+                for path, problem in routes.arm_problems(one.resource, check.routes):
+                    yield check.told(one, path, problem)
 
     async def _likeness_problem(self, resource: Resource) -> str | None:
         cache = resource.cache if isinstance(resource, Route) else None
@@ -233,6 +236,8 @@ class _Check:
     ) -> None:
         self.declared = declared
         self.beside = [one.resource for one in declared]
+        kept = [one.resource for one in current.values()]
+        self.routes = {one.name: one for one in (*kept, *self.beside) if isinstance(one, Route)}
         self.names = frozenset({(kind_of(one), one.name) for one in self.beside} | current.keys())
         self.warnings: list[str] = []
         self._source = source

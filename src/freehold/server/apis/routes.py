@@ -57,13 +57,17 @@ class CandidateShown(Struct, frozen=True):
 
 
 class ExplainedShown(Struct, frozen=True):
-    """`input_tokens` is a guess by the request's size."""
+    """`input_tokens` is a guess by the request's size. `arm`: of the route's experiment, the one that the request is in; where that is a
+    route, `by` is its name, and `strategy` and `models` are its.
+    """
 
     route: str
     strategy: str
     input_tokens: int
     affinity: str
     models: tuple[CandidateShown, ...]
+    arm: str | None
+    by: str
 
 
 class DrainBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,11 +110,12 @@ class RouteApi:
         name = call.path["name"]
         envelope = Envelope(call.body)
         await self._refresh(call.principal.tenant)
-        routed, told = await self._gateway.explain(
+        told = await self._gateway.explain(
             call.principal, name, envelope, wire=wire, headers=call.headers, draw=query.draw
         )
+        by, wanted = told.routed.route, told.wanted
         return ExplainedShown(
-            name, routed.route.strategy, told.wanted.input_tokens, told.wanted.affinity, _models(routed, told)
+            name, by.strategy, wanted.input_tokens, wanted.affinity, _models(told), told.arm, by.name
         )
 
     async def drains(self, call: Call) -> DrainList:
@@ -153,10 +158,10 @@ class RouteApi:
         return [one.resource for one in found if isinstance(one.resource, Drain)]
 
 
-def _models(routed: Routed, told: Explained) -> tuple[CandidateShown, ...]:
+def _models(told: Explained) -> tuple[CandidateShown, ...]:
     candidates = {one.model: one for one in told.candidates}
     shown = [
-        CandidateShown(one.model, one.place, one.why, **_figures(routed, candidates[one.model]))
+        CandidateShown(one.model, one.place, one.why, **_figures(told.routed, candidates[one.model]))
         for one in told.verdicts
     ]
     return (*shown, *(CandidateShown(model, None, why) for model, why in told.missing))
