@@ -132,7 +132,7 @@ async def run_session(store: Store, gateway: CountingGateway) -> str:
             live=live, clock=clock,
         )  # fmt: skip
         async with Worker(means, WorkerSettings()).running():
-            row = await Sessions(store.log, store.resources, live, clock).create(
+            row = await Sessions(store.log, store.resources, live, clock, results=Results(store.objects)).create(
                 OWNER, "bench", content=[Text("go")]
             )
             while (await store.log.get(TENANT, row.id)).status == "running":  # noqa: ASYNC110

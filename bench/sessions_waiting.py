@@ -127,7 +127,7 @@ async def bench(url: str, count: int, times: int) -> None:
         limits = Limits(steps_max=100, tokens_max=10**9)
         agent = Agent(name="bench", model="bench/m", tools=("desk", "clock"), limits=limits)
         await store.resources.put(TENANT, [desk, Tool(name="clock", type="timer"), agent], by="bench")
-        sessions = Sessions(store.log, store.resources, live, clock)
+        sessions = Sessions(store.log, store.resources, live, clock, results=Results(None))
         means = Means(
             log=store.log, gateway=Gateway(1), declarations=Declarations(store.resources), equipments=Equipments(store.log), places=store.tool_places,
             tools=tools, principals=Everyone(), live=live, clock=clock, results=Results(None),

@@ -22,6 +22,7 @@ from freehold.core.messages import Text
 from freehold.core.resources import Agent, Provider
 from freehold.governance.principals import DEFAULT_TENANT, OPERATOR
 from freehold.runtime.live import Live
+from freehold.runtime.offload import Results
 from freehold.runtime.sessions import Sessions
 from freehold.store.embedded import embedded
 from freehold.store.store import Store, open_store
@@ -111,7 +112,7 @@ async def main() -> None:
                 await store.resources.put(
                     DEFAULT_TENANT, [provider, Agent(name="clerk", model="slow/m")], by="b"
                 )
-                sessions = Sessions(store.log, store.resources, Live(), SystemClock())
+                sessions = Sessions(store.log, store.resources, Live(), SystemClock(), results=Results(store.objects))
                 rates = {}
                 for count in (1, 4, 1, 4):
                     async with workers(server.dsn(), data, count):

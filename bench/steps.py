@@ -156,7 +156,7 @@ async def measured(label: str, data: Path, steps: int, work: Callable[[], object
 async def run_sessions(store: Store, sessions: int, rounds: int) -> None:
     """All sessions, from their input to their rest, by one worker that already runs."""
     live, clock = Live(), SystemClock()
-    service = Sessions(store.log, store.resources, live, clock)
+    service = Sessions(store.log, store.resources, live, clock, results=Results(store.objects))
     tools = ToolSet({"noop": NoopKind()}, host=None)
     async with tools.running():
         means = Means(

@@ -406,7 +406,14 @@ async def _furnish(
 
 def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseKeeper) -> list[Operation]:
     clock, wires, gateway, model_table = inside.clock, inside.wires, inside.gateway, inside.models
-    service = Sessions(store.log, store.resources, inside.means.live, clock, home=model_table.home)
+    service = Sessions(
+        store.log,
+        store.resources,
+        inside.means.live,
+        clock,
+        results=inside.means.results,
+        home=model_table.home,
+    )
     declared = Templates(
         store.resources,
         tool_configs={name: kind.config for name, kind in inside.kinds.items()},

@@ -319,7 +319,7 @@ async def world(
                 retries=QUICK_RETRIES,
                 on_point=on_point,
             )
-            sessions = Sessions(store.log, store.resources, live, clock)
+            sessions = Sessions(store.log, store.resources, live, clock, results=means.results)
             yield World(store, store.log, model, principals, kind, means, sessions, settings)
 
 

@@ -34,8 +34,8 @@ def of(objects, *ids, bytes_max=1000):
     return Results(objects).of("acme", ids, bytes_max=bytes_max)
 
 
-def outcome(*texts):
-    return ToolOutcome(tuple(Text(text) for text in texts))
+def texts_of(*texts):
+    return tuple(Text(text) for text in texts)
 
 
 async def read(results, **arguments) -> str:
@@ -43,14 +43,14 @@ async def read(results, **arguments) -> str:
 
 
 async def test_what_fits_stays_as_it_is(objects):
-    wanted = outcome("a" * 400, "b" * 500)
+    wanted = texts_of("a" * 400, "b" * 500)
     fitted = await of(objects, "sess_1").fitted(wanted)
-    assert (fitted.content, fitted.kept) == (wanted.content, ())
+    assert (fitted.content, fitted.kept) == (wanted, ())
 
 
 async def test_what_does_not_fit_is_kept_once_and_read_in_pieces(objects):
     results = of(objects, "sess_1")
-    first, second = await results.fitted(outcome(LINES)), await results.fitted(outcome(LINES))
+    first, second = await results.fitted(texts_of(LINES)), await results.fitted(texts_of(LINES))
     assert first == second
     (kept,) = first.kept
     assert len((await objects.list(TENANT)).objects) == 1
@@ -77,7 +77,7 @@ async def test_what_does_not_fit_is_kept_once_and_read_in_pieces(objects):
 async def test_pieces_never_cut_a_character(text, limit):
     results = of(ObstoreObjects(MemoryStore(), sorted_listing=True), "sess_1", bytes_max=1)
     text = text.encode("utf-8", "replace").decode()
-    (kept,) = (await results.fitted(outcome(text))).kept
+    (kept,) = (await results.fitted(texts_of(text))).kept
     whole, offset = "", 0
     while offset < kept.size_bytes:
         piece, _, where = (
@@ -89,7 +89,7 @@ async def test_pieces_never_cut_a_character(text, limit):
 
 
 async def test_a_handle_opens_nothing_in_another_session(objects):
-    (kept,) = (await of(objects, "sess_1").fitted(outcome(LINES))).kept
+    (kept,) = (await of(objects, "sess_1").fitted(texts_of(LINES))).kept
     assert "line 0" in await read(of(objects, "sess_fork", "sess_1"), handle=kept.handle)
     with pytest.raises(NotFound):
         await read(of(objects, "sess_2"), handle=kept.handle)
@@ -101,7 +101,7 @@ async def test_a_handle_opens_nothing_in_another_session(objects):
 
 async def test_wrong_arguments_are_told(objects):
     results = of(objects, "sess_1")
-    handle = (await results.fitted(outcome(LINES))).kept[0].handle
+    handle = (await results.fitted(texts_of(LINES))).kept[0].handle
     for wrong in ({}, {"handle": handle, "offset": -1}, {"handle": handle, "limit": 10**9}, {"handle": handle, "search": ""},
                   {"handle": handle, "page": 1}):  # fmt: skip
         with pytest.raises(BadRequest):
@@ -111,13 +111,13 @@ async def test_wrong_arguments_are_told(objects):
 
 async def test_what_is_beyond_all_bounds_is_refused(objects):
     with pytest.raises(TooLarge, match="Ask for less"):
-        await of(objects, "sess_1").fitted(outcome("x" * (KEPT_BYTES_MAX + 1)))
+        await of(objects, "sess_1").fitted(texts_of("x" * (KEPT_BYTES_MAX + 1)))
 
 
 async def test_media_beyond_the_bound_are_kept_unseen(objects):
     small = Media("image", "image/png", Bytes(b"x" * 1000))
     large = Media("image", "image/png", Bytes(b"y" * MEDIA_BYTES_MAX), name="map")
-    fitted = await of(objects, "sess_1").fitted(ToolOutcome((small, large)))
+    fitted = await of(objects, "sess_1").fitted((small, large))
     assert fitted.content[0] == small
     assert "map" in text_of(fitted.content)
     assert [(one.size_bytes, one.media_type) for one in fitted.kept] == [(MEDIA_BYTES_MAX, "image/png")]

@@ -174,3 +174,30 @@ async def test_the_dearest_sessions_come_first_and_page_by_page(ready: World) ->
     costs = [page["data"][0]["freehold"]["cost"]["pico"] for page in (first, second)]
     assert costs == sorted(costs, reverse=True)
     assert first["data"][0]["id"] != second["data"][0]["id"]
+
+
+async def test_a_clients_large_result_is_kept_aside_and_read_by_its_handle(ready: World) -> None:
+    lines = "".join(f"line {number}: red\n" for number in range(20_000)) + "the last line: blue\n"
+    vendor = ready.script("openai", calls(("screen_pick", {"from": ["red"]})), says("A moment."))
+    session_id = await ready.session("waiter", "Which colour?")
+    [call_id] = await until_asked(ready, session_id)
+    event = {
+        "type": "user.custom_tool_result",
+        "custom_tool_use_id": call_id,
+        "content": [{"type": "text", "text": lines}],
+    }
+    await ready.json("POST", f"/v1/sessions/{session_id}/events", {"events": [event]})
+    events = await ready.until_idle(session_id, turns=2)
+    [result] = of(events, "user.custom_tool_result")
+    [shown] = result["content"]
+    assert len(shown["text"]) < 6000 < len(lines)
+    handle = shown["text"].partition('handle="')[2].partition('"')[0]
+    assert b"result_read" in vendor.asked[-1].body
+    ready.script("openai", calls(("result_read", {"handle": handle, "search": "blue"})), says("Blue."))
+    await ready.json(
+        "POST",
+        f"/v1/sessions/{session_id}/events",
+        {"events": [{"type": "user.message", "content": "And the last?"}]},
+    )
+    events = await ready.until_idle(session_id, turns=3)
+    assert "the last line: blue" in of(events, "agent.tool_result")[-1]["content"][0]["text"]

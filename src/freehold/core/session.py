@@ -258,7 +258,8 @@ class ApprovalDecided(Struct, frozen=True, tag="approval_decided", omit_defaults
 
 
 class ResultGiven(Struct, frozen=True, tag="result_given", omit_defaults=True, kw_only=True):
-    """The result of a call that was not ours to run: `source` gave it. Ignored where none is awaited. `agent`: of a session, whose."""
+    """The result of a call that was not ours to run: `source` gave it. Ignored where none is awaited. `agent`: of a session, whose. `kept`
+    as in ToolFinished."""
 
     call_id: str
     source: Literal["client", "event", "session"]
@@ -267,6 +268,7 @@ class ResultGiven(Struct, frozen=True, tag="result_given", omit_defaults=True, k
     by: str = ""
     cost_pico: int = 0
     agent: str = ""
+    kept: tuple[KeptResult, ...] = ()
 
 
 class SessionWaits(Struct, frozen=True, tag="session_waits", omit_defaults=True, kw_only=True):

@@ -287,6 +287,7 @@ class SessionState(Struct):
         awaits = call.awaited.awaits if call is not None and call.awaited is not None else None
         if isinstance(awaits, AwaitsClient | AwaitsEvent | AwaitsSession):
             self._count(Usage(), event.cost_pico)
+            self.results_kept += len(event.kept)
             self._result(ToolResult(event.call_id, event.content, event.failed))
 
     def _compact(self, event: Compacted) -> None:

@@ -89,11 +89,11 @@ class SessionResults:
         self._session_ids = session_ids
         self._bytes_max = bytes_max
 
-    async def fitted(self, outcome: ToolOutcome) -> Fitted:
+    async def fitted(self, content: Sequence[Text | Media]) -> Fitted:
         """What the model is shown. Raises TooLarge where it can't be kept; the tool has run then."""
-        text = "\n".join(part.text for part in outcome.content if isinstance(part, Text))
+        text = "\n".join(part.text for part in content if isinstance(part, Text))
         data = text.encode("utf-8", "replace")
-        shown: list[Text | Media] = [*outcome.content]
+        shown: list[Text | Media] = [*content]
         kept: list[KeptResult] = []
         if len(data) > self._bytes_max:
             one = await self._keep(data, "text/plain")

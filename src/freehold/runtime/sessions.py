@@ -12,6 +12,7 @@ from typing import assert_never
 from msgspec import structs
 
 from freehold.core import ids
+from freehold.core.context import Context
 from freehold.core.errors import BadRequest, Conflict, Forbidden
 from freehold.core.messages import JsonObject, Media, Text
 from freehold.core.policy import Principal, authorize
@@ -54,21 +55,30 @@ from freehold.runtime.inputs import (
     patched,
 )
 from freehold.runtime.live import Live
+from freehold.runtime.offload import Results
 from freehold.runtime.settling import client_result, decision
 from freehold.runtime.stream import Item, merged
 
 
 class Sessions:
-    """`home` is where the log is kept."""
+    """`home` is where the log is kept, `results` what was too large for it."""
 
     def __init__(
-        self, log: SessionLog, resources: Resources, live: Live, clock: Clock, *, home: Place = NOWHERE
+        self,
+        log: SessionLog,
+        resources: Resources,
+        live: Live,
+        clock: Clock,
+        *,
+        results: Results,
+        home: Place = NOWHERE,
     ) -> None:
         self._log = log
         self._resources = resources
         self._live = live
         self._clock = clock
         self._home = home
+        self._results = results
 
     async def create(
         self,
@@ -304,7 +314,12 @@ class Sessions:
         """The result of a tool that the client ran, to be told. See settling.client_result."""
         self._authorize(principal, "session:Send", session_id)
         row = await self._row(principal, session_id)
-        return await client_result(self._log, row, principal, call_id=call_id, content=content, failed=failed)
+        found = await self._resources.get(row.tenant, "agent", row.agent, version=row.agent_version)
+        context = found.resource.context if isinstance(found.resource, Agent) else Context()
+        results = self._results.of(row.tenant, [row.id], bytes_max=context.tool_result_bytes_max)
+        return await client_result(
+            self._log, row, principal, call_id=call_id, content=content, results=results, failed=failed
+        )
 
     async def get(self, principal: Principal, session_id: str) -> SessionRow:
         self._authorize(principal, "session:Read", session_id)

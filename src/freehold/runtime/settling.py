@@ -21,6 +21,7 @@ from freehold.core.session import (
 )
 from freehold.core.session_log import SessionLog, SessionRow
 from freehold.runtime.inputs import REASON_CHARS_MAX, check_length, check_result
+from freehold.runtime.offload import SessionResults
 from freehold.runtime.resuming import resumed
 
 
@@ -78,17 +79,24 @@ async def client_result(
     *,
     call_id: str,
     content: Sequence[Text | Media],
+    results: SessionResults,
     failed: bool = False,
 ) -> ResultGiven:
-    """Raises NotFound where no client is waited for under that id."""
+    """What is too large to be shown whole goes to `results`. Raises NotFound where no client is waited for under that id."""
     check_result(content)
     awaits = (await _awaited(log, row, call_id)).awaits
     if not isinstance(awaits, AwaitsClient):
         raise NotFound(
             f"tool call {call_id[:80]!r} is not the client's to answer: it awaits its {awaits.__struct_config__.tag}"
         )
+    fitted = await results.fitted(content)
     return ResultGiven(
-        call_id=call_id, source="client", content=tuple(content), failed=failed, by=principal.id
+        call_id=call_id,
+        source="client",
+        content=fitted.content,
+        failed=failed,
+        by=principal.id,
+        kept=fitted.kept,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from freehold.core import ids
-from freehold.core.errors import Conflict, Internal, LimitReached, NotFound
+from freehold.core.errors import Conflict, Internal, LimitReached, NotFound, TooLarge
 from freehold.core.messages import Text, text_of
 from freehold.core.policy import Policy
 from freehold.core.ports import Clock, Delegation, Resources, ToolRun
@@ -26,9 +26,10 @@ from freehold.core.session import (
     TurnFinished,
     UserSpoke,
 )
-from freehold.core.session_log import SessionLog, SessionRow
+from freehold.core.session_log import Lease, SessionLog, SessionRow
 from freehold.core.session_state import SessionState
 from freehold.runtime.declared import Declarations
+from freehold.runtime.offload import Fitted, Results, SessionResults
 
 TITLE_CHARS: Final = 120
 AT_WORK: Final = ("running", "waiting", "paused")
@@ -121,8 +122,17 @@ async def inherited(
     return found
 
 
-async def tell_parent(log: SessionLog, state: SessionState, session_id: str, finished: TurnFinished) -> None:
-    """The child's last answer, or why there is none. A parent that is gone or does not wait any more hears nothing."""
+async def tell_parent(
+    log: SessionLog,
+    lease: Lease,
+    state: SessionState,
+    finished: TurnFinished,
+    *,
+    declarations: Declarations,
+    results: Results,
+) -> None:
+    """The child's last answer, or why there is none; what is too large to be shown whole is kept among the parent's results. A parent that is
+    gone or does not wait any more hears nothing."""
     if state.started is None or state.started.parent is None:
         return
     parent = state.started.parent
@@ -130,18 +140,33 @@ async def tell_parent(log: SessionLog, state: SessionState, session_id: str, fin
     said = text_of(answer.content) if answer is not None and finished.outcome != "failed" else ""
     ended = "" if finished.outcome == "completed" else f"{finished.outcome}: {finished.message}"
     text = "\n".join(part for part in (said, ended) if part) or "it ended without an answer"
-    given = ResultGiven(
-        call_id=parent.call_id,
-        source="session",
-        content=(Text(text),),
-        failed=finished.outcome != "completed",
-        by=session_id,
-        agent=state.started.agent,
-    )
     try:
-        await log.append(parent.session_id, [given], idempotency_key=f"result.{session_id}.{state.turn}")
+        asked = await _started(log, parent.session_id)
+        agent = await declarations.agent(lease.tenant, asked.agent, asked.agent_version)
+        kept_by = results.of(lease.tenant, [parent.session_id], bytes_max=agent.context.tool_result_bytes_max)
+        fitted = await _fitted(kept_by, text)
+        given = ResultGiven(
+            call_id=parent.call_id,
+            source="session",
+            content=fitted.content,
+            failed=finished.outcome != "completed",
+            by=lease.session_id,
+            agent=state.started.agent,
+            kept=fitted.kept,
+        )
+        await log.append(
+            parent.session_id, [given], idempotency_key=f"result.{lease.session_id}.{state.turn}"
+        )
     except (Conflict, NotFound):
         return
+
+
+async def _fitted(results: SessionResults, text: str) -> Fitted:
+    """Whole, where nothing can be put aside: an answer is not lost for that."""
+    try:
+        return await results.fitted((Text(text),))
+    except TooLarge:
+        return Fitted((Text(text),))
 
 
 async def cancel_children(log: SessionLog, state: SessionState, session_id: str) -> None:

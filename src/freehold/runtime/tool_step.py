@@ -56,7 +56,7 @@ async def run_tool(
             fitted = Fitted(outcome.content)
         else:
             outcome = await _run(claim, toolbox, principal, session_id=session_id, hosts=hosts)
-            fitted = await results.fitted(outcome)
+            fitted = await results.fitted(outcome.content)
     except TooLarge as error:
         return _failure(claim, error, _ms_since(began_s, clock))
     except FreeholdError as error:

@@ -263,11 +263,18 @@ class SessionRun:
 
     async def _tell_family(self, step: FinishTurn) -> None:
         """Those that this session works for, and those that work for it, before the turn's end is a fact."""
-        session_id = self._lease.session_id
+        means = self._means
         for event in step.events:
             if isinstance(event, TurnFinished):
-                await tell_parent(self._means.log, self._state, session_id, event)
-                await cancel_children(self._means.log, self._state, session_id)
+                await tell_parent(
+                    means.log,
+                    self._lease,
+                    self._state,
+                    event,
+                    declarations=means.declarations,
+                    results=means.results,
+                )
+                await cancel_children(means.log, self._state, self._lease.session_id)
 
     async def _fail_to_ask(self, error: FreeholdError) -> None:
         model = (self._state.started and self._state.started.model) or ""
