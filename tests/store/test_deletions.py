@@ -30,7 +30,7 @@ async def left(url: str) -> dict[str, int]:
 async def age(url: str, session_id: str, days: int) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute(
-        "UPDATE freehold.sessions SET updated_at = now() - $2 * interval '1 day' WHERE id = $1",
+        "UPDATE freehold.sessions SET due_at = now() - $2 * interval '1 day' WHERE id = $1",
         session_id,
         days,
     )

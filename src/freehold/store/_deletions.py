@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 _LOCK: Final = "SELECT status, forks_count FROM sessions WHERE tenant = $1 AND id = $2 FOR UPDATE"
 _EXPIRED: Final = """
 SELECT id FROM sessions
-WHERE status IN ('idle', 'cancelled') AND updated_at < now() - $1::interval AND forks_count = 0
-ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED
+WHERE status IN ('idle', 'cancelled') AND due_at < now() - $1::interval AND forks_count = 0
+ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
 """
 _DELETE: Final = """
 WITH gone AS (

@@ -24,6 +24,7 @@ from freehold.store.database import ATTEMPTS_MAX, Connection, Database, Row
 
 DRAIN_TIMEOUT_S: Final = 15.0
 RECONNECT_PAUSE_S: Final = 0.2
+GATHER_S_MAX: Final = 0.004
 UNKNOWN: Final = (
     "the database went away: it is not known whether this was written, so read before writing again"
 )
@@ -105,8 +106,7 @@ class Writer:
                 if not self._waiting.count:
                     self._wanted.clear()
                     await self._wanted.wait()
-                # What becomes ready in the same tick joins the batch, also who was just told of the last one and goes on.
-                await asyncio.sleep(0)
+                await self._gathered()
                 creates = self._waiting.next_creates()
                 if creates:
                     await self._write_creates(creates)
@@ -117,6 +117,16 @@ class Writer:
             self._waiting.fail_all(Unavailable(UNKNOWN))
             if self._connection is not None:
                 self._connection.terminate()
+
+    async def _gathered(self) -> None:
+        """Returns once a turn of the event loop has brought nothing new, so that a lone append waits for nobody: who was told of the
+        last batch and goes on mostly has its next append here. A loop that is busy makes large batches, for the server's sake."""
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + GATHER_S_MAX
+        count = 0
+        while self._waiting.count > count and loop.time() < ends_s:
+            count = self._waiting.count
+            await asyncio.sleep(0)
 
     def drain(self) -> None:
         """Refuses what comes from now on and lets `run` end once all that waits is written."""

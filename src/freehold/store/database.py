@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from freehold.core.errors import Overloaded, Unavailable
 from freehold.store._faults import TRANSIENT, translated
+from freehold.store._pool import CLOSE_TIMEOUT_S, Pool
 
 Connection: TypeAlias = Any
 """asyncpg's Connection, or its pool's proxy of one: asyncpg brings no types."""
@@ -54,7 +55,7 @@ class Health(Struct, frozen=True):
 class Database:
     """One PostgreSQL database, as one process uses it. Opened with `open_database`."""
 
-    def __init__(self, url: str, pool: Any, process_id: str) -> None:
+    def __init__(self, url: str, pool: Pool, process_id: str) -> None:
         self._url = url
         self._pool = pool
         self._process_id = process_id
@@ -64,16 +65,18 @@ class Database:
         """One of the pool's, in autocommit. Raises Overloaded when none is free within ACQUIRE_TIMEOUT_S."""
         with translated(doing):
             try:
-                connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+                connection = await self._pool.take(ACQUIRE_TIMEOUT_S)
             except TimeoutError as error:
                 raise self._not_acquired(doing) from error
             try:
                 yield connection
-            finally:
-                await self._pool.release(connection, timeout=ACQUIRE_TIMEOUT_S)
+            except BaseException as error:
+                self._pool.give_back(connection, error)
+                raise
+            self._pool.give_back(connection, None)
 
     def _not_acquired(self, doing: str) -> Overloaded | Unavailable:
-        if self._pool.get_idle_size() == 0 and self._pool.get_size() >= POOL_SIZE_MAX:
+        if self._pool.idle_count == 0 and self._pool.size >= POOL_SIZE_MAX:
             return Overloaded(f"{doing}: all {POOL_SIZE_MAX} database connections are busy: try again")
         return Unavailable(f"{doing}: the database did not answer within {ACQUIRE_TIMEOUT_S:g} s")
 
@@ -113,17 +116,7 @@ class Database:
     async def connect(self, purpose: str, settings: Mapping[str, str] | None = None) -> Connection:
         """A connection of one's own; the caller closes it. `purpose` shows in pg_stat_activity."""
         with translated(f"connecting to the database ({purpose})"):
-            return await asyncpg.connect(
-                self._url,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=STATEMENT_TIMEOUT_S,
-                statement_cache_size=STATEMENT_CACHE_MAX,
-                server_settings={
-                    **_SERVER_SETTINGS,
-                    **(settings or {}),
-                    "application_name": f"freehold {self._process_id} {purpose}"[:63],
-                },
-            )
+            return await _connected(self._url, f"freehold {self._process_id} {purpose}", settings or {})
 
     async def check(self) -> Health:
         """Asks the database. Raises Unavailable."""
@@ -132,32 +125,30 @@ class Database:
             "checking the database", "SELECT current_setting('server_version') AS version"
         )
         latency_ms = (asyncio.get_running_loop().time() - started_s) * 1000
-        return Health(str(rows[0]["version"]), latency_ms, self._pool.get_size(), POOL_SIZE_MAX)
+        return Health(str(rows[0]["version"]), latency_ms, self._pool.size, POOL_SIZE_MAX)
 
 
 @asynccontextmanager
 async def open_database(url: str, *, process_id: str = "") -> AsyncIterator[Database]:
     """Raises Unavailable when the database is away, BadRequest when `url` is no address of one."""
-    with translated("connecting to the database"):
-        pool = await asyncpg.create_pool(
-            url,
-            min_size=1,
-            max_size=POOL_SIZE_MAX,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=STATEMENT_TIMEOUT_S,
-            statement_cache_size=STATEMENT_CACHE_MAX,
-            max_inactive_connection_lifetime=IDLE_CONNECTION_S,
-            server_settings={**_SERVER_SETTINGS, "application_name": f"freehold {process_id}"[:63]},
-        )
+
+    async def connect() -> Connection:
+        return await _connected(url, f"freehold {process_id}", {})
+
+    pool = Pool(connect, size_max=POOL_SIZE_MAX, idle_s=IDLE_CONNECTION_S)
     try:
+        with translated("connecting to the database"):
+            pool.give_back(await pool.take(ACQUIRE_TIMEOUT_S), None)
         yield Database(url, pool, process_id)
     finally:
-        await _close(pool)
+        await pool.close(CLOSE_TIMEOUT_S)
 
 
-async def _close(pool: Any) -> None:
-    """Waits for connections in use, but not for long: the process is on its way out."""
-    try:
-        await asyncio.wait_for(pool.close(), timeout=ACQUIRE_TIMEOUT_S)
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        pool.terminate()
+async def _connected(url: str, name: str, settings: Mapping[str, str]) -> Connection:
+    return await asyncpg.connect(
+        url,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=STATEMENT_TIMEOUT_S,
+        statement_cache_size=STATEMENT_CACHE_MAX,
+        server_settings={**_SERVER_SETTINGS, **settings, "application_name": name[:63]},
+    )
