@@ -19,6 +19,9 @@ HOLD = object()
 CUT = object()
 """In a script: close the connection here."""
 
+HEARD = object()
+"""In a script: wait until the test has set `Vendor.heard`, so that what follows comes by itself."""
+
 Step = bytes | object
 
 
@@ -61,12 +64,13 @@ class Vendor:
         self.asked: list[Asked] = []
         self.listed_count = 0
         self.hung_up = asyncio.Event()
+        self.heard = asyncio.Event()
 
     def play(self, *scripts: Sequence[Step]) -> None:
         """From now on these, and forget what was asked."""
         self._scripts = list(scripts)
         self.asked.clear()
-        self.hung_up = asyncio.Event()
+        self.hung_up, self.heard = asyncio.Event(), asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -115,6 +119,9 @@ class Vendor:
                 return False
             if step is CUT:
                 return False
+            if step is HEARD:
+                await self.heard.wait()
+                continue
             assert isinstance(step, bytes)
             writer.write(step)
             await writer.drain()

@@ -79,6 +79,7 @@ async def fails(
                 async with opened(house, wire, mode, streamed=streamed) as answer:
                     async for _ in answer:
                         came += 1
+                        vendor.heard.set()
             assert len(vendor.asked) <= 1, "a provider never retries by itself"
             return error.value, house.spool.only, came
 
