@@ -438,7 +438,9 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         *experiments.operations(store.experiments, store.records, store.resources),
         *tokens.operations(gateway),
         *responses.operations(store.responses, keeper, gateway, dialect=wires[RESPONSES]),
-        *conversations.operations(store.conversations, clock, dialect=wires[RESPONSES]),
+        *conversations.operations(
+            store.conversations, clock, dialect=wires[RESPONSES], home=model_table.home
+        ),
         *message_batches.operations(Batches(store.message_batches, gateway, wires[NATIVE_DIALECT], clock)),
     ]
 

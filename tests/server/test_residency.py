@@ -132,14 +132,125 @@ async def test_a_labelled_key_labels_all_that_it_does_and_makes_only_labelled_ke
     assert abroad(own) == 0
 
 
-async def test_what_is_labelled_is_kept_in_no_conversation_that_may_go_on_elsewhere(own: World) -> None:
+async def respond(
+    own: World, model: str, headers: dict[str, str] | None = None, **more: Any
+) -> httpx2.Response:
+    body = {"model": model, "input": "Hi", **more}
+    return await own.http.post("/v1/responses", json=body, headers=headers or {})
+
+
+async def test_a_labelled_response_is_kept_where_the_installation_meets_its_labels(
+    own: World, home: str
+) -> None:
     for more in ({}, {"background": True}, {"store": True}):
-        kept = await own.http.post(
-            "/v1/responses", json={"model": "inside/gpt-4o", "input": "Hi", **more}, headers=EU
-        )
+        kept = await respond(own, "inside/gpt-4o", EU, **more)
+        if home == "eu":
+            assert kept.status_code == 200, kept.text
+            continue
         assert kept.status_code == 403
-        assert "store: false" in kept.text
-    assert own.vendors["openai"].asked == []
+        assert kept.json()["error"]["param"] == "store"
+        assert "the response cannot be kept here" in kept.text
+        assert "say store: false" in kept.text
+    if home != "eu":
+        assert own.vendors["openai"].asked == []
+    assert (await respond(own, "inside/gpt-4o", EU, store=False)).status_code == 200
+    assert abroad(own) == 0
+
+
+async def test_what_goes_on_with_a_labelled_response_has_its_labels(own: World, home: str) -> None:
+    """By its id, by the id of an item, in the background, and a count: whoever asks, and though nothing is labelled any more."""
+    if home != "eu":
+        return
+    first = (await respond(own, "inside/gpt-4o", EU)).json()
+    item = {"type": "item_reference", "id": first["output"][0]["id"]}
+    ways: list[dict[str, Any]] = [
+        {"previous_response_id": first["id"]},
+        {"previous_response_id": first["id"], "store": False},
+        {"previous_response_id": first["id"], "background": True},
+        {"previous_response_id": first["id"], "stream": True},
+        {"input": [item, {"role": "user", "content": "And?"}]},
+    ]
+    for more in ways:
+        refused = await respond(own, ABROAD, **more)
+        assert refused.status_code == 403, (more, refused.text)
+        assert "labelled eu" in refused.text
+    counted = await own.http.post(
+        "/v1/responses/input_tokens",
+        json={"model": ABROAD, "input": "Hi", "previous_response_id": first["id"]},
+    )
+    assert counted.status_code == 403
+    second = await respond(own, "both", previous_response_id=first["id"])
+    assert second.status_code == 200, second.text
+    third = await respond(own, ABROAD, previous_response_id=second.json()["id"])
+    assert third.status_code == 403, "labels are handed on"
+    plain = (await respond(own, "inside/gpt-4o")).json()
+    assert abroad(own) == 0
+    assert (await respond(own, ABROAD, previous_response_id=plain["id"])).status_code == 200
+
+
+async def test_a_labelled_response_in_the_background_is_asked_for_where_its_labels_say(
+    own: World, home: str
+) -> None:
+    if home != "eu":
+        return
+    made = (await respond(own, "both", EU, background=True, input="Later")).json()
+
+    async def ended() -> bool:
+        return bool((await own.json("GET", f"/v1/responses/{made['id']}"))["status"] == "completed")
+
+    await eventually(ended)
+    assert (abroad(own), len(own.vendors["openai"].asked)) == (0, 1)
+    assert (await respond(own, ABROAD, EU, background=True)).status_code == 403
+
+
+async def test_a_labelled_conversation_stays_where_it_is_and_takes_nothing_into_another_one(
+    own: World, home: str
+) -> None:
+    plain = await own.json("POST", "/v1/conversations", {})
+    said = [{"type": "message", "role": "user", "content": "secret"}]
+    path = f"/v1/conversations/{plain['id']}/items"
+    assert (await own.http.post(path, json={"items": said}, headers=EU)).status_code == 403
+    refused = await respond(own, "inside/gpt-4o", EU, conversation=plain["id"], store=False)
+    assert refused.status_code == 403
+    made = await own.http.post("/v1/conversations", json={"items": said}, headers=EU)
+    if home != "eu":
+        assert made.status_code == 403
+        assert "the conversation cannot be kept here" in made.text
+        return
+    conversation = made.json()["id"]
+    assert "start one that is" in refused.text
+    assert (await respond(own, ABROAD, conversation=conversation)).status_code == 403
+    assert (await respond(own, "both", conversation=conversation)).status_code == 200
+    assert abroad(own) == 0
+
+
+async def test_shadows_and_canaries_stay_where_labels_say(own: World) -> None:
+    """A route whose first choice, shadow, arm and fallback are all abroad."""
+    await own.apply(
+        f"""
+kind: route
+name: tempting
+models: [{ABROAD}, inside/gpt-4o]
+strategy: fastest
+hedge: {{ after_s: 0.001, share_max: 1 }}
+experiment:
+  shadows: [{{ model: {ABROAD} }}]
+  arms:
+    - {{ model: {ABROAD}, percent: 50, name: one }}
+    - {{ model: route/beyond, percent: 50, name: two }}
+---
+kind: route
+name: beyond
+models: [{ABROAD}]
+"""
+    )
+    for number in range(8):
+        answer = await ask(own, "tempting", {**EU, "x-freehold-session": f"s{number}"})
+        assert answer.headers["x-freehold-model"] == "inside/gpt-4o"
+    failed = reply(b'{"error":{"message":"no"}}', status=503)
+    own.script("openai", failed)
+    assert (await ask(own, "tempting", EU)).status_code == 503
+    assert abroad(own) == 0
 
 
 async def test_a_batch_is_held_where_it_is_written_and_by_whom_it_asks(own: World, home: str) -> None:

@@ -18,7 +18,8 @@ class KeptResponse(Struct, frozen=True, kw_only=True):
 
     `input` is what came with this request alone; what was said before is with `previous_id`, or in the conversation.
     `request` is what is left to be asked, of one in the background that has not ended. `streamed`: its events are kept.
-    `item_ids` are those of its output, by which clients may refer to them; they are written and not read.
+    `item_ids` are those of its output, by which clients may refer to them; they are written and not read. `labels` are those of the request
+    and of all that it built on: it is kept, and gone on with, only where they say.
     """
 
     id: str
@@ -35,6 +36,7 @@ class KeptResponse(Struct, frozen=True, kw_only=True):
     attempts: int = 0
     epoch: int = 0
     item_ids: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 class PastResponse(Struct, frozen=True):
@@ -44,6 +46,7 @@ class PastResponse(Struct, frozen=True):
     status: ResponseStatus
     input: bytes
     output: bytes
+    labels: tuple[str, ...] = ()
 
 
 class ResponseEvents(Struct, frozen=True):
@@ -138,13 +141,14 @@ class Responses(Protocol):
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
-    """`metadata` is JSON."""
+    """`metadata` is JSON. `labels`: of everything in it."""
 
     id: str
     tenant: str
     created_by: str
     created_at: datetime
     metadata: bytes
+    labels: tuple[str, ...] = ()
 
 
 class ConversationItemPage(Struct, frozen=True):

@@ -78,13 +78,24 @@ def hold(principal: Principal, target: Target) -> None:
         raise Forbidden(f"{target.provider.name}/{target.name} may not be asked: {why}")
 
 
-def hold_here(principal: Principal, home: Place, what: str) -> None:
-    """Before anything of it is written down. Raises Forbidden where `what` cannot be kept in this installation."""
+def hold_here(
+    principal: Principal, home: Place, what: str, *, field: str | None = None, instead: str = ""
+) -> None:
+    """Before anything of it is written down. Raises Forbidden where `what` cannot be kept in this installation; `instead` says what can
+    be done.
+    """
     why = unmet(principal.residency, home.regions, home.labels)
     if why is not None:
         raise Forbidden(
-            f"{what} cannot be kept here: {why} (residency.region and residency.labels of the configuration)"
+            f"{what} cannot be kept here: {why} (residency.regions and residency.labels of the configuration){instead}",
+            field=field,
         )
+
+
+def hold_together(principal: Principal, labels: Sequence[str], what: str) -> None:
+    """Before something is said where it may be read, and gone on with, by requests that have only its `labels`. Raises Forbidden."""
+    if missing := sorted(set(principal.residency) - set(labels)):
+        raise Forbidden(f"the request is labelled {', '.join(missing)}, {what} is not: start one that is")
 
 
 def within_reach(principal: Principal, target: Target) -> Target:

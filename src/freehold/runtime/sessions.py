@@ -13,7 +13,7 @@ from msgspec import structs
 
 from freehold.core import ids
 from freehold.core.context import Context
-from freehold.core.errors import BadRequest, Conflict, Forbidden
+from freehold.core.errors import BadRequest, Conflict
 from freehold.core.messages import JsonObject, Media, Text
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources
@@ -34,7 +34,7 @@ from freehold.core.session import (
     row_change,
 )
 from freehold.core.session_log import ANY_TIME, Created, SessionLog, SessionPage, SessionRow
-from freehold.gateway.residency import NOWHERE, Place, hold_here, with_labels
+from freehold.gateway.residency import NOWHERE, Place, hold_here, hold_together, with_labels
 from freehold.runtime import busy
 from freehold.runtime.forks import Edit, fork_of, place_of
 from freehold.runtime.history import history
@@ -430,10 +430,7 @@ class Sessions:
             return
         started = (await self._log.read(session_id, limit=1))[0].event
         labels = started.labels if isinstance(started, SessionStarted) else ()
-        if missing := set(principal.residency) - set(labels):
-            raise Forbidden(
-                f"the request is labelled {', '.join(sorted(missing))}, the session {session_id} is not: start one that is"
-            )
+        hold_together(principal, labels, f"the session {session_id}")
 
     async def _row(self, principal: Principal, session_id: str) -> SessionRow:
         return await self._log.get(principal.tenant, session_id)

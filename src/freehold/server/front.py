@@ -68,8 +68,8 @@ class Keeper(Protocol):
 
     async def taken(
         self, principal: Principal, envelope: Envelope, exchange: Exchange, request_id: str
-    ) -> tuple[Envelope, Exchange] | None:
-        """What to ask instead, and where to answer it; None where it answered by itself."""
+    ) -> tuple[Principal, Envelope, Exchange] | None:
+        """What to ask instead and for whom, and where to answer it; None where it answered by itself."""
         ...
 
 
@@ -150,7 +150,7 @@ class _Call:
             taken = await keeper.taken(principal, envelope, self._exchange, self.request_id)
             if taken is None:
                 return
-            envelope, self._exchange = taken
+            principal, envelope, self._exchange = taken
         exchange, stream = self._exchange, envelope.stream
         async with self._front.gateway.forward(
             principal, envelope, wire=self._wire, headers=exchange.headers

@@ -6,10 +6,10 @@ CHANNEL: Final = "freehold_responses"
 """Payload: the id of a response to which something happened; empty: one wants to be run."""
 
 ID_BREAK: Final = " "
-"""No id has one."""
+"""No id has one, and no label."""
 
 COLUMNS: Final = ("id", "tenant", "created_by", "status", "previous_id", "conversation_id", "streamed", "head", "input",
-                  "output", "request", "attempts", "epoch")  # fmt: skip
+                  "output", "request", "attempts", "epoch", "labels")  # fmt: skip
 KEPT: Final = (
     "id",
     "tenant",
@@ -21,7 +21,7 @@ KEPT: Final = (
     "input",
     "output",
 )
-PUT_OFF: Final = (*KEPT, "streamed", "request")
+PUT_OFF: Final = (*KEPT, "streamed", "request", "labels")
 
 _BYTES: Final = frozenset({"head", "input", "output"})
 _ARRAYS: Final = ", ".join(
@@ -32,11 +32,11 @@ _ALL: Final = ", ".join(f"r.{name}" for name in COLUMNS)
 _GIVEN: Final = ", ".join(f"given.{name}" for name in KEPT)
 
 INSERT: Final = f"""
-INSERT INTO responses ({", ".join(KEPT)}, item_ids)
-SELECT {_GIVEN}, string_to_array(given.item_ids, '{ID_BREAK}')
-FROM unnest({_ARRAYS}, ${len(KEPT) + 1}::text[]) AS given ({", ".join(KEPT)}, item_ids)
+INSERT INTO responses ({", ".join(KEPT)}, item_ids, labels)
+SELECT {_GIVEN}, string_to_array(given.item_ids, '{ID_BREAK}'), string_to_array(given.labels, '{ID_BREAK}')
+FROM unnest({_ARRAYS}, ${len(KEPT) + 1}::text[], ${len(KEPT) + 2}::text[]) AS given ({", ".join(KEPT)}, item_ids, labels)
 """  # noqa: S608 - our own constants
-"""The last array has each row's ids in one text: an array of arrays would be unnested too."""
+"""The last two arrays have each row's ids and labels in one text: an array of arrays would be unnested too."""
 
 INSERT_LATER: Final = f"""
 WITH called AS (SELECT pg_notify('{CHANNEL}', ''))
@@ -55,7 +55,7 @@ WITH RECURSIVE chain AS (
     FROM chain JOIN responses r ON r.id = chain.previous_id
     WHERE r.tenant = $1 AND chain.depth < $3 AND chain.size_bytes <= $4
 )
-SELECT r.id, r.previous_id, r.status, chain.size_bytes,
+SELECT r.id, r.previous_id, r.status, r.labels, chain.size_bytes,
        CASE WHEN total.size_bytes <= $4 THEN r.input END AS input,
        CASE WHEN total.size_bytes <= $4 THEN r.output END AS output
 FROM chain JOIN responses r ON r.id = chain.id, (SELECT max(size_bytes) AS size_bytes FROM chain) total
@@ -64,7 +64,7 @@ ORDER BY chain.depth DESC
 """`size_bytes` is that of the row and all newer ones; `length` of what is stored apart does not read it."""
 
 WITH_ITEMS: Final = """
-SELECT id, status, input, output FROM responses WHERE tenant = $1 AND item_ids && $2::text[] ORDER BY id DESC LIMIT $3
+SELECT id, status, input, output, labels FROM responses WHERE tenant = $1 AND item_ids && $2::text[] ORDER BY id DESC LIMIT $3
 """
 
 DELETE: Final = f"""

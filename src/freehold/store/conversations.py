@@ -14,9 +14,9 @@ ITEMS_MAX: Final = 10_000
 ITEMS_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of one conversation, so far as a model is to read it."""
 
-_COLUMNS: Final = "id, tenant, created_by, created_at, metadata"
+_COLUMNS: Final = "id, tenant, created_by, created_at, metadata, labels"
 _CREATE: Final = f"""
-INSERT INTO conversations (id, tenant, created_by, metadata) VALUES ($1, $2, $3, $4) RETURNING {_COLUMNS}
+INSERT INTO conversations (id, tenant, created_by, metadata, labels) VALUES ($1, $2, $3, $4, $5) RETURNING {_COLUMNS}
 """  # noqa: S608 - our own constants
 _GET: Final = f"SELECT {_COLUMNS} FROM conversations WHERE tenant = $1 AND id = $2"  # noqa: S608 - our own constants
 _UPDATE: Final = f"""
@@ -88,6 +88,7 @@ class PostgresConversations:
                 conversation.tenant,
                 conversation.created_by,
                 conversation.metadata,
+                conversation.labels,
             )
             if items:
                 await append_items(connection, [(conversation.id, items)])
@@ -180,6 +181,7 @@ def _conversation(row: Row) -> Conversation:
         created_by=row["created_by"],
         created_at=row["created_at"],
         metadata=row["metadata"],
+        labels=tuple(row["labels"]),
     )
 
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from operator import attrgetter
 from typing import Final
 
 from msgspec import Struct
@@ -35,6 +36,9 @@ REFERRED_MAX: Final = 200
 
 EVENT_RUNS_MAX: Final = 200
 """Read at once."""
+
+
+_TEXTS: Final = (attrgetter("item_ids"), attrgetter("labels"))
 
 
 class _Waiting(Struct):
@@ -113,7 +117,7 @@ class PostgresResponses:
     async def _insert(self, batch: Sequence[_Waiting]) -> None:
         rows = [waiting.response for waiting in batch]
         columns = [[getattr(row, name) for row in rows] for name in sql.KEPT]
-        columns.append([sql.ID_BREAK.join(row.item_ids) for row in rows])
+        columns += [[sql.ID_BREAK.join(texts(row)) for row in rows] for texts in _TEXTS]
         told = [(row.response.conversation_id or "", row.items) for row in batch if row.items]
         if not told:
             await self._database.fetch("keeping answers", sql.INSERT, *columns)
@@ -151,13 +155,13 @@ class PostgresResponses:
                     "one with what still matters"
                 )
             raise not_found(oldest["previous_id"])
-        return [PastResponse(row["id"], row["status"], row["input"], row["output"]) for row in rows]
+        return [_past(row) for row in rows]
 
     async def with_items(self, tenant: str, item_ids: Sequence[str]) -> Sequence[PastResponse]:
         rows = await self._database.fetch(
             "finding items of responses", sql.WITH_ITEMS, tenant, list(item_ids), REFERRED_MAX
         )
-        return [PastResponse(row["id"], row["status"], row["input"], row["output"]) for row in rows]
+        return [_past(row) for row in rows]
 
     async def delete(self, tenant: str, response_id: str) -> None:
         if not await self._database.fetch("deleting a response", sql.DELETE, tenant, response_id):
@@ -281,7 +285,11 @@ def _late(held: KeptResponse) -> Conflict:
 
 
 def _kept(row: Row) -> KeptResponse:
-    return KeptResponse(**{name: row[name] for name in sql.COLUMNS})
+    return KeptResponse(**{name: row[name] for name in sql.COLUMNS} | {"labels": tuple(row["labels"])})
+
+
+def _past(row: Row) -> PastResponse:
+    return PastResponse(row["id"], row["status"], row["input"], row["output"], tuple(row["labels"]))
 
 
 def _settle(batch: Sequence[_Waiting], error: FreeholdError | None) -> None:

@@ -13,6 +13,7 @@ from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.policy import authorize
 from freehold.core.ports import Clock, Wire
 from freehold.core.responses import Conversation, ConversationItem, Conversations
+from freehold.gateway.residency import Place, hold_here, hold_together
 from freehold.server.apis import _response_items as items
 from freehold.server.operations import Call, Operation
 
@@ -72,20 +73,23 @@ class ConversationDeleted(Struct, frozen=True):
 
 
 class ConversationApi:
-    def __init__(self, conversations: Conversations, clock: Clock) -> None:
+    def __init__(self, conversations: Conversations, clock: Clock, home: Place) -> None:
         self._conversations = conversations
         self._clock = clock
+        self._home = home
 
     async def create(self, call: Call) -> ConversationShown:
         body: CreateConversation = call.body
         principal = call.principal
         authorize(principal, CREATE, "conversation/*")
+        hold_here(principal, self._home, "the conversation")
         conversation = Conversation(
             id=self._new_id("conv"),
             tenant=principal.tenant,
             created_by=principal.id,
             created_at=self._clock.now(),
             metadata=_metadata(body.metadata),
+            labels=principal.residency,
         )
         return _shown(await self._conversations.create(conversation, self._new_items(body.items or ())))
 
@@ -107,6 +111,9 @@ class ConversationApi:
     async def add_items(self, call: Call) -> items.ItemPage:
         body: AddItems = call.body
         tenant, conversation_id = self._named(call, UPDATE)
+        if call.principal.residency:
+            there = await self._conversations.get(tenant, conversation_id)
+            hold_together(call.principal, there.labels, f"the conversation {conversation_id}")
         added = self._new_items(body.items)
         await self._conversations.add(tenant, conversation_id, added)
         return items.page(added, more=False)
@@ -180,8 +187,9 @@ def _shown(conversation: Conversation) -> ConversationShown:
     )
 
 
-def operations(conversations: Conversations, clock: Clock, *, dialect: Wire) -> list[Operation]:
-    api = ConversationApi(conversations, clock)
+def operations(conversations: Conversations, clock: Clock, *, dialect: Wire, home: Place) -> list[Operation]:
+    """`home` is where conversations are kept."""
+    api = ConversationApi(conversations, clock, home)
     one = "/v1/conversations/{conversation_id}"
     item = f"{one}/items/{{item_id}}"
     return [

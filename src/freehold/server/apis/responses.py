@@ -16,6 +16,7 @@ from freehold.core.ports import Wire
 from freehold.core.responses import KeptResponse, Responses
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
+from freehold.gateway.residency import with_labels
 from freehold.server.apis import _response_items as items
 from freehold.server.apis._event_stream import EventStreamResponse
 from freehold.server.apis._response_answers import is_background, shown
@@ -126,13 +127,14 @@ class ResponseApi:
     async def input_tokens(self, call: Call) -> Response:
         given = Envelope(call.body)
         asked = asked_in({**given.fields, "store": Raw(b"true"), "background": Raw(b"false")})
-        envelope = given
+        envelope, principal = given, call.principal
         if asked is not None:
-            asked = await self._keeper.resolved(call.principal, asked)
-            before = await self._keeper.before(call.principal, asked)
+            asked = await self._keeper.resolved(principal, asked)
+            before = await self._keeper.before(principal, asked)
             fields = {"input": _NO_INPUT, **given.fields}
-            envelope = await self._keeper.expanded(call.principal, Envelope(_encode(fields)), asked, before)
-        counted = await self._gateway.count(call.principal, envelope, wire=WIRE, headers=call.headers)
+            envelope = await self._keeper.expanded(principal, Envelope(_encode(fields)), asked, before)
+            principal = with_labels(principal, (*asked.labels, *before.labels))
+        counted = await self._gateway.count(principal, envelope, wire=WIRE, headers=call.headers)
         by = CountedBy(counted.estimated, f"{counted.provider}/{counted.model}")
         response = json_response(InputTokensShown(counted.input_tokens, by), request_id=call.request_id)
         if counted.estimated:

@@ -22,6 +22,7 @@ from freehold.core.policy import Principal
 from freehold.core.ports import Clock, Principals, Wire
 from freehold.core.responses import Hint, KeptResponse, ResponseEvents, Responses
 from freehold.gateway.passing import Envelope
+from freehold.gateway.residency import with_labels
 from freehold.server.apis._response_answers import (
     ENDED,
     Ended,
@@ -172,6 +173,7 @@ class BackgroundResponses:
     async def _make(self, held: KeptResponse, answer: "_Answer") -> None:
         try:
             principal = await self._principals.current(held.tenant, held.created_by)
+            principal = with_labels(principal, held.labels)
             envelope = await self._envelope(principal, held)
         except Unauthenticated as error:
             await answer.fail("server_error", f"whoever asked may not any more: {error.message}")

@@ -1,8 +1,8 @@
 """The Responses API with a memory, for any model: what a request builds on is put before its input, and its answer is kept.
 
 The memory is ours also where a provider has one: it is asked to store nothing and to hand out its reasoning sealed, so that the next
-turn can go to another vendor. A request that neither refers to anything nor is to be stored is left as it came. Not here: what
-runs in the background (responses_background.py), reading and deleting (responses.py).
+turn can go to another vendor. A request that neither refers to anything nor is to be stored is left as it came. What is labelled is kept
+where this installation meets the labels, and whatever goes on with it has them too (gateway/residency.py). Not here: what runs in the background (responses_background.py), reading and deleting (responses.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,14 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from freehold.core import ids
-from freehold.core.errors import BadRequest, Conflict, Forbidden, FreeholdError, NotFound
+from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound
 from freehold.core.policy import Principal, allowed, authorize
 from freehold.core.ports import Clock
 from freehold.core.responses import ConversationItem, Conversations, KeptResponse, ResponseEvents, Responses
 from freehold.core.validation import decode
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import ACTION, Gateway
+from freehold.gateway.residency import hold_here, hold_together, with_labels, within_reach
 from freehold.server.apis import _response_items as items
 from freehold.server.apis._response_answers import Ended, MarkedStream, Marks, event_of, shown
 from freehold.server.apis._response_stream import followed
@@ -46,7 +47,7 @@ _CONVERSATION: Final = msgspec.json.Decoder(str | _ConversationRef | None)
 
 
 class Asked(Struct, frozen=True):
-    """What a request says of keeping. `input` is its own, an array; `referred`: with items that the client left out."""
+    """What a request says of keeping. `input` is its own, an array; `referred`: with items that the client left out, `labels` are theirs."""
 
     stored: bool
     background: bool
@@ -54,6 +55,19 @@ class Asked(Struct, frozen=True):
     conversation_id: str | None
     input: bytes
     referred: bool = False
+    labels: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> bool:
+        """Whether anything of it is written down."""
+        return self.stored or self.conversation_id is not None
+
+
+class Before(Struct, frozen=True):
+    """Arrays of what was said before, oldest first, and the labels that it has."""
+
+    said: Sequence[bytes] = ()
+    labels: tuple[str, ...] = ()
 
 
 def asked_in(fields: Mapping[str, Raw]) -> Asked | None:
@@ -116,21 +130,17 @@ class Keeper:
 
     async def taken(
         self, principal: Principal, envelope: Envelope, exchange: Exchange, request_id: str
-    ) -> tuple[Envelope, Exchange] | None:
-        """What to ask, and where to answer. None: it is answered, for it runs in the background.
+    ) -> tuple[Principal, Envelope, Exchange] | None:
+        """What to ask, for whom, and where to answer. None: it is answered, for it runs in the background.
 
         Raises NotFound for what it refers to, Forbidden, TooLarge, BadRequest.
         """
         asked = asked_in(envelope.fields)
         if asked is None:
-            return envelope, exchange
-        if principal.residency:
-            raise Forbidden(
-                f"a request labelled {', '.join(principal.residency)} is not kept, where another one could go on with it elsewhere:"
-                " say store: false, and send the conversation along",
-                field="store",
-            )
+            return principal, envelope, exchange
         asked = await self.resolved(principal, asked)
+        before = await self.before(principal, asked)
+        principal = self._held(principal, asked, before)
         if asked.background:
             await self._put_off(principal, envelope, asked, exchange, request_id)
             return None
@@ -140,9 +150,8 @@ class Keeper:
             previous_id=asked.previous_id,
             conversation_id=asked.conversation_id,
         )
-        before = await self.before(principal, asked)
         expanded = await self.expanded(principal, envelope, asked, before)
-        return expanded, _KeepingExchange(exchange, marks, self, KeptResponse(
+        return principal, expanded, _KeepingExchange(exchange, marks, self, KeptResponse(
             id=marks.response_id,
             tenant=principal.tenant,
             created_by=principal.id,
@@ -151,7 +160,18 @@ class Keeper:
             input=asked.input,
             previous_id=asked.previous_id,
             conversation_id=asked.conversation_id,
+            labels=principal.residency,
         ))  # fmt: skip
+
+    def _held(self, principal: Principal, asked: Asked, before: Before) -> Principal:
+        """With the labels of what it builds on. Raises Forbidden where it cannot be kept, here or in its conversation."""
+        labelled = with_labels(principal, (*asked.labels, *before.labels))
+        if asked.kept and labelled.residency:
+            instead = ": say store: false, and send the conversation along"
+            hold_here(labelled, self._gateway.models.home, "the response", field="store", instead=instead)
+            if asked.conversation_id is not None:
+                hold_together(labelled, before.labels, f"the conversation {asked.conversation_id}")
+        return labelled
 
     async def resolved(self, principal: Principal, asked: Asked) -> Asked:
         """With the items that `input` refers to. Raises NotFound with the path."""
@@ -159,29 +179,32 @@ class Keeper:
         if not wanted:
             return asked
         found: dict[str, bytes] = {}
+        labels: set[str] = set()
         for response in reversed(await self._responses.with_items(principal.tenant, wanted)):
             if allowed(principal, GET, f"response/{response.id}"):
                 found |= {item.id: item.body for item in items.said_in(response)}
-        return structs.replace(asked, input=items.resolved(asked.input, found), referred=True)
+                labels.update(response.labels)
+        told = items.resolved(asked.input, found)
+        return structs.replace(asked, input=told, referred=True, labels=tuple(sorted(labels)))
 
-    async def before(self, principal: Principal, asked: Asked) -> Sequence[bytes]:
-        """Arrays of what was said before, oldest first."""
+    async def before(self, principal: Principal, asked: Asked) -> Before:
         if asked.conversation_id is not None:
             authorize(principal, CONVERSE, f"conversation/{asked.conversation_id}")
             return await self._of_conversation(principal.tenant, asked.conversation_id)
         if asked.previous_id is not None:
             authorize(principal, GET, f"response/{asked.previous_id}")
             return await self._of_chain(principal.tenant, asked.previous_id)
-        return ()
+        return Before()
 
-    async def _of_conversation(self, tenant: str, conversation_id: str) -> Sequence[bytes]:
+    async def _of_conversation(self, tenant: str, conversation_id: str) -> Before:
         try:
+            labels = (await self._conversations.get(tenant, conversation_id)).labels
             every = await self._conversations.every(tenant, conversation_id)
         except NotFound as error:
             raise NotFound(error.message, field="conversation") from error
-        return [b"[" + item.body + b"]" for item in every]
+        return Before([b"[" + item.body + b"]" for item in every], labels)
 
-    async def _of_chain(self, tenant: str, response_id: str) -> Sequence[bytes]:
+    async def _of_chain(self, tenant: str, response_id: str) -> Before:
         try:
             chain = await self._responses.history(tenant, response_id)
         except NotFound as error:
@@ -192,15 +215,15 @@ class Keeper:
                 f"the response '{response_id}' is still {chain[-1].status}: wait until it has ended",
                 field="previous_response_id",
             )
-        return [array for one in chain for array in (one.input, one.output)]
+        return Before([array for one in chain for array in (one.input, one.output)], chain[-1].labels)
 
     async def expanded(
-        self, principal: Principal, envelope: Envelope, asked: Asked, before: Sequence[bytes]
+        self, principal: Principal, envelope: Envelope, asked: Asked, before: Before
     ) -> Envelope:
         """The request as a model can answer it that remembers nothing."""
         fields = {name: value for name, value in envelope.fields.items() if name not in DONE_HERE}
-        if before:
-            fields["input"] = Raw(items.joined([*before, asked.input]))
+        if before.said:
+            fields["input"] = Raw(items.joined([*before.said, asked.input]))
         elif asked.referred:
             fields["input"] = Raw(asked.input)
         fields["store"] = _FALSE
@@ -237,7 +260,8 @@ class Keeper:
     ) -> None:
         target = await self._gateway.models.resolve(principal.tenant, envelope.model, wire=WIRE)
         authorize(principal, ACTION, target.resource)
-        await self.before(principal, asked)  # So that what is not there is told now.
+        if principal.residency:
+            within_reach(principal, target)  # So that it is told now.
         marks = Marks(
             ids.new("resp", self._clock),
             stored=True,
@@ -259,6 +283,7 @@ class Keeper:
             conversation_id=asked.conversation_id,
             streamed=envelope.stream,
             request=_encode(request),
+            labels=principal.residency,
         )
         queued = {"response": {**begun, "status": "queued", "output": []}}
         kinds = ("response.created", "response.queued")
