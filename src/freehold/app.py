@@ -24,7 +24,7 @@ from freehold.config import Config
 from freehold.core import ids
 from freehold.core.errors import BadRequest, NotFound
 from freehold.core.policy import Principal
-from freehold.core.ports import ChildSessions, EmbeddingWire, KeyValues, ModelInfo, Objects, ToolKind, Wire
+from freehold.core.ports import EmbeddingWire, ModelInfo, Objects, ToolKind, Wire
 from freehold.core.ports import Provider as ProviderPort
 from freehold.core.resources import Provider, Resource, Rules
 from freehold.core.routes import PREFIX, Route
@@ -54,6 +54,8 @@ from freehold.runtime.live import Live
 from freehold.runtime.offload import Results
 from freehold.runtime.relay import Relay
 from freehold.runtime.replays import Replays
+from freehold.runtime.schedules_service import DeploymentService
+from freehold.runtime.schedules_worker import ScheduleMeans, Scheduler
 from freehold.runtime.sessions import Sessions
 from freehold.runtime.subagents import Subagents
 from freehold.runtime.tools import ToolSet
@@ -66,6 +68,7 @@ from freehold.server.apis import (
     conversations,
     costs,
     data,
+    deployments,
     experiments,
     keys,
     message_batches,
@@ -94,6 +97,7 @@ from freehold.store.data_folder import data_folder, locked
 from freehold.store.databases import Databases, DatabaseUrls
 from freehold.store.embedded import PASSWORDS_NAME, EmbeddedServer, embedded, running_server
 from freehold.store.store import Store, open_store
+from freehold.tool_host import Host
 from freehold.wires import google_embed, google_predict
 from freehold.wires.openai_embeddings import EMBEDDINGS
 
@@ -199,6 +203,7 @@ async def open_workshop(config: Config) -> AsyncIterator[Workshop]:
         await _work_on_batches(stack, config, store, inside)
         worker = _worker(config, inside.means)
         await stack.enter_async_context(worker.running())
+        await stack.enter_async_context(inside.scheduler.running())
         health = Health(store.database.check, lambda: store.records.trouble)
         await stack.enter_async_context(health.running())
         yield Workshop(worker, health, secrets_of.redact, socket)
@@ -269,6 +274,8 @@ class _Inside(Struct, frozen=True):
     gateway: Gateway
     means: Means
     limiting: Limiting
+    sessions: Sessions
+    scheduler: Scheduler
     figures: Exchange
 
 
@@ -328,7 +335,29 @@ async def _inside(
     await stack.enter_async_context(relay.running(live))
     await stack.enter_async_context(background(key_table.follow(), "keys"))
     await stack.enter_async_context(tools.running())
-    return _Inside(clock, wires, kinds, key_table, principals, model_table, gateway, means, limiting, figures)
+    sessions = Sessions(store.log, store.resources, live, clock, results=means.results, home=model_table.home)
+    schedules = ScheduleMeans(
+        kept=store.deployments,
+        sessions=sessions,
+        resources=store.resources,
+        principals=principals,
+        clock=clock,
+    )
+    scheduler = Scheduler(schedules)
+    return _Inside(
+        clock,
+        wires,
+        kinds,
+        key_table,
+        principals,
+        model_table,
+        gateway,
+        means,
+        limiting,
+        sessions,
+        scheduler,
+        figures,
+    )
 
 
 def _worker(config: Config, means: Means) -> Worker:
@@ -360,6 +389,7 @@ async def _furnish(
     first_key = await key_table.ensure_first_key(DEFAULT_TENANT)
     if works:
         await stack.enter_async_context(_worker(config, inside.means).running())
+        await stack.enter_async_context(inside.scheduler.running())
 
     def authenticate(headers: Mapping[str, str]) -> Principal:
         return labelled(principals.authenticate(credential_of(headers)), headers)
@@ -406,14 +436,6 @@ async def _furnish(
 
 def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseKeeper) -> list[Operation]:
     clock, wires, gateway, model_table = inside.clock, inside.wires, inside.gateway, inside.models
-    service = Sessions(
-        store.log,
-        store.resources,
-        inside.means.live,
-        clock,
-        results=inside.means.results,
-        home=model_table.home,
-    )
     declared = Templates(
         store.resources,
         tool_configs={name: kind.config for name, kind in inside.kinds.items()},
@@ -424,7 +446,10 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
     )
     return [
         *agents.operations(store.resources),
-        *sessions.operations(service),
+        *sessions.operations(inside.sessions),
+        *deployments.operations(
+            DeploymentService(store.deployments, store.resources, inside.scheduler, clock), clock
+        ),
         *replays.operations(Replays(store.log, gateway, clock)),
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),
@@ -531,37 +556,6 @@ async def _check_model(table: ModelTable, tenant: str, model: str, beside: Seque
 
 async def _visible(table: ModelTable, clock: SystemClock, principal: Principal) -> Sequence[ModelInfo]:
     return await listing.visible(table, principal, clock=clock)
-
-
-class Host:
-    """What Freehold lends to tools: core.ports.ToolHost."""
-
-    def __init__(
-        self,
-        secrets_of: Secrets,
-        urls: Mapping[str, DatabaseUrls],
-        key_values: KeyValues,
-        objects: Objects,
-        sessions: ChildSessions,
-        function_folders: Sequence[str],
-    ) -> None:
-        self._secrets = secrets_of
-        self._urls = urls
-        self.key_values = key_values
-        self.objects = objects
-        self.sessions = sessions
-        self.function_folders = function_folders
-
-    def secret(self, reference: str) -> str:
-        return self._secrets.resolve(reference)
-
-    async def database_url(self, name: str) -> str:
-        if name not in self._urls:
-            known = ", ".join(sorted(self._urls)) or "none"
-            raise NotFound(
-                f"Freehold keeps no database {name!r} (configuration: databases); it keeps: {known}"
-            )
-        return self._urls[name].reader
 
 
 def _pepper(folder: Path) -> bytes:

@@ -44,6 +44,8 @@ TABLES = (
     "canaries",
     "canary_steps",
     "feedback",
+    "deployments",
+    "deployment_runs",
     "live_figures",
 )
 

@@ -9,7 +9,20 @@ from typing import Final, Literal, Protocol
 from freehold.core.errors import BadRequest
 
 Prefix = Literal[
-    "sess", "evt", "key", "call", "req", "msg", "resp", "tool", "fx", "worker", "blob", "msgbatch"
+    "sess",
+    "evt",
+    "key",
+    "call",
+    "req",
+    "msg",
+    "resp",
+    "tool",
+    "fx",
+    "worker",
+    "blob",
+    "msgbatch",
+    "depl",
+    "drun",
 ]
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -414,7 +414,7 @@ class Resources(Protocol):
     async def list(
         self, tenant: str, kind: Kind | None = None, *, archived: bool = False
     ) -> Sequence[Versioned]:
-        """`archived`: those too."""
+        """`archived`: those too. Without a kind, of all but deployments: programs make those by the thousand."""
         ...
 
     async def versions(self, tenant: str, kind: Kind, name: str) -> Sequence[Versioned]: ...

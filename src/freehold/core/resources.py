@@ -15,6 +15,7 @@ from freehold.core.environments import Environment
 from freehold.core.errors import BadRequest
 from freehold.core.policy import Policy
 from freehold.core.routes import CallTimeouts, Drain, Route
+from freehold.core.schedules import Deployment
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 SECRET: Final = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
@@ -231,7 +232,18 @@ class Provider(
 
 
 Resource: TypeAlias = (
-    Agent | Tool | Rules | Provider | PriceBook | Capacity | Route | Drain | Limit | Budget | Environment
+    Agent
+    | Tool
+    | Rules
+    | Provider
+    | PriceBook
+    | Capacity
+    | Route
+    | Drain
+    | Limit
+    | Budget
+    | Environment
+    | Deployment
 )
 Kind: TypeAlias = Literal[
     "agent",
@@ -245,9 +257,11 @@ Kind: TypeAlias = Literal[
     "limit",
     "budget",
     "environment",
+    "deployment",
 ]
 KINDS: Final[tuple[Kind, ...]] = (
     "provider", "rules", "route", "tool", "agent", "environment", "price_book", "capacity", "drain", "limit", "budget",
+    "deployment",
 )  # fmt: skip
 """In the order in which they may refer to each other: later ones name earlier ones."""
 
@@ -276,6 +290,8 @@ def kind_of(resource: Resource) -> Kind:
             return "drain"
         case Environment():
             return "environment"
+        case Deployment():
+            return "deployment"
 
 
 def check_name(name: str, *, field: str = "name") -> str:

@@ -10,12 +10,12 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from freehold.core.environments import DEFAULT
 from freehold.core.messages import Media, Text
 
 MESSAGES_MAX: Final = 50
 EXPRESSION_CHARS_MAX: Final = 200
 DEADLINE_S_MAX: Final = 366 * 86_400.0
-DEFAULT_ENVIRONMENT: Final = "default"
 
 
 class Cron(
@@ -63,7 +63,7 @@ class Deployment(
     """An agent that is set to work: by `schedule`, or by hand where there is none. Each run is a session, to which `messages` are said.
 
     It acts with the rights, at that moment, of whoever declared its current version. `agent_version`: that one; without, the
-    newest at each run.
+    newest at each run. `cost_max_usd` bounds what each run's session may cost.
 
     A slot is a time at which the schedule says to run. `missed`: what becomes of slots for which nobody was there (no worker, paused):
     `skip` none is run later, `run_once` the last of them, `run_all` each, the newest SLOTS_KEPT_MAX of them. `overlap`: what becomes of
@@ -78,7 +78,8 @@ class Deployment(
     title: str = ""
     description: str = ""
     metadata: dict[str, str] = {}
-    environment: str = DEFAULT_ENVIRONMENT
+    environment: str = DEFAULT
+    cost_max_usd: str | None = None
     schedule: Schedule | None = None
     missed: Missed = "run_once"
     overlap: Overlap = "allow"

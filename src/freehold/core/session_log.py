@@ -22,7 +22,7 @@ from freehold.core.session_state import SessionState
 class SessionRow(Struct, frozen=True, kw_only=True):
     """A projection of the log, for lists and workers. `version` is the number of events; `waits` is for `waiting` and `paused`.
 
-    A fork has its origin's events up to `origin_seq` as its first; its usage and cost are those of its own events alone.
+    `deployment` is the one whose run began it. A fork has its origin's events up to `origin_seq` as its first; its usage and cost are those of its own events alone.
     """
 
     id: str
@@ -46,6 +46,14 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     archived_at: datetime | None = None
     setup: SessionSetup | None = None
     when_busy: WhenBusy = "queue"
+    deployment: str | None = None
+
+
+class NewSession(Struct, frozen=True):
+    """One that is not there yet."""
+
+    row: SessionRow
+    events: Sequence[SessionEvent]
 
 
 class Created(Struct, frozen=True):
@@ -102,6 +110,7 @@ class SessionLog(Protocol):
         agent: str | None = None,
         agent_version: int | None = None,
         parent_id: str | None = None,
+        deployment: str | None = None,
         created: Created = ANY_TIME,
         by_cost: bool = False,
         oldest_first: bool = False,

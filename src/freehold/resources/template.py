@@ -17,6 +17,7 @@ from freehold.core.environments import Environment
 from freehold.core.errors import BadRequest, TooLarge
 from freehold.core.resources import KINDS, Agent, Provider, Resource, Rules, Tool, check_name, kind_of
 from freehold.core.routes import Drain, Route
+from freehold.core.schedules import Deployment
 from freehold.core.validation import convert, near
 from freehold.resources._yaml import Misread, Reader, documents
 
@@ -27,6 +28,7 @@ _SHAPES: Final[dict[str, type[Resource]]] = {
     "agent": Agent,
     "budget": Budget,
     "capacity": Capacity,
+    "deployment": Deployment,
     "drain": Drain,
     "environment": Environment,
     "limit": Limit,

@@ -7,6 +7,7 @@ Actions: `template:Plan` to look, `<kind>:Put` on `<kind>/<name>` for each resou
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -29,11 +30,13 @@ from freehold.core.resources import (
     kind_of,
 )
 from freehold.core.routes import Drain, Route
+from freehold.core.schedules import Deployment
 from freehold.core.validation import convert, near
 from freehold.gateway import residency
 from freehold.resources.plan import Plan, plan
 from freehold.resources.template import Declared, read_template, refuse
 from freehold.runtime.decide import money_pico
+from freehold.runtime.schedules_check import problems as deployment_problems
 
 CheckModel = Callable[[str, str, Sequence[Resource]], Awaitable[None]]
 """(tenant, model, resources declared beside it): raises FreeholdError where no such model can be called."""
@@ -125,11 +128,21 @@ class Templates:
         # Off the event loop: a large template takes some 100 ms to read.
         declared = await asyncio.to_thread(read_template, text, source=source, variables=variables)
         kept = await self._resources.list(principal.tenant)
+        kept = [*kept, *await self._deployments(principal.tenant, declared)]
         current = {(kind_of(one.resource), one.resource.name): one for one in kept if not one.archived}
         check = _Check(source, declared, current)
         await self._check(principal.tenant, check, unknown_models_allowed=unknown_models_allowed)
         resources = {(kind_of(one.resource), one.resource.name): one.resource for one in declared}
         return plan(list(resources.values()), current, check.warnings), resources
+
+    async def _deployments(self, tenant: str, declared: Sequence[Declared]) -> Sequence[Versioned]:
+        """Those that are declared, one by one: of all that there are, these are few."""
+        found = []
+        for one in declared:
+            if isinstance(one.resource, Deployment):
+                with suppress(NotFound):
+                    found.append(await self._resources.get(tenant, "deployment", one.resource.name))
+        return found
 
     async def _check(self, tenant: str, check: "_Check", *, unknown_models_allowed: bool) -> None:
         problems = await asyncio.to_thread(lambda: list(self._problems(check)))
@@ -203,6 +216,10 @@ class Templates:
                 except BadRequest as error:
                     yield error.field, error.message
 
+            case Deployment():
+                yield from deployment_problems(resource)
+                yield from _unknown_problems(resource, names)
+
     def _tool_problems(self, tool: Tool) -> Iterator[Problem]:
         shape = self._tool_configs.get(tool.type)
         if shape is None:
@@ -261,6 +278,17 @@ def _models_named(resource: Resource) -> Sequence[tuple[str, str]]:
             return named
         case _:
             return ()
+
+
+def _unknown_problems(deployment: Deployment, names: frozenset[tuple[Kind, str]]) -> Iterator[Problem]:
+    named = [("agent", deployment.agent)]
+    if deployment.environment != environments.DEFAULT:
+        named.append(("environment", deployment.environment))
+    for kind, name in named:
+        known = sorted(one for of_kind, one in names if of_kind == kind)
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            yield kind, f"there is no {kind} {name!r}{near(name, known)}; known: {listed}"
 
 
 def _agent_problems(agent: Agent, names: frozenset[tuple[Kind, str]]) -> Iterator[Problem]:

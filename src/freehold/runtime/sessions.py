@@ -33,7 +33,7 @@ from freehold.core.session import (
     UserSpoke,
     row_change,
 )
-from freehold.core.session_log import ANY_TIME, Created, SessionLog, SessionPage, SessionRow
+from freehold.core.session_log import ANY_TIME, Created, NewSession, SessionLog, SessionPage, SessionRow
 from freehold.gateway.residency import NOWHERE, Place, hold_here, hold_together, with_labels
 from freehold.runtime import busy
 from freehold.runtime.forks import Edit, fork_of, place_of
@@ -99,11 +99,38 @@ class Sessions:
 
         Raises NotFound when there is no such agent, version or environment.
         """
+        check_idempotency_key(idempotency_key)
+        prepared = await self.prepared(
+            principal,
+            agent,
+            version=version,
+            model=model,
+            title=title,
+            metadata=metadata,
+            inputs=[content] if content else (),
+            setup=setup,
+            when_busy=when_busy,
+        )
+        return await self._log.create(prepared.row, prepared.events, idempotency_key=idempotency_key)
+
+    async def prepared(
+        self,
+        principal: Principal,
+        agent: str,
+        *,
+        version: int | None = None,
+        model: str | None = None,
+        title: str = "",
+        metadata: Mapping[str, str] | None = None,
+        inputs: Sequence[Sequence[Text | Media]] = (),
+        setup: SessionSetup | None = None,
+        when_busy: WhenBusy | None = None,
+    ) -> NewSession:
+        """What `create` would write, all of its checks done, with everything that is said first."""
         authorize(principal, "session:Create", f"agent/{agent}")
         check_length(title, TITLE_CHARS_MAX, field="title")
         check_length(model or "", MODEL_CHARS_MAX, field="model")
         check_metadata(metadata or {})
-        check_idempotency_key(idempotency_key)
         check_setup(setup)
         found = await self._resources.get(principal.tenant, "agent", agent, version=version)
         if isinstance(found.resource, Agent):
@@ -123,8 +150,7 @@ class Sessions:
                 when_busy=when_busy or "queue",
             )
         ]
-        if content:
-            events.append(_spoken(content, principal))
+        events += [_spoken(content, principal) for content in inputs]
         row = SessionRow(
             id=ids.new("sess", self._clock),
             tenant=principal.tenant,
@@ -141,7 +167,7 @@ class Sessions:
             setup=setup,
             when_busy=when_busy or "queue",
         )
-        return await self._log.create(row, events, idempotency_key=idempotency_key)
+        return NewSession(row, events)
 
     async def _in_environment(self, principal: Principal, setup: SessionSetup | None) -> SessionSetup | None:
         if setup is None or setup.environment is None:
@@ -333,6 +359,7 @@ class Sessions:
         agent: str | None = None,
         agent_version: int | None = None,
         parent_id: str | None = None,
+        deployment: str | None = None,
         created: Created = ANY_TIME,
         by_cost: bool = False,
         oldest_first: bool = False,
@@ -349,6 +376,7 @@ class Sessions:
             agent=agent,
             agent_version=agent_version,
             parent_id=parent_id,
+            deployment=deployment,
             created=created,
             by_cost=by_cost,
             oldest_first=oldest_first,

@@ -37,7 +37,7 @@ KEY_CHARS_MAX: Final = 255
 _ROW: Final = f"""
 SELECT id, tenant, agent, agent_version, status, version, created_at, updated_at, title, model, metadata, created_by,
        cost_pico, {", ".join(USAGE_COLUMNS)}, estimated, waits, parent_id, origin_id, origin_seq,
-       archived_at, setup, when_busy
+       archived_at, setup, when_busy, deployment
 FROM sessions
 """  # noqa: S608 - built from our own constants alone
 _GET: Final = f"{_ROW} WHERE tenant = $1 AND id = $2"
@@ -52,12 +52,13 @@ WHERE tenant = $1
   AND ($8::timestamptz IS NULL OR created_at >= $8)
   AND ($9::timestamptz IS NULL OR created_at < $9)
   AND ($10::timestamptz IS NULL OR created_at <= $10)
+  AND ($11::text IS NULL OR deployment = $11)
 """
-_NEWEST: Final = f"{_LIST} AND ($11::text IS NULL OR id < $11) ORDER BY id DESC LIMIT $12"
-_OLDEST: Final = f"{_LIST} AND ($11::text IS NULL OR id > $11) ORDER BY id LIMIT $12"
+_NEWEST: Final = f"{_LIST} AND ($12::text IS NULL OR id < $12) ORDER BY id DESC LIMIT $13"
+_OLDEST: Final = f"{_LIST} AND ($12::text IS NULL OR id > $12) ORDER BY id LIMIT $13"
 _DEAREST: Final = f"""{_LIST}
-  AND ($11::text IS NULL OR (cost_pico, id) < ($13::bigint, $11))
-ORDER BY cost_pico DESC, id DESC LIMIT $12
+  AND ($12::text IS NULL OR (cost_pico, id) < ($14::bigint, $12))
+ORDER BY cost_pico DESC, id DESC LIMIT $13
 """
 _FAMILY: Final = f"""
 WITH RECURSIVE family AS (
@@ -154,6 +155,7 @@ class PostgresSessionLog:
         agent: str | None = None,
         agent_version: int | None = None,
         parent_id: str | None = None,
+        deployment: str | None = None,
         created: Created = ANY_TIME,
         by_cost: bool = False,
         oldest_first: bool = False,
@@ -163,7 +165,16 @@ class PostgresSessionLog:
     ) -> SessionPage:
         _check_limit(limit, LIST_MAX)
         times = (created.after, created.not_before, created.before, created.not_after)
-        wanted = (tenant, list(statuses) or None, agent, parent_id, archived, agent_version, *times)
+        wanted = (
+            tenant,
+            list(statuses) or None,
+            agent,
+            parent_id,
+            archived,
+            agent_version,
+            *times,
+            deployment,
+        )
         if by_cost:
             cost, after = _dearest_cursor(cursor)
             rows = await self._database.fetch("listing sessions", _DEAREST, *wanted, after, limit + 1, cost)
@@ -342,6 +353,7 @@ def _session_row(row: Row) -> SessionRow:
         archived_at=row["archived_at"],
         setup=msgspec.json.decode(row["setup"], type=SessionSetup) if row["setup"] else None,
         when_busy=row["when_busy"] or "queue",
+        deployment=row["deployment"],
     )
 
 

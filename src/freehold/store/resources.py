@@ -13,6 +13,8 @@ import msgspec
 from freehold.core.errors import BadRequest, Conflict, Internal, NotFound
 from freehold.core.ports import Resources, Versioned
 from freehold.core.resources import KINDS, Agent, Kind, Resource, Tool, check_name, kind_of
+from freehold.core.schedules import Deployment
+from freehold.store import _deployment_statements
 from freehold.store._listen import Listener
 from freehold.store.database import Connection, Database, Row
 
@@ -31,7 +33,7 @@ JOIN resource_versions v ON (v.tenant, v.kind, v.name, v.version) = (r.tenant, r
 """
 _GET: Final = f"{_CURRENT} WHERE r.tenant = $1 AND r.kind = $2 AND r.name = $3 AND NOT r.archived"
 _LIST: Final = f"""{_CURRENT}
-WHERE r.tenant = $1 AND ($5 OR NOT r.archived) AND ($2::text IS NULL OR r.kind = $2)
+WHERE r.tenant = $1 AND ($5 OR NOT r.archived) AND r.kind = ANY ($2::text[])
 ORDER BY array_position($3::text[], r.kind), r.name LIMIT $4
 """
 _VERSIONS: Final = """
@@ -114,8 +116,9 @@ class PostgresResources:
         self, tenant: str, kind: Kind | None = None, *, archived: bool = False
     ) -> Sequence[Versioned]:
         """In the order of KINDS, then by name."""
+        kinds = [one for one in KINDS if one != "deployment"] if kind is None else [kind]
         rows = await self._database.fetch(
-            "listing resources", _LIST, tenant, kind, list(KINDS), LIST_MAX, archived
+            "listing resources", _LIST, tenant, kinds, list(KINDS), LIST_MAX, archived
         )
         return [_versioned(row) for row in rows]
 
@@ -161,6 +164,8 @@ class PostgresResources:
             await connection.execute(_ONE_AT_A_TIME, tenant)
             if not await connection.fetch(_ARCHIVE, tenant, kind, name, by):
                 return False
+            if kind == "deployment":
+                await _deployment_statements.archive(connection, tenant, name)
             await connection.execute(_NOTIFY)
             return True
 
@@ -203,6 +208,9 @@ async def _put(
     if writes:
         await connection.execute(_WRITE, tenant, *map(list, zip(*writes, strict=True)), by)
         await _limit(connection, tenant, [one for one in wanted.values() if isinstance(one, Agent)])
+        changed = {(kind, name) for kind, name, *_ in writes}
+        deployments = [one for key, one in wanted.items() if key in changed and isinstance(one, Deployment)]
+        await _deployment_statements.declare(connection, tenant, deployments)
         await _limit_tools(connection, tenant, [one for one in wanted.values() if isinstance(one, Tool)])
         await connection.execute(_NOTIFY)
     return bool(writes)

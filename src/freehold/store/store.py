@@ -19,6 +19,7 @@ from freehold.store.answers import PostgresAnswers, open_answers
 from freehold.store.conversations import PostgresConversations
 from freehold.store.costs import PostgresCosts
 from freehold.store.database import Database, open_database
+from freehold.store.deployments import PostgresDeployments
 from freehold.store.experiments import PostgresExperiments
 from freehold.store.figures import PostgresFigures
 from freehold.store.key_values import PostgresKeyValues
@@ -54,6 +55,7 @@ class Store(Struct, frozen=True):
     experiments: PostgresExperiments
     figures: PostgresFigures
     tool_places: PostgresToolPlaces
+    deployments: PostgresDeployments
 
 
 @asynccontextmanager
@@ -87,6 +89,7 @@ async def open_store(
         batches = PostgresMessageBatches(database, listener)
         answers = await stack.enter_async_context(open_answers(database))
         live = PostgresLiveChannel(database, listener)
+        deployments = PostgresDeployments(database, listener)
         await stack.enter_async_context(listener.running())
         await stack.enter_async_context(
             housekeeping(database, objects, responses_days=responses_days, sessions_days=sessions_days)
@@ -109,4 +112,5 @@ async def open_store(
             PostgresExperiments(database),
             PostgresFigures(database, process=f"{process_id} {secrets.token_hex(PROCESS_BYTES)}"),
             PostgresToolPlaces(database),
+            deployments,
         )

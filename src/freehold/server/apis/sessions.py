@@ -124,6 +124,7 @@ class SessionShown(Struct, frozen=True, kw_only=True):
     resources: tuple[Any, ...] = ()
     vault_ids: tuple[str, ...] = ()
     outcome_evaluations: tuple[Any, ...] = ()
+    deployment_id: str | None = None
     freehold: dict[str, Any]
 
 
@@ -151,6 +152,7 @@ class ListSessions(Struct, frozen=True, forbid_unknown_fields=True):
     limit: int = 50
     page: str | None = None
     agent_id: str | None = None
+    deployment_id: str | None = None
     statuses: tuple[Literal["idle", "running", "terminated", "waiting", "paused"], ...] = ()
     sort: Literal["newest", "cost"] = "newest"
     include_archived: bool = False
@@ -196,6 +198,7 @@ def session_shown(row: SessionRow) -> SessionShown:
         created_at=row.created_at,
         updated_at=row.updated_at,
         archived_at=row.archived_at,
+        deployment_id=row.deployment,
         usage={
             "input_tokens": usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens,
             "output_tokens": usage.output_tokens,
@@ -258,6 +261,7 @@ class SessionApi:
             call.principal,
             statuses=[one for status in query.statuses for one in _STATUS_IN[status]],
             agent=query.agent_id,
+            deployment=query.deployment_id,
             by_cost=query.sort == "cost",
             archived=query.include_archived,
             limit=query.limit,
