@@ -70,6 +70,7 @@ from freehold.server.apis import (
     data,
     deployments,
     experiments,
+    families,
     keys,
     message_batches,
     models,
@@ -450,6 +451,7 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         *deployments.operations(
             DeploymentService(store.deployments, store.resources, inside.scheduler, clock), clock
         ),
+        *families.operations(inside.sessions),
         *replays.operations(Replays(store.log, gateway, clock)),
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),

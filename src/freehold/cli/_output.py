@@ -15,6 +15,10 @@ from rich.table import Table
 WIDE: Final = 10_000
 """Characters in a line where no terminal folds it: nothing is cut off on the way to a file or a program."""
 
+GAP: Final = 2
+"""Between a table's columns."""
+CUT_WIDTH_MIN: Final = 8
+
 _PIECES: Final = re.compile(r"\n|[^\S\n]+|\S+")
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -57,18 +61,42 @@ class Output:
         else:
             self.note.print(f"[red]error:[/red] {escape(message)}")
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-        """Plain columns; nothing is cut off where output isn't a terminal."""
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, cut: str | None = None
+    ) -> None:
+        """Plain columns; nothing is cut off where output isn't a terminal. In one, the column `cut` is cut to what the
+        others, which stay whole, leave it (to nothing, where that is too little to read): what is to be copied stands in one piece."""
         found = list(rows)
         if not found:
             self.say(f"[dim]{escape(empty)}[/dim]")
             return
+        room = self._room(columns, found, cut) if self.out.is_terminal and cut else None
+        if room is not None and cut is not None and room < CUT_WIDTH_MIN:
+            place = columns.index(cut)
+            columns = [*columns[:place], *columns[place + 1 :]]
+            found = [[*row[:place], *row[place + 1 :]] for row in found]
         table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
         for column in columns:
-            table.add_column(column, overflow="fold", no_wrap=not self.out.is_terminal)
+            whole = not self.out.is_terminal or room is not None
+            table.add_column(
+                column,
+                overflow="ellipsis" if column == cut else "fold",
+                no_wrap=whole,
+                max_width=room if column == cut else None,
+            )
         for row in found:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)
+
+    def _room(self, columns: Sequence[str], rows: Sequence[Sequence[str]], cut: str) -> int | None:
+        """How wide the column `cut` may be; None where the others need more than there is."""
+        widths = [
+            max(cell_len(column), *(cell_len(row[place]) for row in rows))
+            for place, column in enumerate(columns)
+        ]
+        others = sum(width for width, column in zip(widths, columns, strict=True) if column != cut)
+        room = self.out.width - others - GAP * (len(columns) - 1)
+        return room if room >= -GAP else None
 
 
 class Flow:
@@ -127,5 +155,17 @@ def short(value: Any, *, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+_UNITS: Final = (
+    (2 * 86_400_000, 86_400_000, "d"),
+    (6_000_000, 3_600_000, "h"),
+    (100_000, 60_000, "min"),
+    (1_000, 1_000, "s"),
+)
+"""From so many milliseconds on, in units of so many: numbers of people's size."""
+
+
 def seconds(milliseconds: float) -> str:
-    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+    for begin, size, unit in _UNITS:
+        if milliseconds >= begin:
+            return f"{milliseconds / size:.1f} {unit}"
+    return f"{milliseconds:.0f} ms"

@@ -11,7 +11,7 @@ EntryKind = Literal["said", "answer", "thought", "model", "tool", "wait", "note"
 
 class Entry(Struct, kw_only=True):
     """Milliseconds are from the session's first event. `detail` is what it was given, `outcome` what came of it; `cost_pico` is
-    None where no price is known."""
+    None where no price is known. `open`: it has not ended yet."""
 
     kind: EntryKind
     begin_ms: float
@@ -22,6 +22,7 @@ class Entry(Struct, kw_only=True):
     failed: bool = False
     tokens: tuple[int, int] | None = None
     cost_pico: int | None = 0
+    open: bool = False
 
     @property
     def duration_ms(self) -> float:
@@ -39,8 +40,18 @@ class Turn(Struct, kw_only=True):
     entries: list[Entry] = []
 
 
+class OfModel(Struct):
+    """What a model used, all its calls together."""
+
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_pico: int = 0
+
+
 class Spent(Struct):
-    """Where the time of turns went. Tools side by side count once; `other` is queues, the database and ourselves."""
+    """Where the time of turns went, and the money. Tools side by side count once, and not while they wait for somebody; `other` is queues,
+    the database and ourselves."""
 
     model_ms: float = 0.0
     tools_ms: float = 0.0
@@ -55,6 +66,8 @@ class Spent(Struct):
     tool_runs: int = 0
     failures: int = 0
     rules_only: bool = False
+    models: dict[str, OfModel] = {}
+    tools_cost_pico: int = 0
 
 
 _WAITS_FOR: Final = {
@@ -67,10 +80,15 @@ _WAITS_FOR: Final = {
 }
 
 
-def turns_of(events: Sequence[dict[str, Any]]) -> list[Turn]:
+def turns_of(events: Sequence[dict[str, Any]], *, now: datetime | None = None) -> list[Turn]:
+    """`now`: up to when what has not ended yet lasts so far; without it, up to the last event."""
     reader = _Reader()
     for event in events:
         reader.read(event)
+    if now is not None:
+        reader.last_until(now)
+    for turn in reader.turns:
+        turn.entries.sort(key=lambda entry: entry.begin_ms)
     return [turn for turn in reader.turns if turn.entries or turn.number]
 
 
@@ -85,9 +103,13 @@ def spent(turns: Sequence[Turn]) -> Spent:
             found.failures += entry.failed and entry.kind in ("model", "tool")
             found.model_calls += entry.kind == "model"
             found.tool_runs += entry.kind == "tool"
+            found.tools_cost_pico += (entry.cost_pico or 0) if entry.kind == "tool" else 0
+            if entry.kind == "model":
+                _count_model(found.models.setdefault(entry.title, OfModel()), entry)
         if not turn.number:
             continue
-        kinds = {kind: _covered(turn, kind) for kind in ("model", "tool", "wait")}
+        kinds = {kind: _covered(turn, kind) for kind in ("model", "wait")}
+        kinds["tool"] = _covered(turn, "tool", "wait") - kinds["wait"]
         lasted = turn.end_ms - turn.begin_ms
         found.turns_ms += lasted
         found.model_ms += kinds["model"]
@@ -99,10 +121,17 @@ def spent(turns: Sequence[Turn]) -> Spent:
     return found
 
 
-def _covered(turn: Turn, kind: str) -> float:
-    """The length of what the entries of a kind cover together."""
+def _count_model(used: OfModel, entry: Entry) -> None:
+    used.calls += 1
+    used.tokens_in += entry.tokens[0] if entry.tokens else 0
+    used.tokens_out += entry.tokens[1] if entry.tokens else 0
+    used.cost_pico += entry.cost_pico or 0
+
+
+def _covered(turn: Turn, *kinds: str) -> float:
+    """The length of what the entries of these kinds cover together."""
     total, until = 0.0, turn.begin_ms
-    for entry in sorted((one for one in turn.entries if one.kind == kind), key=lambda one: one.begin_ms):
+    for entry in sorted((one for one in turn.entries if one.kind in kinds), key=lambda one: one.begin_ms):
         total += max(0.0, entry.end_ms - max(entry.begin_ms, until))
         until = max(until, entry.end_ms)
     return total
@@ -115,8 +144,20 @@ class _Reader:
         self._now = 0.0
         self._calls: dict[str, tuple[str, Any]] = {}
         self._started: dict[str, float] = {}
+        self._awaited: set[str] = set()
         self._waiting: Entry | None = None
         self._error = ""
+
+    def last_until(self, now: datetime) -> None:
+        """What has not ended lasts until `now`."""
+        if self._zero is None:
+            return
+        self._now = max(self._now, (now - self._zero).total_seconds() * 1000)
+        turn = self.turns[-1]
+        if self._waiting is not None:
+            self._waiting.end_ms, self._waiting.open = self._now, True
+        if turn.number:
+            turn.end_ms = self._now
 
     def read(self, event: dict[str, Any]) -> None:
         self._zero = self._zero or _at(event)
@@ -137,11 +178,14 @@ class _Reader:
                 self._calls[event["id"]] = (event["name"], event["input"])
                 self._started[event["id"]] = self._now
             case "freehold.tool_started":
-                self._calls.setdefault(event["tool_use_id"], (event["function"], event["input"]))
+                name, _ = self._calls.get(event["tool_use_id"], (event["function"], None))
+                self._calls[event["tool_use_id"]] = (name, event["input"])
                 self._started[event["tool_use_id"]] = self._now
                 if event["attempt"] > 1:
                     name, _ = self._calls[event["tool_use_id"]]
                     self._add("trouble", f"{name} was cut off: attempt {event['attempt']}")
+            case "freehold.call_awaited":
+                self._awaited.add(event["tool_use_id"])
             case "agent.tool_result" | "user.custom_tool_result":
                 self._result(event, ours)
             case "session.status_idle" if event["stop_reason"]["type"] == "requires_action":
@@ -229,7 +273,10 @@ class _Reader:
         name, given = self._calls.get(call_id, ("tool", None))
         by_client = event["type"] == "user.custom_tool_result"
         lasted = ours.get("duration_ms")
-        begin = self._started.get(call_id, self._now) if lasted is None else self._now - lasted
+        begin = self._now - (lasted or 0.0)
+        if lasted is None or call_id in self._awaited:
+            begin = self._started.get(call_id, self._now)
+        self._awaited.discard(call_id)
         self._insert(
             Entry(
                 kind="wait" if by_client else "tool",

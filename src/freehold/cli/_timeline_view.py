@@ -3,10 +3,11 @@
 + 1.2 s  ● stock_get {"keys":["SKU-1"]}      ░░░▓▓▓░░░░░░    40 ms               $0
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from rich.cells import cell_len
+from rich.markup import escape
 from rich.text import Text
 
 from freehold.cli._output import Output, seconds, short
@@ -42,10 +43,23 @@ class TimelineView:
         self._width = min(output.out.width, WIDTH_MAX)
         self._whole = not output.out.is_terminal
         self._bar = BAR_WIDTH if self._width >= BARS_FROM_WIDTH else 0
+        self._tokens = self._prices = True
 
-    def show(self, turns: Sequence[Turn]) -> None:
+    def show(
+        self,
+        turns: Sequence[Turn],
+        *,
+        subagents_pico: int = 0,
+        between: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        """The sums first; `between` them and the turns others tell theirs."""
         total = spent(turns)
+        self._tokens = self._width >= TOKENS_FROM_WIDTH and bool(total.tokens_in or total.tokens_out)
+        self._prices = bool(total.cost_pico or total.unpriced)
         self._sums(total, len([turn for turn in turns if turn.number]))
+        self._costs(total, subagents_pico)
+        for tell in between:
+            tell()
         for turn in turns:
             self._turn(turn)
 
@@ -63,6 +77,30 @@ class TimelineView:
         say(f"{' · '.join(parts)}{failures}{tokens} · {pricing.show(total.cost_pico)}{unpriced}")
         if total.turns_ms:
             say(self._where(total))
+
+    def _costs(self, total: Spent, subagents_pico: int) -> None:
+        """What cost how much, where more than one thing did: the dearest first."""
+        lines = [
+            (
+                f"{_counted(one.calls, 'call')}, {one.tokens_in:,} + {one.tokens_out:,} tokens",
+                name,
+                one.cost_pico,
+            )
+            for name, one in total.models.items()
+        ]
+        lines += [("", "tools", total.tools_cost_pico), ("", "subagents", subagents_pico)]
+        lines = sorted((line for line in lines if line[2]), key=lambda line: -line[2])
+        if len(lines) < 2:
+            return
+        name_width = max(cell_len(name) for _, name, _ in lines)
+        for told, name, cost in lines:
+            self._output.say(
+                f"  {pricing.show(cost):>{COST_WIDTH}}  {escape(name.ljust(name_width))}  [dim]{told}[/dim]".rstrip()
+            )
+        if subagents_pico:
+            self._output.say(
+                f"  [bold]{pricing.show(total.cost_pico + subagents_pico):>{COST_WIDTH}}[/bold]  together"
+            )
 
     def _where(self, total: Spent) -> str:
         shares = (
@@ -133,10 +171,11 @@ class TimelineView:
         columns = [self._place(entry, turn)] if self._bar else []
         columns.append(Text(f"{seconds(entry.duration_ms):>{LASTED_WIDTH}}"))
         tokens = f"{entry.tokens[0]:,} + {entry.tokens[1]:,}" if entry.tokens and any(entry.tokens) else ""
-        if self._width >= TOKENS_FROM_WIDTH:
+        if self._tokens:
             columns.append(Text(f"{tokens:>{TOKENS_WIDTH}}", style="dim"))
         price = "no price" if entry.cost_pico is None else pricing.show(entry.cost_pico)
-        columns.append(Text(f"{price if entry.kind != 'wait' else '':>{COST_WIDTH}}"))
+        if self._prices:
+            columns.append(Text(f"{price if entry.kind != 'wait' else '':>{COST_WIDTH}}"))
         return columns
 
     def _place(self, entry: Entry, turn: Turn) -> Text:

@@ -3,6 +3,7 @@
 Reads the sessions API's events (with previews and `freehold.*`); the same code shows a live turn and one of long ago.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from msgspec import Struct, field
@@ -40,7 +41,8 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class Ended(Struct):
-    """How the turn ended: `outcome` as in the log (`completed`, `limit_reached`, `failed`, `cancelled`, `refused`)."""
+    """How the turn ended: `outcome` as in the log (`completed`, `limit_reached`, `failed`, `cancelled`, `refused`); or `waits`, for what
+    `message` says."""
 
     outcome: str
     message: str
@@ -79,12 +81,26 @@ class Transcript(Struct):
                 self._model_call(body)
             case "session.error":
                 self.error = body["error"]["message"]
+            case "session.status_idle" if body["stop_reason"]["type"] == "requires_action":
+                self._end_line()
+                return Ended("waits", self._asked(body["freehold"]["calls"]))
             case "session.status_idle" | "session.status_terminated":
                 self._end_line()
                 return Ended(body["freehold"]["outcome"], body["freehold"]["message"] or self.error)
             case _:
                 pass
         return None
+
+    def _asked(self, calls: Sequence[dict[str, Any]]) -> str:
+        told = []
+        for call in calls:
+            awaits = call["awaits"]
+            if awaits["type"] == "approval":
+                told.append(f"approval of {awaits['tool']}/{awaits['function']} ({call['call_id']})")
+            elif awaits["type"] == "client":
+                name, _ = self._names.get(call["call_id"], ("a tool", None))
+                told.append(f"the client's result of {name} ({call['call_id']})")
+        return ", ".join(told)
 
     def summary(self) -> str:
         totals = self.totals

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from freehold.cli._connection import Settings, connected, json_option, settings
 from freehold.cli._transcript import Ended, Transcript
@@ -137,7 +138,10 @@ def report(chosen: Settings, session_id: str, ended: Ended, transcript: Transcri
     chosen.output.say(f"\n[dim]{transcript.summary()} · {session_id}[/dim]")
     if transcript.asked_rules:
         chosen.output.say(f"[yellow]{RULES_NOTE}[/yellow]")
-    if ended.outcome != "completed":
+    if ended.outcome == "waits":
+        chosen.output.say(f"[yellow]◷ waits for {escape(ended.message)}[/yellow]; how it goes on:")
+        chosen.output.command(f"freehold sessions show {session_id}")
+    elif ended.outcome != "completed":
         chosen.output.error(
             ended.outcome, f"the turn ended: {ended.outcome.replace('_', ' ')}. {ended.message}".strip()
         )

@@ -1,6 +1,10 @@
 """`freehold sessions`: what runs, ran and waits: list, show, tail, approve, pause, resume, cancel, kill, archive, delete."""
 
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, Final
 
 import click
 import msgspec
@@ -8,9 +12,32 @@ from rich.markup import escape
 
 from freehold.cli._connection import connected, json_option, settings
 from freehold.cli._output import Output, ago
+from freehold.cli._session_view import SessionView
 from freehold.cli._sessions_travel import diff, export, fork, replay
 from freehold.cli._timeline import turns_of
 from freehold.cli._timeline_view import TimelineView
+from freehold.client.client import Client
+from freehold.client.errors import ApiError
+
+AT_WORK: Final = ("running", "waiting", "paused")
+
+
+class _Age(click.ParamType[timedelta]):
+    """`90s`, `30min`, `2h`, `7d`: how long ago."""
+
+    name = "age"
+    _SIZES: Final = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h|d)", value)
+        if found is None:
+            self.fail(f"expected a time like 90s, 30min, 2h or 7d, got {value!r}", param, ctx)
+        return timedelta(seconds=float(found[1]) * self._SIZES[found[2]])
+
+
+AGE: Final = _Age()
 
 
 @click.group()
@@ -30,20 +57,34 @@ for _command in (fork, export, replay, diff):
 )
 @click.option("--sort", type=click.Choice(["newest", "cost"]), default="newest", show_default=True)
 @click.option("--agent", metavar="NAME", help="Only sessions with this agent.")
+@click.option(
+    "--older-than", type=AGE, metavar="AGE", help="Only those begun longer ago: 90s, 30min, 2h, 7d."
+)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @json_option
 @click.pass_context
 def list_sessions(
-    ctx: click.Context, *, status: str | None, sort: str, agent: str | None, limit: int, as_json: bool
+    ctx: click.Context,
+    *,
+    status: str | None,
+    sort: str,
+    agent: str | None,
+    older_than: timedelta | None,
+    limit: int,
+    as_json: bool,
 ) -> None:
     """Sessions, newest or dearest first."""
     chosen = settings(ctx)
     query = {"statuses[]": status, "sort": sort, "agent_id": agent, "limit": min(limit, 100)}
     with connected(chosen) as client:
-        found = list(client.pages("/v1/sessions", query=query, limit=limit))
+        found = list(islice(_older(client.pages("/v1/sessions", query=query), older_than), limit))
     if chosen.output.as_json:
         chosen.output.json(found)
         return
+    _table(chosen.output, found)
+
+
+def _table(output: Output, found: Sequence[dict[str, Any]]) -> None:
     rows = [
         (
             one["id"],
@@ -56,9 +97,16 @@ def list_sessions(
         )
         for one in found
     ]
-    chosen.output.table(
-        ("SESSION", "AGENT", "STATUS", "EVENTS", "COST", "CHANGED", "TITLE"), rows, empty="No sessions yet."
-    )
+    columns = ("SESSION", "AGENT", "STATUS", "EVENTS", "COST", "CHANGED", "TITLE")
+    output.table(columns, rows, empty="No such sessions.", cut="TITLE")
+
+
+def _older(found: Iterable[dict[str, Any]], age: timedelta | None) -> Iterator[dict[str, Any]]:
+    """Those begun longer ago than `age`; all of them, without."""
+    before = None if age is None else datetime.now(UTC) - age
+    for one in found:
+        if before is None or datetime.fromisoformat(one["created_at"]) < before:
+            yield one
 
 
 @sessions.command()
@@ -75,38 +123,26 @@ def show(ctx: click.Context, *, session_id: str, log_only: bool, as_json: bool) 
     """Show a session's timeline: what was said and done, where the time went and what it cost."""
     chosen = settings(ctx)
     output = chosen.output
+    one = f"/v1/sessions/{session_id}"
     with connected(chosen) as client:
-        session = client.request("GET", f"/v1/sessions/{session_id}")
-        events = list(
-            client.pages(f"/v1/sessions/{session_id}/events", query={"include": "freehold", "limit": 1000})
-        )
+        session = client.request("GET", one)
+        events = list(client.pages(f"{one}/events", query={"include": "freehold", "limit": 1000}))
+        family = client.request("GET", f"{one}/family")
     if output.as_json:
-        output.json({"session": session, "events": events})
+        output.json({"session": session, "events": events, **family})
         return
-    _tell_head(output, session)
+    view = SessionView(output, session, events, family)
+    view.head()
     if log_only:
         for event in events:
             output.say(
                 f"[dim]{event['freehold']['cursor']:>7}  {event['processed_at'][11:23]}[/dim]  {_line(event)}"
             )
         return
-    TimelineView(output).show(turns_of(events))
-
-
-def _tell_head(output: Output, session: dict[str, Any]) -> None:
-    agent, ours = session["agent"], session["freehold"]
-    output.say(f"[bold]{session['id']}[/bold]  {escape(session['title'] or '')}")
-    parts = [
-        f"{agent['name']} version {agent['version']}",
-        ours["status"],
-        f"{ours['version']} events",
-        f"begun {ago(session['created_at'])}",
-    ]
-    if ours["origin"]:
-        parts.append(f"a fork of {ours['origin']['session_id']} behind its event {ours['origin']['seq']}")
-    if ours["parent_id"]:
-        parts.append(f"works for {ours['parent_id']}")
-    output.say(f"[dim]{escape(' · '.join(parts))}[/dim]")
+    beside = sum(one["freehold"]["cost"]["pico"] for one in family["subagents"])
+    TimelineView(output).show(
+        turns_of(events, now=datetime.now(UTC)), subagents_pico=beside, between=(view.waits, view.family)
+    )
 
 
 @sessions.command()
@@ -218,8 +254,20 @@ def resume(ctx: click.Context, *, session_id: str, as_json: bool) -> None:
 
 
 @sessions.command()
-@click.argument("session_ids", nargs=-1)
-@click.option("--agent", metavar="NAME", help="All running and waiting sessions of this agent.")
+@click.argument("session_ids", nargs=-1, metavar="[SESSION_ID]...")
+@click.option("--agent", metavar="NAME", help="All sessions of this agent that are not at rest.")
+@click.option(
+    "--older-than",
+    type=AGE,
+    metavar="AGE",
+    help="All that are not at rest and were begun longer ago: 30min, 2h, 7d.",
+)
+@click.option(
+    "--status",
+    type=click.Choice(AT_WORK),
+    multiple=True,
+    help="Of those chosen so, only these. [default: all three]",
+)
 @click.option("--reason", default="", help="Why; stands in the logs.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option
@@ -229,28 +277,53 @@ def kill(
     *,
     session_ids: tuple[str, ...],
     agent: str | None,
+    older_than: timedelta | None,
+    status: tuple[str, ...],
     reason: str,
     yes: bool,
     as_json: bool,
 ) -> None:
-    """End sessions for good: those named, or all of an agent that are not at rest."""
+    """End sessions for good: those named, or all that run, wait or are paused and that the options choose.
+
+    \b
+      freehold sessions kill --agent shop --older-than 2h --reason "wrong prices"
+    """
     chosen = settings(ctx)
-    if not session_ids and agent is None:
-        raise click.UsageError("name sessions, or an agent with --agent")
+    by_options = agent is not None or older_than is not None
+    if bool(session_ids) == by_options:
+        raise click.UsageError("name sessions, or choose them by --agent and --older-than")
+    if by_options and chosen.output.as_json and not yes:
+        raise click.UsageError("with --json nobody can be asked: give --yes, too")
     with connected(chosen) as client:
         wanted = list(session_ids)
-        if agent is not None:
-            query = {"statuses[]": ["running", "waiting", "paused"], "agent_id": agent, "limit": 100}
-            wanted += [one["id"] for one in client.pages("/v1/sessions", query=query)]
+        if by_options:
+            query = {"statuses[]": list(status or AT_WORK), "agent_id": agent, "limit": 100}
+            found = list(_older(client.pages("/v1/sessions", query=query), older_than))
+            wanted = [one["id"] for one in found]
+            if not chosen.output.as_json:
+                _table(chosen.output, found)
         if wanted and not yes and not chosen.output.as_json:
-            click.confirm(f"End {len(wanted)} session(s) for good?", abort=True)
-        for session_id in wanted:
+            click.confirm(f"End {len(wanted)} session{'s' * (len(wanted) > 1)} for good?", abort=True)
+        failed = _end_all(client, chosen.output, wanted, reason)
+    if chosen.output.as_json:
+        chosen.output.json({"ended": [one for one in wanted if one not in failed], "failed": failed})
+    if failed:
+        ctx.exit(1)
+
+
+def _end_all(client: Client, output: Output, wanted: Sequence[str], reason: str) -> dict[str, str]:
+    """One that can't be ended keeps nobody from ending the others. Those, and why."""
+    failed: dict[str, str] = {}
+    for session_id in wanted:
+        try:
             client.request(
                 "POST", f"/v1/sessions/{session_id}/cancel", body={"scope": "session", "reason": reason}
             )
-            chosen.output.say(f"ended {session_id}")
-    if chosen.output.as_json:
-        chosen.output.json(wanted)
+            output.say(f"ended {session_id}")
+        except ApiError as error:
+            failed[session_id] = error.message
+            output.note.print(f"[red]✗[/red] {session_id}: {escape(error.message)}")
+    return failed
 
 
 @sessions.command()

@@ -133,6 +133,10 @@ class SessionLog(Protocol):
         """The session, and all that work for it, however deep; archived ones, too. Oldest first. Raises NotFound."""
         ...
 
+    async def forks(self, tenant: str, session_id: str, *, limit: int = 50) -> SessionPage:
+        """Those forked from the session itself, not from its forks. Oldest first."""
+        ...
+
     async def update(
         self,
         tenant: str,

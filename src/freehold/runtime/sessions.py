@@ -401,6 +401,12 @@ class Sessions:
             principal.tenant, session_id, statuses=statuses, limit=limit, cursor=cursor
         )
 
+    async def forks(self, principal: Principal, session_id: str, *, limit: int = 50) -> SessionPage:
+        """Those forked from the session itself, not from its forks. Oldest first."""
+        self._authorize(principal, "session:Read", session_id)
+        check_limit(limit, SESSIONS_LIMIT_MAX)
+        return await self._log.forks(principal.tenant, session_id, limit=limit)
+
     async def delete(self, principal: Principal, session_id: str) -> None:
         """For good, with its log. Raises Conflict while it runs or waits, or where a fork reads its events."""
         self._authorize(principal, "session:Delete", session_id)

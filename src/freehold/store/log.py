@@ -60,6 +60,7 @@ _DEAREST: Final = f"""{_LIST}
   AND ($12::text IS NULL OR (cost_pico, id) < ($14::bigint, $12))
 ORDER BY cost_pico DESC, id DESC LIMIT $13
 """
+_FORKED: Final = f"{_ROW} WHERE tenant = $1 AND origin_id = $2 ORDER BY id LIMIT $3"
 _FAMILY: Final = f"""
 WITH RECURSIVE family AS (
     SELECT id FROM sessions WHERE tenant = $1 AND id = $2
@@ -196,6 +197,11 @@ class PostgresSessionLog:
         await self.get(tenant, session_id)
         wanted = (tenant, session_id, list(statuses) or None, cursor, limit + 1)
         return _page(await self._database.fetch("listing a session's family", _FAMILY, *wanted), limit)
+
+    async def forks(self, tenant: str, session_id: str, *, limit: int = 50) -> SessionPage:
+        _check_limit(limit, LIST_MAX)
+        rows = await self._database.fetch("listing a session's forks", _FORKED, tenant, session_id, limit + 1)
+        return _page(rows, limit)
 
     async def update(
         self,
