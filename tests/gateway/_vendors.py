@@ -5,7 +5,7 @@ https://docs.anthropic.com/en/api/messages-streaming.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -65,6 +65,8 @@ class Vendor:
         self.listed_count = 0
         self.hung_up = asyncio.Event()
         self.heard = asyncio.Event()
+        self.choose: Callable[[Asked], Sequence[Step]] | None = None
+        """Where set, what to answer to each, instead of scripts in turn."""
 
     def play(self, *scripts: Sequence[Step]) -> None:
         """From now on these, and forget what was asked."""
@@ -111,7 +113,10 @@ class Vendor:
             )
         else:
             self.asked.append(asked)
-            script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+            if self.choose is not None:
+                script = self.choose(asked)
+            else:
+                script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         for step in script:
             if step is HOLD:
                 await reader.read()
