@@ -7,7 +7,7 @@ A wire decodes a client's request to these and encodes them for a provider. Thre
 * What a wire cannot say is refused with `Unsupported` and the path. It is never dropped.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -216,6 +216,10 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     estimated: bool = False
 
     def plus(self, other: "Usage") -> "Usage":
+        if other == NO_USAGE:
+            return self
+        if self == NO_USAGE:
+            return other
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
@@ -227,6 +231,9 @@ class Usage(Struct, frozen=True, omit_defaults=True):
             output_audio_tokens=self.output_audio_tokens + other.output_audio_tokens,
             estimated=self.estimated or other.estimated,
         )
+
+
+NO_USAGE: Final = Usage()
 
 
 AnswerPart: TypeAlias = Text | Refusal | Reasoning | Media | ToolCall | Carried

@@ -362,29 +362,30 @@ def row_change(events: Iterable[SessionEvent]) -> RowChange:
     usage, cost = Usage(), 0
     waits: SessionWaits | None = None
     for event in events:
+        # The frequent ones first: a struct's type takes its time to say no.
         match event:
-            case SessionWaits():
-                status, waits = _WAITS_AS[event.why], event
-            case TurnFinished():
-                status = "cancelled" if event.outcome == "cancelled" and event.code == "session" else "idle"
-            case ModelAnswered() | ModelFailed() | Compacted():
-                usage, cost = usage.plus(event.usage), cost + event.cost_pico
             case ToolFinished() | ResultGiven():
                 status, cost = "running", cost + event.cost_pico
-            case SessionStarted() | SessionForked():
-                pass
+            case ModelAnswered() | ModelFailed() | Compacted():
+                usage, cost = usage.plus(event.usage), cost + event.cost_pico
             case (
-                UserSpoke()
+                ToolStarted()
+                | UserSpoke()
                 | TurnStarted()
                 | CancelRequested()
                 | PauseRequested()
                 | ResumeRequested()
                 | ApprovalDecided()
                 | CallAwaited()
-                | ToolStarted()
                 | ToolOutcomeUnknown()
             ):
                 status = "running"
+            case SessionWaits():
+                status, waits = _WAITS_AS[event.why], event
+            case TurnFinished():
+                status = "cancelled" if event.outcome == "cancelled" and event.code == "session" else "idle"
+            case SessionStarted() | SessionForked():
+                pass
             case _ as unreachable:
                 assert_never(unreachable)
     return RowChange(status, usage, cost, waits if status in ("waiting", "paused") else None)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from freehold.core.errors import ContextTooLong
-from freehold.core.messages import Message, Part, Text, ToolCall, ToolResult, Usage
+from freehold.core.messages import NO_USAGE, Message, Part, Text, ToolCall, ToolResult, Usage
 from freehold.core.session import (
     ApprovalDecided,
     AwaitsApproval,
@@ -139,7 +139,18 @@ class SessionState(Struct):
             self.waits = None
             if self._waiting_since is not None:
                 self.turn_waited += recorded.at - self._waiting_since
+        # The frequent ones first: a struct's type takes its time to say no.
         match recorded.event:
+            case ModelAnswered() as event:
+                self._answer(event)
+            case ToolStarted() as event:
+                call = self._open_call(event.call_id)
+                call.started, call.awaited = event, None
+                self._count_steps(1 if event.attempt == 1 else 0)
+            case ToolFinished() as event:
+                self._count(NO_USAGE, event.cost_pico)
+                self.results_kept += len(event.kept)
+                self._result(ToolResult(event.call_id, event.content, event.failed))
             case SessionStarted() as event:
                 self.started, self.settled = event, True
             case SessionForked() as event:
@@ -154,20 +165,10 @@ class SessionState(Struct):
                 self.paused = False
             case TurnStarted() as event:
                 self._begin_turn(event, recorded.at)
-            case ModelAnswered() as event:
-                self._answer(event)
             case ModelFailed() as event:
                 self._take_queued(event.seen_seq)
                 self.failed = event
                 self._count(event.usage, event.cost_pico)
-            case ToolStarted() as event:
-                call = self._open_call(event.call_id)
-                call.started, call.awaited = event, None
-                self._count_steps(1 if event.attempt == 1 else 0)
-            case ToolFinished() as event:
-                self._count(Usage(), event.cost_pico)
-                self.results_kept += len(event.kept)
-                self._result(ToolResult(event.call_id, event.content, event.failed))
             case ToolOutcomeUnknown() as event:
                 self._result(ToolResult(event.call_id, (Text(event.message),), failed=True))
             case CallAwaited() as event:

@@ -140,7 +140,8 @@ class Journal:
         version = await self._log.append(
             self.lease.session_id, events, expected_version=expected, lease=self.lease
         )
-        self._on_point("append:" + "+".join(type(event).__name__ for event in events))
+        if self._on_point is not no_points:
+            self._on_point("append:" + "+".join(type(event).__name__ for event in events))
         return version
 
     async def _written(self, version: int, events: Sequence[SessionEvent]) -> None:

@@ -7,6 +7,7 @@ one to hold the lease. Whom to serve is not decided here (worker.py).
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Final
@@ -151,7 +152,12 @@ class SessionRun:
     async def _step(self) -> bool:
         """False when there is nothing more to do."""
         await self._prepare()
+        # The frequent ones first: a struct's type takes its time to say no.
         match await self._decide():
+            case CallModel():
+                await self._call_model()
+            case RunTools() as step:
+                await self._run_tools(step)
             case Rest():
                 return False
             case StartTurn() as step:
@@ -159,10 +165,6 @@ class SessionRun:
                 await self._journal.append([TurnStarted(turn=step.turn)])
             case Compact() as step:
                 await self._compact(step)
-            case CallModel():
-                await self._call_model()
-            case RunTools() as step:
-                await self._run_tools(step)
             case Wait() as step:
                 if await self._journal.append([step.waits], exact=True):
                     await self._look_for_places(step.waits)
@@ -301,8 +303,9 @@ class SessionRun:
         request_digest = self._digests.of(request)
         means.on_point("model:before")
         answered: ModelAnswered | ModelFailed | None = None
-        async with self._watch() as watch, Stoppable(watch):
-            answered = await call.run(request)
+        async with self._watch() as watch:
+            with Stoppable(watch):
+                answered = await call.run(request)
         if answered is None:
             code, why = (
                 ("cancelled", "cancelled") if self._state.cancel else ("limit_reached", "out of wall time")
@@ -320,8 +323,9 @@ class SessionRun:
         if step.summarise and plan is not None:
             call = self._model_step(outfit, Live())
             model = outfit.equipment.model_of(self._state)
-            async with self._watch() as watch, Stoppable(watch) as running:
-                answered = await call.run(summary_request(self._state, plan, step, model=model))
+            async with self._watch() as watch:
+                with Stoppable(watch) as running:
+                    answered = await call.run(summary_request(self._state, plan, step, model=model))
             if running.stopped:
                 if (failed := call.stopped("cancelled", "the summary was stopped")) is not None:
                     self._journal.stage(failed)
@@ -368,10 +372,10 @@ class SessionRun:
         await self._keep_places(wanted=bool(step.facts and self._plan.limited))
         if not step.claims or self._state.cancel is not None:
             return
+        if len(step.claims) == 1:
+            await self._run_alone(step.claims[0])
+            return
         async with self._watch() as watch:
-            if len(step.claims) == 1:
-                await self._run_tool(step.claims[0], watch)
-                return
             try:
                 async with asyncio.TaskGroup() as group:
                     for claim in step.claims:
@@ -380,11 +384,36 @@ class SessionRun:
                 # One cause at a time: whichever came first is what the worker acts on.
                 raise together.exceptions[0] from together
 
+    async def _run_alone(self, claim: Claim) -> None:
+        """Nobody needs to be watched while its result is recorded; that it is, comes first, also when the watch failed."""
+        result: SessionEvent | None = None
+        try:
+            async with self._watch() as watch:
+                result = await self._result_of(claim, watch)
+        finally:
+            if result is not None:
+                await self._record([result])
+
     async def _run_tool(self, claim: Claim, watch: Watch) -> None:
         """Runs it, and records its result as soon as it is there, together with others' that came meanwhile."""
+        result = await self._result_of(claim, watch)
+        if result is None:
+            return
+        self._results.append(result)
+        async with self._recording:
+            if self._results:
+                results, self._results = self._results, []
+                await self._record(results)
+
+    async def _record(self, results: Sequence[SessionEvent]) -> None:
+        await self._journal.append(results)
+        await self._keep_places(wanted=bool(self._plan.limited))
+
+    async def _result_of(self, claim: Claim, watch: Watch) -> SessionEvent | None:
+        """None where it was stopped."""
         outfit = self._fitted()
         self._means.on_point("tool:before")
-        async with Stoppable(watch) as running:
+        with Stoppable(watch) as running:
             result = await run_tool(
                 claim,
                 outfit.toolbox,
@@ -395,14 +424,9 @@ class SessionRun:
                 hosts=outfit.hosts,
             )
         if running.stopped:
-            return
+            return None
         self._means.on_point("tool:after")
-        self._results.append(result)
-        async with self._recording:
-            if self._results:
-                results, self._results = self._results, []
-                await self._journal.append(results)
-                await self._keep_places(wanted=bool(self._plan.limited))
+        return result
 
     def _results_of(self, agent: Agent) -> SessionResults:
         started = self._state.started
@@ -411,7 +435,7 @@ class SessionRun:
         return self._means.results.of(self._lease.tenant, ids, bytes_max=agent.context.tool_result_bytes_max)
 
     def _watch(self) -> Watch:
-        return Watch(self._journal, self._time_left_s())
+        return Watch(self._journal, self._time_left_s)
 
     def _time_left_s(self) -> float:
         """Until the turn's wall time is up; a little more, so that a timer that fires early finds it so."""

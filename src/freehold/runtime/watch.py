@@ -5,6 +5,7 @@ begins only after WATCH_AFTER_S.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -15,17 +16,17 @@ WATCH_AFTER_S: Final = 0.02
 
 
 class Watch:
-    """While it is open, all that runs within its `Stoppable`s stops together, after `left_s` at the latest."""
+    """While it is open, all that runs within its `Stoppable`s stops together, once no time is left at the latest."""
 
-    def __init__(self, journal: Journal, left_s: float) -> None:
+    def __init__(self, journal: Journal, left_s: Callable[[], float]) -> None:
         self._left_s = left_s
         self._journal = journal
-        self._scopes: set[asyncio.Timeout] = set()
+        self._scopes: set[Stoppable] = set()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Self:
-        self._timer = self._loop.call_later(min(WATCH_AFTER_S, self._left_s), self._begin)
+        self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin)
         return self
 
     async def __aexit__(
@@ -38,10 +39,10 @@ class Watch:
             if error is None and not self._task.cancelled():
                 self._task.result()
 
-    def add(self, scope: asyncio.Timeout) -> None:
+    def add(self, scope: "Stoppable") -> None:
         self._scopes.add(scope)
 
-    def discard(self, scope: asyncio.Timeout) -> None:
+    def discard(self, scope: "Stoppable") -> None:
         self._scopes.discard(scope)
 
     def _begin(self) -> None:
@@ -49,32 +50,43 @@ class Watch:
 
     async def _look_out(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._left_s - WATCH_AFTER_S):
+            async with asyncio.timeout(self._left_s()):
                 await self._journal.cancelled()
         for scope in self._scopes:
-            if not scope.expired():
-                scope.reschedule(self._loop.time())
+            scope.stop()
 
 
 class Stoppable:
-    """A block that its watch may stop; `stopped` tells. Whoever else cancels the task cancels it as ever."""
+    """A block that its watch may stop; `stopped` tells. Whoever else cancels the task cancels it as ever.
+
+    As `asyncio.timeout`, without a clock, and without a coroutine for each of its ends.
+    """
+
+    __slots__ = ("_asked", "_cancelling", "_task", "_watch", "stopped")
 
     def __init__(self, watch: Watch) -> None:
         self.stopped = False
         self._watch = watch
-        self._timeout = asyncio.timeout(None)
+        self._asked = False
 
-    async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        self._watch.add(self._timeout)
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("expected to run in a task, which can be cancelled")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._watch.add(self)
         return self
 
-    async def __aexit__(
+    def stop(self) -> None:
+        if not self._asked:
+            self._asked = True
+            self._task.cancel()
+
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._watch.discard(self._timeout)
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
+        self._watch.discard(self)
+        if self._asked and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             self.stopped = True
         return self.stopped

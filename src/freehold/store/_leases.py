@@ -20,6 +20,7 @@ from freehold.store._statements import WORK_CHANNEL
 from freehold.store.database import Database
 
 CLAIM_MAX: Final = 1000
+RELEASED_AT_ONCE_MAX: Final = 256
 LEASE_S_MAX: Final = 3600.0
 
 _CLAIM: Final = "SELECT session_id, of_tenant, of_epoch, waited_since FROM claim_sessions($1, $2, $3, $4)"
@@ -33,12 +34,13 @@ RETURNING s.id
 
 _RELEASE: Final = f"""
 WITH freed AS (
-    UPDATE sessions SET owner = NULL, epoch = epoch + 1,
-        due_at = CASE status WHEN 'waiting' THEN coalesce(wake_at, 'infinity') ELSE now() END
-    WHERE id = $1 AND tenant = $2 AND owner = $3 AND epoch = $4
-    RETURNING status
+    UPDATE sessions s SET owner = NULL, epoch = s.epoch + 1,
+        due_at = CASE s.status WHEN 'waiting' THEN coalesce(s.wake_at, 'infinity') ELSE now() END
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS held (id, owner, epoch)
+    WHERE s.id = held.id AND s.epoch = held.epoch AND s.owner = held.owner
+    RETURNING s.id, s.status
 )
-SELECT status, (SELECT pg_notify('{WORK_CHANNEL}', '') WHERE status = 'running') AS called FROM freed
+SELECT id, status, (SELECT pg_notify('{WORK_CHANNEL}', '') FROM freed WHERE status = 'running' LIMIT 1) AS called FROM freed
 """  # noqa: S608 - built from our own constants alone
 
 _DUE_IN: Final = """
@@ -82,12 +84,18 @@ async def renew(database: Database, owner: str, leases: Sequence[Lease], *, leas
     return frozenset(row["id"] for row in rows)
 
 
-async def release(database: Database, lease: Lease) -> bool:
-    """Whether the session wants a worker again at once."""
+async def release(database: Database, leases: Sequence[Lease]) -> Sequence[bool]:
+    """Of each, whether its session wants a worker again at once."""
+    in_order = sorted(leases, key=lambda lease: lease.session_id)
     rows = await database.fetch(
-        "releasing a lease", _RELEASE, lease.session_id, lease.tenant, lease.owner, lease.epoch
+        "releasing leases",
+        _RELEASE,
+        [lease.session_id for lease in in_order],
+        [lease.owner for lease in in_order],
+        [lease.epoch for lease in in_order],
     )
-    return any(row["status"] == "running" for row in rows)
+    wanting = {row["id"] for row in rows if row["status"] == "running"}
+    return [lease.session_id in wanting for lease in leases]
 
 
 async def due_in_s(database: Database) -> float | None:

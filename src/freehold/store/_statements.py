@@ -29,7 +29,7 @@ USAGE_COLUMNS: Final = (
 _USAGE: Final = ", ".join(USAGE_COLUMNS)
 _USAGE_ADDED: Final = ", ".join(f"{name} = s.{name} + coalesce(w.{name}, 0)" for name in USAGE_COLUMNS)
 _USAGE_GIVEN: Final = ", ".join(f"coalesce({name}, 0)" for name in USAGE_COLUMNS)
-_USAGE_TYPES: Final = ", ".join(f"${place}::bigint[]" for place in range(8, 16))
+_USAGE_TYPES: Final = ", ".join(f"${place}::text::bigint[]" for place in range(8, 16))
 
 LOG_CHANNEL: Final = "freehold_log"
 WORK_CHANNEL: Final = "freehold_work"
@@ -47,7 +47,8 @@ WRITER_SETTINGS: Final = {
 }
 
 # $1-$18: one element a group; where an array is shorter (see _sparse), unnest fills up with NULL.
-# $19-$22: one element an event. $23: what to tell.
+# $19-$22: one element an event, the first of which is its group's number. $23: what to tell.
+# Most arrays are sent as their text: the driver takes 0.4 us and some twenty calls of functions for every element of a list.
 # A further step, only where there are blocks: $24-$26 are one element a block. Sorted, so that two processes never wait for each
 # other. Placeholders, since its numbers and the step that it follows differ.
 _BLOCKS: Final = """, offered AS (
@@ -63,9 +64,9 @@ _BLOCKS: Final = """, offered AS (
 _APPEND: Final = f"""
 WITH wanted AS (
     SELECT * FROM unnest(
-        $1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::int[], $6::text[], $7::bigint[], {_USAGE_TYPES}, $16::boolean[],
-        $17::jsonb[], $18::timestamptz[]
-    ) AS w (id, expected, epoch, key, added, status, cost_pico, {_USAGE}, estimated, waits, wake_at)
+        $1::text::text[], $2::text::bigint[], $3::text::bigint[], $4::text[], $5::text::int[], $6::text::text[], $7::text::bigint[],
+        {_USAGE_TYPES}, $16::text::boolean[], $17::jsonb[], $18::timestamptz[]
+    ) WITH ORDINALITY AS w (id, expected, epoch, key, added, status, cost_pico, {_USAGE}, estimated, waits, wake_at, number)
 ), remembered AS (
     SELECT w.id, k.version FROM wanted w JOIN append_keys k ON k.session_id = w.id AND k.key = w.key
 ), moved AS (
@@ -85,13 +86,13 @@ WITH wanted AS (
       AND (w.expected IS NULL OR s.version = w.expected)
       AND (w.epoch IS NULL OR s.epoch = w.epoch)
       AND NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)
-    RETURNING s.id, s.tenant, s.version, s.version - w.added AS base, s.updated_at, w.key,
+    RETURNING s.id, s.tenant, s.version, s.version - w.added AS base, s.updated_at, w.key, w.number,
               coalesce(w.status = 'running' AND s.owner IS NULL, false) AS claimable
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
     SELECT m.id, m.base + e.place, m.tenant, m.updated_at, e.type, e.body
-    FROM unnest($19::text[], $20::int[], $21::text[], $22::bytea[]) AS e (id, place, type, body)
-    JOIN moved m ON m.id = e.id
+    FROM unnest($19::text::bigint[], $20::text::int[], $21::text::text[], $22::bytea[]) AS e (number, place, type, body)
+    JOIN moved m ON m.number = e.number
 ), keyed AS (
     INSERT INTO append_keys (session_id, key, tenant, version) SELECT id, key, tenant, version FROM moved WHERE key IS NOT NULL
 )"""  # noqa: S608 - built from our own constants alone
@@ -111,7 +112,7 @@ EXPLAIN: Final = "SELECT id, version, status, owner, epoch FROM sessions WHERE i
 _CREATE: Final = f"""
 WITH wanted AS (
     SELECT * FROM unnest(
-        $1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::bigint[], {_USAGE_TYPES}, $16::boolean[],
+        $1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text::bigint[], {_USAGE_TYPES}, $16::text::boolean[],
         $17::int[], $18::text[], $19::text[], $20::jsonb[], $21::text[], $22::text[], $23::jsonb[], $24::text[]
     ) AS w (
         id, tenant, agent, agent_version, status, key, cost_pico, {_USAGE}, estimated,
@@ -160,12 +161,12 @@ class Written(Struct, frozen=True):
 async def write_appends(connection: Connection, groups: Sequence[Group]) -> Written:
     changes = [group.change for group in groups]
     ids = [group.session_id for group in groups]
-    event_ids: list[str] = []
+    numbers: list[int] = []
     places: list[int] = []
     types: list[str] = []
     bodies: list[bytes] = []
-    for group in groups:
-        event_ids += [group.session_id] * group.count
+    for number, group in enumerate(groups, 1):
+        numbers += [number] * group.count
         places += range(1, group.count + 1)
         for append in group.appends:
             types += append.encoded.types
@@ -173,19 +174,19 @@ async def write_appends(connection: Connection, groups: Sequence[Group]) -> Writ
     blocks = _block_columns([(group.session_id, one.encoded) for group in groups for one in group.appends])
     rows = await connection.fetch(
         APPEND_WITH_BLOCKS if blocks else APPEND,
-        ids,
-        _sparse([group.base for group in groups]),
-        _sparse([group.lease and group.lease.epoch for group in groups]),
+        _texts(ids),
+        _numbers([group.base for group in groups]),
+        _numbers([group.lease.epoch if group.lease else None for group in groups]),
         _sparse([group.appends[0].key for group in groups]),
-        [group.count for group in groups],
-        _sparse([change.status for change in changes]),
+        _numbers([group.count for group in groups]),
+        _words([change.status for change in changes]),
         _amounts([change.cost_pico for change in changes]),
         *_usage_arrays([change.usage for change in changes]),
         _sparse([change.waits and _json(change.waits) for change in changes]),
         _sparse([change.waits and change.waits.until for change in changes]),
-        event_ids,
-        places,
-        types,
+        _numbers(numbers),
+        _numbers(places),
+        _words(types),
         bodies,
         _payload(ids),
         *blocks,
@@ -258,14 +259,30 @@ def _block_columns(written: Sequence[tuple[str, Encoded]]) -> Sequence[Sequence[
     return list(zip(*found, strict=True)) if found else ()
 
 
-def _usage_arrays(usages: Sequence[Usage]) -> list[Sequence[int]]:
+def _usage_arrays(usages: Sequence[Usage]) -> list[str]:
     """In the order of USAGE_COLUMNS, then `estimated`."""
     return [_amounts([getattr(usage, name) for usage in usages]) for name in (*USAGE_COLUMNS, "estimated")]
 
 
-def _amounts(column: list[int]) -> Sequence[int]:
-    """As `_sparse`, for numbers of which none is NULL: nothing at all for a column of zeros."""
-    return column if any(column) else ()
+def _amounts(column: list[int]) -> str:
+    """Nothing at all for a column of zeros."""
+    return _numbers(column) if any(column) else "{}"
+
+
+def _numbers(column: Sequence[int | None]) -> str:
+    """Or booleans. As PostgreSQL writes an array: https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO"""
+    return f"{{{str(column)[1:-1].replace('None', 'NULL')}}}"
+
+
+def _words(column: Sequence[str | None]) -> str:
+    """Of ours, in which there is nothing to quote."""
+    return f"{{{','.join([word or 'NULL' for word in column])}}}"
+
+
+def _texts(column: Sequence[str]) -> str:
+    """Of anybody's."""
+    quoted = [text.replace("\\", "\\\\").replace('"', '\\"') for text in column]
+    return '{"' + '","'.join(quoted) + '"}'
 
 
 def _sparse(column: list[Any]) -> Sequence[Any]:

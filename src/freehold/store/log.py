@@ -9,9 +9,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound, Unavailable
 from freehold.core.messages import Usage
@@ -23,6 +25,7 @@ from freehold.store import _deletions, _forks, _leases, _snapshots
 from freehold.store._blocks import named_by
 from freehold.store._events import decode, encode
 from freehold.store._follow import Followers, open_followers
+from freehold.store._gather import Gather
 from freehold.store._listen import Listener
 from freehold.store._statements import LOG_CHANNEL, USAGE_COLUMNS, WORK_CHANNEL
 from freehold.store._writer import Counters, Writer, open_writer
@@ -31,6 +34,8 @@ from freehold.store.database import Database, Row
 log = logging.getLogger(__name__)
 
 READ_MAX: Final = 1000
+READ_TOGETHER_MAX: Final = 16
+"""Sessions, of which each may give READ_MAX events."""
 LIST_MAX: Final = 1000
 KEY_CHARS_MAX: Final = 255
 
@@ -85,7 +90,22 @@ _KEEP_BLOCK: Final = (
     "INSERT INTO blocks (tenant, digest, body) VALUES ($1, $2, $3) ON CONFLICT (tenant, digest) DO NOTHING"
 )
 _BLOCKS: Final = "SELECT digest, body FROM blocks WHERE tenant = $1 AND digest = ANY($2::text[])"
-_READ: Final = "SELECT seq, at, body FROM events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
+_READ: Final = """
+SELECT w.place, e.seq, e.at, e.body
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::int[]) AS w (place, session_id, after, most)
+CROSS JOIN LATERAL (
+    SELECT seq, at, body FROM events WHERE session_id = w.session_id AND seq > w.after ORDER BY seq LIMIT w.most
+) AS e
+ORDER BY w.place, e.seq
+"""
+
+
+class Page(Struct, frozen=True):
+    """What somebody wants to read."""
+
+    session_id: str
+    after: int
+    events_max: int
 
 
 class PostgresSessionLog:
@@ -98,9 +118,13 @@ class PostgresSessionLog:
         *,
         writer: Writer,
         followers: Followers,
+        pages: "Gather[Page, Sequence[Row]]",
+        releases: "Gather[Lease, bool]",
         work: asyncio.Event,
     ) -> None:
         self._database = database
+        self._pages = pages
+        self._releases = releases
         self._objects = objects
         self._writer = writer
         self._followers = followers
@@ -238,7 +262,7 @@ class PostgresSessionLog:
 
     async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]:
         _check_limit(limit, READ_MAX)
-        rows = await self._database.fetch("reading a session's events", _READ, session_id, after, limit)
+        rows = await self._pages(Page(session_id, after, limit))
         if _forks.gap_before(rows, after):
             shared = await _forks.shared(self._database, session_id, after=after, limit=limit)
             rows = [*shared, *rows][:limit]
@@ -286,7 +310,7 @@ class PostgresSessionLog:
         return await _leases.renew(self._database, owner, leases, lease_s=lease_s)
 
     async def release(self, lease: Lease) -> None:
-        if await _leases.release(self._database, lease):
+        if await self._releases(lease):
             self._work.set()
 
     async def free_leases(self) -> int:
@@ -305,6 +329,21 @@ class PostgresSessionLog:
         except TimeoutError:
             return
         self._work.clear()
+
+
+async def _read(database: Database, wanted: Sequence[Page]) -> Sequence[Sequence[Row]]:
+    rows = await database.fetch(
+        "reading sessions' events",
+        _READ,
+        list(range(len(wanted))),
+        [page.session_id for page in wanted],
+        [page.after for page in wanted],
+        [page.events_max for page in wanted],
+    )
+    found: list[list[Row]] = [[] for _ in wanted]
+    for row in rows:
+        found[row["place"]].append(row)
+    return found
 
 
 def _checked_key(key: str | None) -> str | None:
@@ -372,6 +411,12 @@ async def open_log(
     async with (
         open_followers(database) as followers,
         open_writer(database, moved=followers.moved, woken=work.set) as writer,
+        Gather(
+            "reading sessions' events", partial(_read, database), most=READ_TOGETHER_MAX
+        ).running() as pages,
+        Gather(
+            "releasing leases", partial(_leases.release, database), most=_leases.RELEASED_AT_ONCE_MAX
+        ).running() as releases,
     ):
 
         def hear_log(payload: str | None, server_pid: int) -> None:
@@ -385,7 +430,9 @@ async def open_log(
 
         listener.on(LOG_CHANNEL, hear_log)
         listener.on(WORK_CHANNEL, hear_work)
-        yield PostgresSessionLog(database, objects, writer=writer, followers=followers, work=work)
+        yield PostgresSessionLog(
+            database, objects, writer=writer, followers=followers, pages=pages, releases=releases, work=work
+        )
 
 
 _IMPLEMENTS: type[SessionLog] = PostgresSessionLog

@@ -5,8 +5,10 @@ Not here: templates and plans (resources/), or whether a resource makes sense (w
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -15,10 +17,15 @@ from freehold.core.ports import Resources, Versioned
 from freehold.core.resources import KINDS, Agent, Kind, Resource, Tool, check_name, kind_of
 from freehold.core.schedules import Deployment
 from freehold.store import _deployment_statements
+from freehold.store._gather import Gather
 from freehold.store._listen import Listener
 from freehold.store.database import Connection, Database, Row
 
+Named: TypeAlias = tuple[str, Kind, str]
+"""A tenant's resource."""
+
 PUT_MAX: Final = 1000
+READ_TOGETHER_MAX: Final = 100
 LIST_MAX: Final = 10_000
 NEAR_NAMES_MAX: Final = 3
 NAMES_COMPARED_MAX: Final = 1000
@@ -31,7 +38,13 @@ SELECT r.name, r.kind, r.version, r.archived, r.created_at, r.updated_at, v.body
 FROM resources r
 JOIN resource_versions v ON (v.tenant, v.kind, v.name, v.version) = (r.tenant, r.kind, r.name, r.version)
 """
-_GET: Final = f"{_CURRENT} WHERE r.tenant = $1 AND r.kind = $2 AND r.name = $3 AND NOT r.archived"
+_GET: Final = """
+SELECT w.place, r.name, r.kind, r.version, r.archived, r.created_at, r.updated_at, v.body, v.created_by
+FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) AS w (place, tenant, kind, name)
+JOIN resources r ON (r.tenant, r.kind, r.name) = (w.tenant, w.kind, w.name)
+JOIN resource_versions v ON (v.tenant, v.kind, v.name, v.version) = (r.tenant, r.kind, r.name, r.version)
+WHERE NOT r.archived
+"""
 _LIST: Final = f"""{_CURRENT}
 WHERE r.tenant = $1 AND ($5 OR NOT r.archived) AND r.kind = ANY ($2::text[])
 ORDER BY array_position($3::text[], r.kind), r.name LIMIT $4
@@ -89,8 +102,9 @@ _NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', '')"
 class PostgresResources:
     """`generation` follows other processes' changes once `listener` runs."""
 
-    def __init__(self, database: Database, listener: Listener) -> None:
+    def __init__(self, database: Database, listener: Listener, current: Gather[Named, Row | None]) -> None:
         self._database = database
+        self._current = current
         self._generation = 0
         listener.on(CHANNEL, self._hear)
 
@@ -103,14 +117,15 @@ class PostgresResources:
     async def get(self, tenant: str, kind: Kind, name: str, *, version: int | None = None) -> Versioned:
         """A given version is found also when the resource is archived: sessions pinned to it go on."""
         if version is None:
-            rows = await self._database.fetch(f"reading {kind} {name[:80]!r}", _GET, tenant, kind, name)
+            row = await self._current((tenant, kind, name))
         else:
             rows = await self._database.fetch(
                 f"reading {kind} {name[:80]!r}", _VERSIONS, tenant, kind, name, version, 1
             )
-        if not rows:
+            row = rows[0] if rows else None
+        if row is None:
             raise await self._missing(tenant, kind, name, version)
-        return _versioned(rows[0])
+        return _versioned(row)
 
     async def list(
         self, tenant: str, kind: Kind | None = None, *, archived: bool = False
@@ -268,6 +283,26 @@ def _columns(wanted: Mapping[tuple[Kind, str], Resource]) -> tuple[list[str], li
 def _digest(resource: Resource) -> bytes:
     """Of the canonical form: keys in order, so that only a change of meaning is a change."""
     return hashlib.sha256(msgspec.json.encode(resource, order="deterministic")).digest()
+
+
+async def _rows(database: Database, named: Sequence[Named]) -> Sequence[Row | None]:
+    """Each is asked for once, however many want it."""
+    wanted = {one: place for place, one in enumerate(dict.fromkeys(named))}
+    rows = await database.fetch(
+        "reading declarations", _GET, list(wanted.values()), *zip(*wanted, strict=True)
+    )
+    found = {row["place"]: row for row in rows}
+    return [found.get(wanted[one]) for one in named]
+
+
+@asynccontextmanager
+async def open_resources(database: Database, listener: Listener) -> AsyncIterator[PostgresResources]:
+    """`listener` must not run yet."""
+    gather: Gather[Named, Row | None] = Gather(
+        "reading declarations", partial(_rows, database), most=READ_TOGETHER_MAX
+    )
+    async with gather.running() as current:
+        yield PostgresResources(database, listener, current)
 
 
 def _versioned(row: Row) -> Versioned:

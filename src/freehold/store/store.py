@@ -29,7 +29,7 @@ from freehold.store.log import PostgresSessionLog, open_log
 from freehold.store.message_batches import PostgresMessageBatches
 from freehold.store.migrations import migrate
 from freehold.store.records import PostgresCallRecords, open_records
-from freehold.store.resources import PostgresResources
+from freehold.store.resources import PostgresResources, open_resources
 from freehold.store.responses import RETENTION_DAYS, PostgresResponses, open_responses
 from freehold.store.tool_places import PostgresToolPlaces
 
@@ -83,7 +83,8 @@ async def open_store(
         listener = Listener(database)
         log = await stack.enter_async_context(open_log(database, listener, objects))
         records = await stack.enter_async_context(open_records(database, spool_folder))
-        resources, keys = PostgresResources(database, listener), PostgresKeys(database, listener)
+        resources = await stack.enter_async_context(open_resources(database, listener))
+        keys = PostgresKeys(database, listener)
         responses = await stack.enter_async_context(open_responses(database, listener))
         allowances = PostgresAllowances(database, listener, records.spool, owner=process_id)
         batches = PostgresMessageBatches(database, listener)
