@@ -69,6 +69,7 @@ from freehold.server.apis import (
     costs,
     data,
     deployments,
+    environments,
     experiments,
     families,
     keys,
@@ -80,6 +81,7 @@ from freehold.server.apis import (
     sessions,
     slos,
     templates,
+    threads,
     tokens,
     tools,
 )
@@ -437,6 +439,7 @@ async def _furnish(
 
 def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseKeeper) -> list[Operation]:
     clock, wires, gateway, model_table = inside.clock, inside.wires, inside.gateway, inside.models
+    declarations = inside.means.declarations
     declared = Templates(
         store.resources,
         tool_configs={name: kind.config for name, kind in inside.kinds.items()},
@@ -446,8 +449,10 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         finds_likeness=store.answers.finds_likeness,
     )
     return [
-        *agents.operations(store.resources),
-        *sessions.operations(inside.sessions),
+        *agents.operations(store.resources, clock),
+        *environments.operations(store.resources, clock),
+        *sessions.operations(inside.sessions, declarations),
+        *threads.operations(inside.sessions, declarations),
         *deployments.operations(
             DeploymentService(store.deployments, store.resources, inside.scheduler, clock), clock
         ),

@@ -63,17 +63,20 @@ async def test_agents_come_in_pages(shared: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("given", "said"),
     [
-        ({"tools": [{"type": "agent_toolset_20260401"}]}, "tools"),
-        ({"mcp_servers": [{"type": "url", "name": "x", "url": "https://x"}]}, "mcp_servers"),
-        ({"skills": [{"type": "anthropic", "skill_id": "x"}]}, "skills"),
+        ({"tools": [{"type": "agent_toolset_20260401"}]}, r"tools\[0\].type: expected custom"),
+        (
+            {"mcp_servers": [{"type": "url", "name": "x", "url": "https://x"}]},
+            "mcp_servers: declare tools as resources",
+        ),
+        ({"skills": [{"type": "anthropic", "skill_id": "x"}]}, "skills: declare tools as resources"),
     ],
 )
 async def test_what_we_do_not_have_is_refused_by_its_name(
-    shared: World, given: dict[str, Any], field: str
+    shared: World, given: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(anthropic.BadRequestError, match=f"{field}: declare tools as resources"):
+    with pytest.raises(anthropic.BadRequestError, match=said):
         await shared.anthropic.beta.agents.create(name="too-much", model="auto", **given)
 
 

@@ -432,6 +432,10 @@ class Resources(Protocol):
 
     async def archive(self, tenant: str, kind: Kind, name: str, *, by: str) -> None: ...
 
+    async def delete_environment(self, tenant: str, name: str) -> None:
+        """With all its versions. Raises NotFound; Conflict where a session is in it."""
+        ...
+
     def generation(self) -> int:
         """Grows with every change that this process knows of, also other processes' (LISTEN): for caches."""
         ...

@@ -90,12 +90,13 @@ class Sessions:
         title: str = "",
         metadata: Mapping[str, str] | None = None,
         content: Sequence[Text | Media] = (),
+        further: Sequence[Sequence[Text | Media]] = (),
         setup: SessionSetup | None = None,
         when_busy: WhenBusy | None = None,
         idempotency_key: str | None = None,
     ) -> SessionRow:
-        """With `content`, the first turn begins at once. `setup` names the environment, its version is found here. `when_busy` goes
-        before the agent's.
+        """With `content`, and what is said `further`, the first turn begins at once. `setup` names the environment, its version is found
+        here. `when_busy` goes before the agent's.
 
         Raises NotFound when there is no such agent, version or environment.
         """
@@ -107,7 +108,7 @@ class Sessions:
             model=model,
             title=title,
             metadata=metadata,
-            inputs=[content] if content else (),
+            inputs=[one for one in (content, *further) if one],
             setup=setup,
             when_busy=when_busy,
         )

@@ -84,6 +84,15 @@ UPDATE resources SET archived = true, updated_at = now(), updated_by = $4
 WHERE tenant = $1 AND kind = $2 AND name = $3 AND NOT archived
 RETURNING name
 """
+_USED_BY: Final = "SELECT id FROM sessions WHERE tenant = $1 AND setup ->> 'environment' = $2 LIMIT 1"
+_DELETE: Final = """
+WITH gone AS (
+    DELETE FROM resources WHERE tenant = $1 AND kind = 'environment' AND name = $2 RETURNING name
+), versions AS (
+    DELETE FROM resource_versions WHERE tenant = $1 AND kind = 'environment' AND name IN (SELECT name FROM gone)
+)
+SELECT name FROM gone
+"""
 # Changes of one tenant's resources go one after the other: what is compared is what is then written, also where nothing is yet.
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('freehold.resources'), hashtext($1))"
 # What claims of sessions and of tools' places go by (migrations/0008_queues.sql, 0017_tool_places.sql) is in rows of its own: they can't
@@ -186,6 +195,23 @@ class PostgresResources:
 
         if not await self._database.in_transaction(f"archiving {kind} {name[:80]!r}", archive):
             raise await self._missing(tenant, kind, name, None)
+        self._generation += 1
+
+    async def delete_environment(self, tenant: str, name: str) -> None:
+        """A session that begins in it at this very moment fails its first turn, and says why."""
+
+        async def delete(connection: Connection) -> bool:
+            await connection.execute(_ONE_AT_A_TIME, tenant)
+            if (session_id := await connection.fetchval(_USED_BY, tenant, name)) is not None:
+                raise Conflict(
+                    f"environment {name!r} has sessions in it ({session_id}, for one): delete them first, or archive it"
+                )
+            found = await connection.fetch(_DELETE, tenant, name)
+            await connection.execute(_NOTIFY)
+            return bool(found)
+
+        if not await self._database.in_transaction(f"deleting environment {name[:80]!r}", delete):
+            raise await self._missing(tenant, "environment", name, None)
         self._generation += 1
 
     async def _missing(self, tenant: str, kind: Kind, name: str, version: int | None) -> NotFound:

@@ -5,7 +5,7 @@ never replayed. While nothing happens, a comment goes out every KEEPALIVE_S, so 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
@@ -29,6 +29,14 @@ from freehold.server.apis._events import answer_event_id, shown
 
 KEEPALIVE_S: Final = 15.0
 _ENCODER: Final = msgspec.json.Encoder()
+
+
+Reshape = Callable[[dict[str, Any]], dict[str, Any]]
+"""An event as another endpoint tells it."""
+
+
+def _as_they_are(body: dict[str, Any]) -> dict[str, Any]:
+    return body
 
 
 class EventStreamResponse(Response):
@@ -79,13 +87,15 @@ async def event_stream(
     cursor: tuple[int, int],
     previews: frozenset[str],
     ours: bool,
+    reshaped: Reshape = _as_they_are,
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """Events behind `cursor` (seq, part), without end. A fact whose later parts the client hasn't seen is read again."""
     async with sessions.stream(principal, session_id, after=max(0, cursor[0] - 1)) as items:
         queue: asyncio.Queue[Recorded | LiveEvent | FreeholdError] = asyncio.Queue(1)
         reading = asyncio.create_task(_read(items, queue), name=f"events:{session_id}")
         try:
-            yield _encoded(queue, session_id, cursor, _Previews(session_id, previews), ours=ours)
+            previewing = _Previews(session_id, previews)
+            yield _encoded(queue, session_id, cursor, previewing, ours=ours, reshaped=reshaped)
         finally:
             reading.cancel()
             await asyncio.wait([reading])
@@ -109,6 +119,7 @@ async def _encoded(
     previewing: "_Previews",
     *,
     ours: bool,
+    reshaped: Reshape,
 ) -> AsyncIterator[bytes]:
     yield b": connected\n\n"
     while True:
@@ -128,7 +139,8 @@ async def _encoded(
         for index, one in enumerate(shown(session_id, item, ours=True)):
             seen = (item.seq, index) <= cursor
             if not seen and (ours or not one.type.startswith("freehold.")):
-                yield _sse(one.type, one.body, one.cursor)
+                body = reshaped(one.body)
+                yield _sse(body["type"], body, one.cursor)
 
 
 class _Previews:

@@ -20,6 +20,7 @@ from freehold.core.session import (
     ApprovalDecided,
     AwaitsApproval,
     AwaitsClient,
+    AwaitsSession,
     CallAwaited,
     CancelRequested,
     Compacted,
@@ -90,11 +91,11 @@ class SendEvents(Struct, frozen=True, forbid_unknown_fields=True):
     freehold: SendExtra = SendExtra()
 
 
-def check_count(events: Sequence[Sent]) -> None:
+def check_count(events: Sequence[Sent], *, field: str = "events") -> None:
     if not events:
-        raise BadRequest("expected at least one event, got none", field="events")
+        raise BadRequest("expected at least one event, got none", field=field)
     if len(events) > EVENTS_SENT_MAX:
-        raise BadRequest(f"expected {EVENTS_SENT_MAX} events at most, got {len(events)}", field="events")
+        raise BadRequest(f"expected {EVENTS_SENT_MAX} events at most, got {len(events)}", field=field)
 
 
 def spoken(event: UserMessage, field: str, *, by: str) -> UserSpoke:
@@ -134,6 +135,11 @@ def shown(session_id: str, recorded: Recorded, *, ours: bool) -> list[Shown]:
             extra = {**(body.get("freehold") or {}), "cursor": cursor}
             found.append(Shown(cursor, body["type"], body | {"freehold": extra}))
     return found
+
+
+def thread_id_of(session_id: str) -> str:
+    """Each session is a thread of the session that it works for, and its own first one."""
+    return f"sthr_{session_id.removeprefix('sess_')}"
 
 
 def answer_event_id(session_id: str, seen_seq: int) -> str:
@@ -198,14 +204,12 @@ def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
                 freehold=extra,
             )
         case CallAwaited() as event:
-            awaits, until = msgspec.to_builtins(event.awaits), event.until and _at(event.until)
-            yield made("freehold.call_awaited", 0, tool_use_id=event.call_id, awaits=awaits, until=until)
+            yield from _awaited(event, made)
         case ApprovalDecided() as event:
             yield _decision(event, made)
             yield made("session.status_running", 1)
         case ResultGiven() as event:
-            yield _given(event, made)
-            yield made("session.status_running", 1)
+            yield from _given(event, made)
         case SessionWaits() as event:
             yield _waits(event, made)
         case Compacted() as event:
@@ -282,25 +286,32 @@ def _decision(event: ApprovalDecided, made: _Made) -> dict[str, Any]:
     return body
 
 
-def _given(event: ResultGiven, made: _Made) -> dict[str, Any]:
-    content, extra = [block_of(part) for part in event.content], {"by": event.by, "source": event.source}
+def _awaited(event: CallAwaited, made: _Made) -> Iterator[dict[str, Any]]:
+    awaits, until = msgspec.to_builtins(event.awaits), event.until and _at(event.until)
+    yield made("freehold.call_awaited", 0, tool_use_id=event.call_id, awaits=awaits, until=until)
+    if isinstance(event.awaits, AwaitsSession):
+        thread = {
+            "agent_name": event.awaits.agent,
+            "session_thread_id": thread_id_of(event.awaits.session_id),
+        }
+        yield made("session.thread_created", 1, **thread)
+        yield made("session.thread_status_running", 2, **thread)
+
+
+def _given(event: ResultGiven, made: _Made) -> Iterator[dict[str, Any]]:
+    result = {
+        "content": [block_of(part) for part in event.content],
+        "is_error": event.failed,
+        "freehold": {"by": event.by, "source": event.source},
+    }
     if event.source == "client":
-        return made(
-            "user.custom_tool_result",
-            0,
-            custom_tool_use_id=event.call_id,
-            content=content,
-            is_error=event.failed,
-            freehold=extra,
-        )
-    return made(
-        "agent.tool_result",
-        0,
-        tool_use_id=event.call_id,
-        content=content,
-        is_error=event.failed,
-        freehold=extra,
-    )
+        yield made("user.custom_tool_result", 0, custom_tool_use_id=event.call_id, **result)
+    else:
+        yield made("agent.tool_result", 0, tool_use_id=event.call_id, **result)
+    yield made("session.status_running", 1)
+    if event.source == "session":
+        thread = {"agent_name": event.agent, "session_thread_id": thread_id_of(event.by)}
+        yield made("session.thread_status_idle", 2, stop_reason={"type": "end_turn"}, **thread)
 
 
 def _waits(event: SessionWaits, made: _Made) -> dict[str, Any]:

@@ -5,17 +5,26 @@ from typing import Any, Final
 
 from msgspec import UNSET, Struct, UnsetType, field, structs
 
-from freehold.core.errors import BadRequest, Conflict, Unsupported
+from freehold.core.errors import BadRequest, Conflict, NotFound
 from freehold.core.policy import Principal, authorize
-from freehold.core.ports import Resources, Versioned
-from freehold.core.resources import Agent, Limits, WhenBusy, check_name
+from freehold.core.ports import Clock, Resources, Versioned
+from freehold.core.resources import Agent, Limits, WhenBusy
+from freehold.runtime.inputs import check_metadata
+from freehold.server.apis._agent_shapes import (
+    Identity,
+    Model,
+    custom_tools_of,
+    id_and_title,
+    model_of,
+    model_view,
+    patched,
+    refuse_unserved,
+    tools_view,
+)
+from freehold.server.apis._event_pages import Moment
 from freehold.server.operations import Call, Operation
 
 PAGE_MAX: Final = 100
-
-
-class ModelRef(Struct, frozen=True):
-    id: str
 
 
 class AgentExtra(Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,16 +40,20 @@ class AgentExtra(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AgentBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """To create and to change: what is left out stays (or takes its default). `version` refuses a lost race."""
+    """To create and to change: what is left out stays (or takes its default). `version` refuses a lost race. `tools` are those that
+    the agent's clients run; `metadata` is a patch, in which null takes a key out.
+    """
 
     name: str | UnsetType = UNSET
-    model: str | ModelRef | UnsetType = UNSET
+    model: Model | UnsetType = UNSET
     system: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
-    metadata: dict[str, str] | UnsetType = UNSET
-    tools: tuple[Any, ...] = ()
-    mcp_servers: tuple[Any, ...] = ()
-    skills: tuple[Any, ...] = ()
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    tools: tuple[dict[str, Any], ...] | UnsetType | None = UNSET
+    mcp_servers: tuple[Any, ...] | None = ()
+    skills: tuple[Any, ...] | None = ()
+    multiagent: dict[str, Any] | None = None
+    execution_identity: Identity | None = None
     version: int | UnsetType = UNSET
     freehold: AgentExtra = AgentExtra()
 
@@ -50,13 +63,14 @@ class AgentShown(Struct, frozen=True, kw_only=True):
     type: str = "agent"
     name: str
     version: int
-    model: dict[str, str]
+    model: dict[str, Any]
     system: str | None
     description: str | None
     metadata: dict[str, str]
-    tools: tuple[Any, ...] = ()
+    tools: list[dict[str, Any]]
     mcp_servers: tuple[Any, ...] = ()
     skills: tuple[Any, ...] = ()
+    multiagent: None = None
     execution_identity: dict[str, str] = field(default_factory=lambda: {"type": "service_account"})
     created_at: datetime
     updated_at: datetime
@@ -73,6 +87,15 @@ class ListAgents(Struct, frozen=True, forbid_unknown_fields=True):
     limit: int = PAGE_MAX
     page: str | None = None
     include_archived: bool = False
+    created_at_gte: Moment | None = field(default=None, name="created_at[gte]")
+    created_at_lte: Moment | None = field(default=None, name="created_at[lte]")
+
+
+class ListVersions(Struct, frozen=True, forbid_unknown_fields=True):
+    """`page` is the version behind which the page begins."""
+
+    limit: int = PAGE_MAX
+    page: int | None = None
 
 
 class GetAgent(Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,9 +108,10 @@ def shown(one: Versioned) -> AgentShown:
         raise TypeError(f"expected an agent, got {type(agent).__name__}")
     return AgentShown(
         id=agent.name,
-        name=agent.name,
+        name=agent.title or agent.name,
         version=one.version,
-        model={"id": agent.model},
+        model=model_view(agent),
+        tools=tools_view(agent),
         system=agent.instructions or None,
         description=agent.description or None,
         metadata=agent.metadata,
@@ -108,22 +132,22 @@ def shown(one: Versioned) -> AgentShown:
 
 def changed(agent: Agent, body: AgentBody) -> Agent:
     """Pure. Raises Unsupported for what Claude Managed Agents have and we don't, by its path."""
-    for given_field in ("tools", "mcp_servers", "skills"):
-        if getattr(body, given_field):
-            raise Unsupported("declare tools as resources and name them in freehold.tools", field=given_field)
+    refuse_unserved(body)
     given: dict[str, Any] = {
-        "model": body.model.id if isinstance(body.model, ModelRef) else body.model,
         "instructions": "" if body.system is None else body.system,
         "description": "" if body.description is None else body.description,
-        "metadata": body.metadata,
+        "metadata": patched(agent.metadata, body.metadata),
+        "custom_tools": UNSET if body.tools is UNSET else custom_tools_of(body.tools or ()),
         **structs.asdict(body.freehold),
+        **model_of(body.model),
     }
     return structs.replace(agent, **{name: value for name, value in given.items() if value is not UNSET})
 
 
 class Agents:
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, clock: Clock) -> None:
         self._resources = resources
+        self._clock = clock
 
     async def create(self, call: Call) -> AgentShown:
         body: AgentBody = call.body
@@ -131,27 +155,29 @@ class Agents:
             raise BadRequest("required, but missing", field="name")
         if isinstance(body.model, UnsetType):
             raise BadRequest("required, but missing", field="model")
-        agent = changed(Agent(name=check_name(body.name)), body)
-        return await self._put(call.principal, agent, expected=0)
+        name, title = id_and_title(body.name, self._clock)
+        return await self._put(call.principal, changed(Agent(name=name, title=title), body), expected=0)
 
     async def update(self, call: Call) -> AgentShown:
         body: AgentBody = call.body
-        there = await self._get(call.principal, call.path["agent_id"], "agent:Read")
-        if not isinstance(body.name, UnsetType) and body.name != there.resource.name:
-            raise Unsupported("an agent's name is its id and stays", field="name")
+        there = await self._get(call.principal, call.path["agent_id"])
+        agent = there.resource
+        if not isinstance(agent, Agent):
+            raise TypeError("expected an agent")
+        if there.archived:
+            raise Conflict(f"agent {agent.name!r} is archived, and only read")
+        if not isinstance(body.name, UnsetType) and body.name != (agent.title or agent.name):
+            id_and_title(body.name, self._clock)
+            agent = structs.replace(agent, title="" if body.name == agent.name else body.name)
         if not isinstance(body.version, UnsetType) and body.version != there.version:
             raise Conflict(
                 f"the agent is at version {there.version}, not {body.version}: look again", field="version"
             )
-        if not isinstance(there.resource, Agent):
-            raise TypeError("expected an agent")
-        return await self._put(call.principal, changed(there.resource, body), expected=there.version)
+        return await self._put(call.principal, changed(agent, body), expected=there.version)
 
     async def get(self, call: Call) -> AgentShown:
         query: GetAgent = call.query
-        return shown(
-            await self._get(call.principal, call.path["agent_id"], "agent:Read", version=query.version)
-        )
+        return shown(await self._get(call.principal, call.path["agent_id"], version=query.version))
 
     async def list(self, call: Call) -> AgentPage:
         query: ListAgents = call.query
@@ -160,15 +186,25 @@ class Agents:
         authorize(call.principal, "agent:List", "agent/*")
         listed = await self._resources.list(call.principal.tenant, "agent", archived=query.include_archived)
         found = sorted(listed, key=lambda one: one.resource.name)
-        kept = [one for one in found if one.resource.name > (query.page or "")]
+        kept = [
+            one
+            for one in found
+            if one.resource.name > (query.page or "")
+            and (query.created_at_gte is None or one.created_at >= query.created_at_gte)
+            and (query.created_at_lte is None or one.created_at <= query.created_at_lte)
+        ]
         page = tuple(shown(one) for one in kept[: query.limit])
         return AgentPage(page, page[-1].id if len(kept) > len(page) else None)
 
     async def versions(self, call: Call) -> AgentPage:
-        name = call.path["agent_id"]
+        name, query = call.path["agent_id"], call.query
+        if not 1 <= query.limit <= PAGE_MAX:
+            raise BadRequest(f"expected 1 to {PAGE_MAX}, got {query.limit}", field="limit")
         authorize(call.principal, "agent:Read", f"agent/{name}")
         found = await self._resources.versions(call.principal.tenant, "agent", name)
-        return AgentPage(tuple(shown(one) for one in found))
+        kept = [one for one in found if query.page is None or one.version < query.page]
+        page = tuple(shown(one) for one in kept[: query.limit])
+        return AgentPage(page, str(page[-1].version) if len(kept) > len(page) else None)
 
     async def archive(self, call: Call) -> AgentShown:
         name = call.path["agent_id"]
@@ -177,14 +213,20 @@ class Agents:
         newest, *_ = await self._resources.versions(call.principal.tenant, "agent", name)
         return shown(newest)
 
-    async def _get(
-        self, principal: Principal, name: str, action: str, *, version: int | None = None
-    ) -> Versioned:
-        authorize(principal, action, f"agent/{name}")
-        return await self._resources.get(principal.tenant, "agent", name, version=version)
+    async def _get(self, principal: Principal, name: str, *, version: int | None = None) -> Versioned:
+        """Also one that is archived."""
+        authorize(principal, "agent:Read", f"agent/{name}")
+        try:
+            return await self._resources.get(principal.tenant, "agent", name, version=version)
+        except NotFound:
+            if version is not None:
+                raise
+            newest, *_ = await self._resources.versions(principal.tenant, "agent", name)
+            return newest
 
     async def _put(self, principal: Principal, agent: Agent, *, expected: int) -> AgentShown:
         authorize(principal, "agent:Put", f"agent/{agent.name}")
+        check_metadata(agent.metadata)
         known = {one.resource.name for one in await self._resources.list(principal.tenant, "tool")}
         for index, tool in enumerate(agent.tools):
             if tool not in known:
@@ -198,8 +240,8 @@ class Agents:
         return shown(written[0])
 
 
-def operations(resources: Resources) -> list[Operation]:
-    agents = Agents(resources)
+def operations(resources: Resources, clock: Clock) -> list[Operation]:
+    agents = Agents(resources, clock)
     one = "/v1/agents/{agent_id}"
     return [
         Operation(method="POST", path="/v1/agents", id="createAgent", tag="agents", summary="Declare an agent.",
@@ -211,7 +253,7 @@ def operations(resources: Resources) -> list[Operation]:
         Operation(method="POST", path=one, id="updateAgent", tag="agents", summary="Change an agent: makes a new version.",
                   handler=agents.update, body=AgentBody, answer=AgentShown),
         Operation(method="GET", path=f"{one}/versions", id="listAgentVersions", tag="agents", summary="Every version.",
-                  handler=agents.versions, answer=AgentPage),
+                  handler=agents.versions, query=ListVersions, answer=AgentPage),
         Operation(method="POST", path=f"{one}/archive", id="archiveAgent", tag="agents", summary="Take out of use.",
                   handler=agents.archive, answer=AgentShown),
     ]  # fmt: skip

@@ -1,62 +1,62 @@
 """Sessions and their events, in Claude Managed Agents' shapes: /v1/sessions. What is ours stands under `freehold`."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final, Literal, assert_never
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, field
 from starlette.responses import Response
 
+from freehold.core.environments import DEFAULT
 from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.messages import Media, Text
 from freehold.core.policy import Principal
 from freehold.core.resources import WhenBusy
-from freehold.core.session import CancelRequested, Input, Recorded, SessionStatus
-from freehold.core.session_log import SessionRow
+from freehold.core.session import CancelRequested, Input, Recorded, SessionSetup
+from freehold.core.session_log import Created, SessionRow
+from freehold.runtime.declared import Declarations
 from freehold.runtime.forks import Edit
 from freehold.runtime.sessions import Sessions
+from freehold.server.apis._agent_shapes import Model, custom_tools_of, model_of, refuse_unserved
 from freehold.server.apis._content import Block
+from freehold.server.apis._event_pages import EventPage, EventPages, ListEvents, Moment
 from freehold.server.apis._event_stream import EventStreamResponse, event_stream
 from freehold.server.apis._events import (
     SendEvents,
     Sent,
-    Shown,
     UserCustomToolResult,
     UserInterrupt,
     UserMessage,
     UserToolConfirmation,
     check_count,
-    money,
     parts_of,
     read_cursor,
     shown,
     spoken,
 )
+from freehold.server.apis._session_shapes import (
+    BudgetLimit,
+    SessionShown,
+    Status,
+    cost_max_usd,
+    session_shown,
+    wanted_statuses,
+)
+from freehold.server.apis._threads import addressed
 from freehold.server.operations import Call, Operation
 
 SESSIONS_PAGE_MAX: Final = 100
-EVENTS_PAGE_MAX: Final = 1_000
-_STATUS_OUT: Final[Mapping[SessionStatus, str]] = {
-    "idle": "idle",
-    "running": "running",
-    "waiting": "idle",
-    "paused": "idle",
-    "cancelled": "terminated",
-}
-"""What waits for somebody is `idle` in this dialect; `freehold.status` says more."""
-_STATUS_IN: Final[Mapping[str, Sequence[SessionStatus]]] = {
-    "idle": ("idle", "waiting", "paused"),
-    "running": ("running",),
-    "terminated": ("cancelled",),
-    "waiting": ("waiting",),
-    "paused": ("paused",),
-}
 
 
 class AgentRef(Struct, frozen=True, forbid_unknown_fields=True):
+    """With the type `agent_with_overrides`, what is given besides takes the place of the agent's own in this session."""
+
     id: str
-    type: Literal["agent"] = "agent"
+    type: Literal["agent", "agent_with_overrides"] = "agent"
     version: int | None = None
+    model: Model | UnsetType = UNSET
+    system: str | UnsetType | None = UNSET
+    tools: tuple[dict[str, Any], ...] | UnsetType = UNSET
+    mcp_servers: tuple[Any, ...] = ()
+    skills: tuple[Any, ...] = ()
 
 
 class SessionExtra(Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,7 +67,7 @@ class SessionExtra(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CreateSession(Struct, frozen=True, forbid_unknown_fields=True):
-    """`environment_id` is taken for compatibility; there are no environments yet, so only `default` is right."""
+    """Without `environment_id`, or with `default`, in none that limits anything."""
 
     agent: str | AgentRef
     environment_id: str | None = None
@@ -76,7 +76,18 @@ class CreateSession(Struct, frozen=True, forbid_unknown_fields=True):
     initial_events: tuple[Sent, ...] = ()
     resources: tuple[Any, ...] = ()
     vault_ids: tuple[str, ...] = ()
+    budget: BudgetLimit | None = None
     freehold: SessionExtra = SessionExtra()
+
+
+class UpdateSession(Struct, frozen=True, forbid_unknown_fields=True):
+    """`metadata` is a patch: null takes a key out."""
+
+    title: str | UnsetType | None = UNSET
+    metadata: dict[str, str | None] | None = None
+    agent: dict[str, Any] | UnsetType = UNSET
+    budget: Any | UnsetType = UNSET
+    vault_ids: tuple[str, ...] = ()
 
 
 class CancelSession(Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,26 +119,6 @@ class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class SessionShown(Struct, frozen=True, kw_only=True):
-    id: str
-    type: str = "session"
-    agent: dict[str, Any]
-    status: str
-    title: str | None
-    metadata: dict[str, str]
-    environment_id: str = "default"
-    created_at: datetime
-    updated_at: datetime
-    archived_at: datetime | None = None
-    usage: dict[str, Any]
-    stats: dict[str, Any]
-    resources: tuple[Any, ...] = ()
-    vault_ids: tuple[str, ...] = ()
-    outcome_evaluations: tuple[Any, ...] = ()
-    deployment_id: str | None = None
-    freehold: dict[str, Any]
-
-
 class SessionDeleted(Struct, frozen=True):
     id: str
     type: str = "session_deleted"
@@ -139,11 +130,6 @@ class SessionPageShown(Struct, frozen=True):
     prev_page: str | None = None
 
 
-class EventPage(Struct, frozen=True):
-    data: tuple[dict[str, Any], ...]
-    next_page: str | None
-
-
 class SentEvents(Struct, frozen=True):
     data: tuple[dict[str, Any], ...]
 
@@ -153,19 +139,15 @@ class ListSessions(Struct, frozen=True, forbid_unknown_fields=True):
     page: str | None = None
     agent_id: str | None = None
     deployment_id: str | None = None
-    statuses: tuple[Literal["idle", "running", "terminated", "waiting", "paused"], ...] = ()
+    agent_version: int | None = None
+    statuses: tuple[Status, ...] = ()
     sort: Literal["newest", "cost"] = "newest"
+    order: Literal["asc", "desc"] = "desc"
     include_archived: bool = False
-
-
-class ListEvents(Struct, frozen=True, forbid_unknown_fields=True):
-    """`include=freehold` gives our own events too; `types` only those."""
-
-    limit: int = EVENTS_PAGE_MAX
-    page: str | None = None
-    order: Literal["asc"] = "asc"
-    types: tuple[str, ...] = ()
-    include: Literal["freehold"] | None = None
+    created_at_gt: Moment | None = field(default=None, name="created_at[gt]")
+    created_at_gte: Moment | None = field(default=None, name="created_at[gte]")
+    created_at_lt: Moment | None = field(default=None, name="created_at[lt]")
+    created_at_lte: Moment | None = field(default=None, name="created_at[lte]")
 
 
 class StreamEvents(Struct, frozen=True, forbid_unknown_fields=True):
@@ -176,98 +158,79 @@ class StreamEvents(Struct, frozen=True, forbid_unknown_fields=True):
     include: Literal["freehold"] | None = None
 
 
-def session_shown(row: SessionRow) -> SessionShown:
-    usage = row.usage
-    model = row.model or ""
-    return SessionShown(
-        id=row.id,
-        agent={
-            "id": row.agent,
-            "type": "agent",
-            "name": row.agent,
-            "version": row.agent_version,
-            "model": {"id": model},
-            "execution_identity": {"type": "service_account"},
-            "tools": [],
-            "skills": [],
-            "mcp_servers": [],
-        },
-        status=_STATUS_OUT[row.status],
-        title=row.title or None,
-        metadata=row.metadata,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        archived_at=row.archived_at,
-        deployment_id=row.deployment,
-        usage={
-            "input_tokens": usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens,
-            "output_tokens": usage.output_tokens,
-            "cache_read_input_tokens": usage.cache_read_tokens,
-            "cache_creation": {
-                "ephemeral_5m_input_tokens": usage.cache_write_tokens,
-                "ephemeral_1h_input_tokens": usage.cache_write_1h_tokens,
-            },
-        },
-        stats={"duration_seconds": (row.updated_at - row.created_at).total_seconds()},
-        freehold={
-            "model": row.model,
-            "version": row.version,
-            "cost": money(row.cost_pico),
-            "created_by": row.created_by,
-            "status": row.status,
-            "waits": row.waits,
-            "when_busy": row.when_busy,
-            "parent_id": row.parent_id,
-            "origin": row.origin_id and {"session_id": row.origin_id, "seq": row.origin_seq},
-        },
-    )
-
-
 class SessionApi:
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, declarations: Declarations) -> None:
         self._sessions = sessions
+        self._declarations = declarations
+
+    async def _shown(self, row: SessionRow) -> SessionShown:
+        return await session_shown(row, self._declarations)
 
     async def create(self, call: Call) -> SessionShown:
         body: CreateSession = call.body
-        for field in ("resources", "vault_ids"):
-            if getattr(body, field):
-                raise Unsupported("sessions cannot take these yet", field=field)
-        if body.environment_id not in {None, "default"}:
-            raise BadRequest(
-                f"there is no environment {body.environment_id!r}; leave it out or say default",
-                field="environment_id",
-            )
+        for name in ("resources", "vault_ids"):
+            if getattr(body, name):
+                raise Unsupported("sessions cannot take these yet", field=name)
         agent = body.agent if isinstance(body.agent, AgentRef) else AgentRef(body.agent)
+        first, *further = _first_inputs(body, call.principal.id) or [()]
         row = await self._sessions.create(
             call.principal,
             agent.id,
             version=agent.version,
-            model=body.freehold.model,
+            model=body.freehold.model or _overriding_model(agent),
             when_busy=body.freehold.when_busy,
             title=body.title or "",
             metadata=body.metadata,
-            content=_first_input(body, call.principal.id),
+            content=first,
+            further=further,
+            setup=_setup(body, agent),
             idempotency_key=call.headers.get("idempotency-key"),
         )
-        return session_shown(row)
+        return await self._shown(row)
 
     async def get(self, call: Call) -> SessionShown:
-        return session_shown(await self._sessions.get(call.principal, call.path["session_id"]))
+        return await self._shown(await self._sessions.get(call.principal, call.path["session_id"]))
+
+    async def update(self, call: Call) -> SessionShown:
+        body: UpdateSession = call.body
+        if body.agent is not UNSET:
+            raise Unsupported("a session keeps the tools that it began with; fork it instead", field="agent")
+        if body.budget is not UNSET:
+            raise Unsupported("a session keeps the budget that it began with", field="budget")
+        if body.vault_ids:
+            raise Unsupported("sessions cannot take these yet", field="vault_ids")
+        row = await self._sessions.update(
+            call.principal,
+            call.path["session_id"],
+            title=None if isinstance(body.title, UnsetType) else body.title or "",
+            metadata=body.metadata,
+        )
+        return await self._shown(row)
 
     async def list(self, call: Call) -> SessionPageShown:
         query: ListSessions = call.query
-        _check_limit(query.limit, SESSIONS_PAGE_MAX)
+        if not 1 <= query.limit <= SESSIONS_PAGE_MAX:
+            raise BadRequest(f"expected 1 to {SESSIONS_PAGE_MAX}, got {query.limit}", field="limit")
+        if query.sort == "cost" and query.order == "asc":
+            raise Unsupported("the dearest come first", field="order")
+        statuses = wanted_statuses(query.statuses)
+        if statuses is None:
+            return SessionPageShown((), None)
+        times = (query.created_at_gt, query.created_at_gte, query.created_at_lt, query.created_at_lte)
         page = await self._sessions.list(
             call.principal,
-            statuses=[one for status in query.statuses for one in _STATUS_IN[status]],
+            statuses=statuses,
             agent=query.agent_id,
             deployment=query.deployment_id,
+            agent_version=query.agent_version,
+            created=Created(*times),
             by_cost=query.sort == "cost",
+            oldest_first=query.order == "asc",
             archived=query.include_archived,
             limit=query.limit,
             cursor=query.page,
         )
-        return SessionPageShown(tuple(session_shown(row) for row in page.rows), page.next)
+        return SessionPageShown(tuple([await self._shown(row) for row in page.rows]), page.next)
 
     async def fork(self, call: Call) -> SessionShown:
         body: ForkSession = call.body
@@ -283,7 +246,7 @@ class SessionApi:
             edit=edit,
             idempotency_key=call.headers.get("idempotency-key"),
         )
-        return session_shown(row)
+        return await self._shown(row)
 
     async def cancel(self, call: Call) -> SessionShown:
         body: CancelSession = call.body
@@ -291,7 +254,7 @@ class SessionApi:
         await self._sessions.cancel(
             call.principal, session_id, for_good=body.scope == "session", reason=body.reason
         )
-        return session_shown(await self._sessions.get(call.principal, session_id))
+        return await self._shown(await self._sessions.get(call.principal, session_id))
 
     async def delete(self, call: Call) -> SessionDeleted:
         session_id = call.path["session_id"]
@@ -299,13 +262,13 @@ class SessionApi:
         return SessionDeleted(session_id)
 
     async def archive(self, call: Call) -> SessionShown:
-        return session_shown(await self._sessions.archive(call.principal, call.path["session_id"]))
+        return await self._shown(await self._sessions.archive(call.principal, call.path["session_id"]))
 
     async def send(self, call: Call) -> SentEvents:
         """Answers with the events as they stand in the log; with an Idempotency-Key, as they did the first time."""
-        session_id = call.path["session_id"]
         body: SendEvents = call.body
         check_count(body.events)
+        session_id = await addressed(self._sessions, call.principal, call.path["session_id"], body.events)
         facts = [
             await self._fact(call.principal, session_id, event, f"events[{index}]")
             for index, event in enumerate(body.events)
@@ -356,81 +319,89 @@ class SessionApi:
         body: PauseSession = call.body
         session_id = call.path["session_id"]
         await self._sessions.pause(call.principal, session_id, reason=body.reason)
-        return session_shown(await self._sessions.get(call.principal, session_id))
+        return await self._shown(await self._sessions.get(call.principal, session_id))
 
     async def resume(self, call: Call) -> SessionShown:
         session_id = call.path["session_id"]
         await self._sessions.resume(call.principal, session_id)
-        return session_shown(await self._sessions.get(call.principal, session_id))
+        return await self._shown(await self._sessions.get(call.principal, session_id))
 
     async def events(self, call: Call) -> EventPage:
-        """Pages are cut between facts; a page may be a little longer than `limit` so that a fact stays whole."""
         query: ListEvents = call.query
-        session_id = call.path["session_id"]
-        _check_limit(query.limit, EVENTS_PAGE_MAX)
-        after, _ = read_cursor(query.page, field="page") if query.page else (0, 0)
-        found: list[dict[str, Any]] = []
-        while len(found) < query.limit:
-            recorded = await self._sessions.events(call.principal, session_id, after=after, limit=query.limit)
-            for fact in recorded:
-                found += [one.body for one in _wanted(session_id, fact, query)]
-                after = fact.seq
-                if len(found) >= query.limit:
-                    break
-            else:
-                if len(recorded) < query.limit:
-                    return EventPage(tuple(found), None)
-        more = await self._sessions.events(call.principal, session_id, after=after, limit=1)
-        return EventPage(tuple(found), str(after) if more else None)
+        row = await self._sessions.get(call.principal, call.path["session_id"])
+
+        def bodies(fact: Recorded) -> list[dict[str, Any]]:
+            events = shown(row.id, fact, ours=query.include == "freehold")
+            return [one.body for one in events if not query.types or one.type in query.types]
+
+        return await EventPages(self._sessions, call.principal, row.id, row.version).page(query, bodies)
 
     async def stream(self, call: Call) -> Response:
         query: StreamEvents = call.query
         session_id = call.path["session_id"]
         row = await self._sessions.get(call.principal, session_id)
-        last = call.headers.get("last-event-id")
-        if query.after is not None or last:
-            cursor = read_cursor(query.after or last or "", field="after" if query.after else "Last-Event-ID")
-        else:
-            cursor = (row.version, 1_000_000)
         events = event_stream(
             self._sessions,
             call.principal,
             session_id,
-            cursor=cursor,
+            cursor=first_cursor(row, query, call.headers.get("last-event-id")),
             previews=frozenset(query.event_deltas),
             ours=query.include == "freehold",
         )
         return EventStreamResponse(events, call.leaving)
 
 
-def _first_input(body: CreateSession, by: str) -> tuple[Text | Media, ...]:
-    if not body.initial_events:
-        return ()
-    if len(body.initial_events) > 1:
-        raise Unsupported(
-            "expected one event; send the others once the session is there", field="initial_events"
-        )
-    event = body.initial_events[0]
-    if not isinstance(event, UserMessage):
+def first_cursor(row: SessionRow, query: StreamEvents, last_event_id: str | None) -> tuple[int, int]:
+    """Behind what a stream goes on: behind what there is now, where nothing is said."""
+    if query.after is not None:
+        return read_cursor(query.after, field="after")
+    if last_event_id:
+        return read_cursor(last_event_id, field="Last-Event-ID")
+    return row.version, 1_000_000
+
+
+def _overriding_model(agent: AgentRef) -> str | None:
+    found = model_of(agent.model, field="agent.model")
+    if "reasoning_effort" in found:
+        raise Unsupported("a session asks with its agent's effort", field="agent.model.effort")
+    return found.get("model")
+
+
+def _setup(body: CreateSession, agent: AgentRef) -> SessionSetup | None:
+    """None where nothing is other than the agent's own."""
+    refuse_unserved(agent, field="agent.")
+    overrides = (agent.model, agent.system, agent.tools)
+    if agent.type == "agent" and any(one is not UNSET for one in overrides):
         raise BadRequest(
-            "expected a user.message: there is nothing else to say to a session that begins",
-            field="initial_events[0].type",
+            "expected agent_with_overrides where there is more than an id and a version", field="agent.type"
         )
-    return spoken(event, "initial_events[0]", by=by).content
+    setup = SessionSetup(
+        environment=None if body.environment_id == DEFAULT else body.environment_id,
+        instructions=None if isinstance(agent.system, UnsetType) else agent.system or "",
+        custom_tools=None
+        if isinstance(agent.tools, UnsetType)
+        else custom_tools_of(agent.tools, field="agent.tools"),
+        cost_max_usd=cost_max_usd(body.budget),
+    )
+    return None if setup == SessionSetup() else setup
 
 
-def _wanted(session_id: str, fact: Recorded, query: ListEvents) -> list[Shown]:
-    events = shown(session_id, fact, ours=query.include == "freehold")
-    return [one for one in events if not query.types or one.type in query.types]
+def _first_inputs(body: CreateSession, by: str) -> list[tuple[Text | Media, ...]]:
+    if body.initial_events:
+        check_count(body.initial_events, field="initial_events")
+    found: list[tuple[Text | Media, ...]] = []
+    for place, event in enumerate(body.initial_events):
+        if not isinstance(event, UserMessage):
+            raise BadRequest(
+                "expected a user.message: there is nothing else to say to a session that begins",
+                field=f"initial_events[{place}].type",
+            )
+        found.append(spoken(event, f"initial_events[{place}]", by=by).content)
+    return found
 
 
-def _check_limit(limit: int, limit_max: int) -> None:
-    if not 1 <= limit <= limit_max:
-        raise BadRequest(f"expected 1 to {limit_max}, got {limit}", field="limit")
-
-
-def operations(sessions: Sessions) -> list[Operation]:
-    api = SessionApi(sessions)
+def operations(sessions: Sessions, declarations: Declarations) -> list[Operation]:
+    api = SessionApi(sessions, declarations)
     one, events = "/v1/sessions/{session_id}", "/v1/sessions/{session_id}/events"
     return [
         Operation(method="POST", path="/v1/sessions", id="createSession", tag="sessions",
@@ -440,6 +411,8 @@ def operations(sessions: Sessions) -> list[Operation]:
                   handler=api.list, query=ListSessions, answer=SessionPageShown),
         Operation(method="GET", path=one, id="getSession", tag="sessions", summary="A session.", handler=api.get,
                   answer=SessionShown),
+        Operation(method="POST", path=one, id="updateSession", tag="sessions", summary="Change a session's title or metadata.",
+                  handler=api.update, body=UpdateSession, answer=SessionShown),
         Operation(method="POST", path=f"{one}/fork", id="forkSession", tag="sessions",
                   summary="Begin a session that shares this one's events up to a place. Honours Idempotency-Key.",
                   handler=api.fork, body=ForkSession, answer=SessionShown),
@@ -459,7 +432,7 @@ def operations(sessions: Sessions) -> list[Operation]:
         Operation(method="POST", path=events, id="sendEvents", tag="sessions",
                   summary="Say something, interrupt, confirm or deny a tool call, give a tool's result. Honours Idempotency-Key.", handler=api.send, body=SendEvents,
                   answer=SentEvents),
-        Operation(method="GET", path=events, id="listEvents", tag="sessions", summary="The log, as events, oldest first.",
+        Operation(method="GET", path=events, id="listEvents", tag="sessions", summary="The log, as events, in either direction.",
                   handler=api.events, query=ListEvents, answer=EventPage),
         Operation(method="GET", path=f"{events}/stream", id="streamEvents", tag="sessions",
                   summary="Events as they come (server-sent events); resumes from Last-Event-ID or ?after=.",
