@@ -4,7 +4,11 @@ Each test goes by the SDK's own types: what it could not place in them would be 
 """
 
 import asyncio
+import os
+import re
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -16,6 +20,7 @@ from tests.gateway._vendors import HOLD, openai_chunk, sse, stream
 from tests.server._world import World
 from tests.server.test_sessions import calls, says
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "managed-agents.md"
 WEATHER: Any = {
     "type": "custom",
     "name": "get_weather",
@@ -162,6 +167,17 @@ async def test_a_models_effort_is_kept_until_another_is_said(ready: World) -> No
         one.id async for one in agents.list(created_at_gte=made.created_at, created_at_lte=made.created_at)
     ]
     assert listed == [made.id]
+
+
+async def test_the_documented_program_runs(ready: World) -> None:
+    [program] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    ready.script("openai", calls(("get_weather", {"city": "Oslo"})), says("Take a coat."))
+    environment = os.environ | {"FREEHOLD_URL": ready.url, "FREEHOLD_API_KEY": ready.key}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    assert said.decode().strip() == "Take a coat."
 
 
 async def test_the_same_from_a_thread_by_the_sdk_without_async(ready: World) -> None:
