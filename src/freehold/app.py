@@ -456,7 +456,7 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         *deployments.operations(
             DeploymentService(store.deployments, store.resources, inside.scheduler, clock), clock
         ),
-        *families.operations(inside.sessions),
+        *families.operations(inside.sessions, declarations),
         *replays.operations(Replays(store.log, gateway, clock)),
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),

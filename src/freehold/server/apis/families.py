@@ -4,8 +4,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from freehold.runtime.declared import Declarations
 from freehold.runtime.sessions import Sessions
-from freehold.server.apis.sessions import SessionShown, session_shown
+from freehold.server.apis._session_shapes import SessionShown, session_shown
 from freehold.server.operations import Call, Operation
 
 FAMILY_MAX: Final = 200
@@ -19,14 +20,14 @@ class FamilyShown(Struct, frozen=True):
     more: bool
 
 
-def operations(sessions: Sessions) -> list[Operation]:
+def operations(sessions: Sessions, declarations: Declarations) -> list[Operation]:
     async def family(call: Call) -> FamilyShown:
         session_id = call.path["session_id"]
         found = await sessions.family(call.principal, session_id, limit=FAMILY_MAX)
         forks = await sessions.forks(call.principal, session_id, limit=FAMILY_MAX)
         return FamilyShown(
-            tuple(session_shown(row) for row in found.rows if row.id != session_id),
-            tuple(session_shown(row) for row in forks.rows),
+            tuple([await session_shown(row, declarations) for row in found.rows if row.id != session_id]),
+            tuple([await session_shown(row, declarations) for row in forks.rows]),
             more=bool(found.next or forks.next),
         )
 
