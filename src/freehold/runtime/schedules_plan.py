@@ -3,6 +3,7 @@
 Policies: core/schedules.py. Who asks, and what a run is: schedules_worker.py.
 """
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias, assert_never
@@ -29,8 +30,9 @@ class Idle(Struct, frozen=True):
 
 
 class Wait(Struct, frozen=True):
-    """A slot waits for the former run to end."""
+    """A slot waits for the former run to end. Those up to `done_until` were too late already."""
 
+    done_until: datetime
     due_at: datetime
 
 
@@ -75,7 +77,8 @@ def _overlapping(
             why = "a session of this deployment is still at work (overlap: skip)"
             return Run(slot, due_at, missed_count, (OVERLAPS, why))
         case "queue":
-            return Wait(now + QUEUE_LOOK)
+            each = claim.row.deployment.missed == "run_all" and missed_count > 0
+            return Wait(slots[missed_count - 1] if each else claim.row.done_until, now + QUEUE_LOOK)
         case _ as unreachable:
             assert_never(unreachable)
 
@@ -91,15 +94,13 @@ def _kept(deployment: Deployment, slots: Sequence[datetime]) -> Sequence[datetim
 
 
 def _in_time(claim: DeploymentClaim, slot: datetime, now: datetime) -> bool:
-    """A slot that was in time, and has waited for the former run since, still is."""
+    """A slot that has waited for the former run was in time when it began to."""
     deployment = claim.row.deployment
     deadline_s = deployment.starting_deadline_s
     if deadline_s is None:
-        if deployment.missed != "skip":
-            return True
-        deadline_s = ON_TIME_S
-    seen_at = claim.queued_at if claim.queued_at is not None and slot <= claim.queued_at else now
-    return (seen_at - slot).total_seconds() <= deadline_s
+        deadline_s = ON_TIME_S if deployment.missed == "skip" else math.inf
+    waited = claim.queued_at is not None and slot <= claim.queued_at
+    return waited or (now - slot).total_seconds() <= deadline_s
 
 
 def _slots(count: int) -> str:

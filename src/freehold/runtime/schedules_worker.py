@@ -117,8 +117,8 @@ class Scheduler:
         match decision:
             case Idle(done_until=done_until, due_at=due_at):
                 return Dealt(claim=claim, done_until=done_until, due_at=due_at)
-            case Wait(due_at=due_at):
-                return Dealt(claim=claim, done_until=claim.row.done_until, due_at=due_at, queued_at=now)
+            case Wait(done_until=done_until, due_at=due_at):
+                return Dealt(claim=claim, done_until=done_until, due_at=due_at, queued_at=now)
             case Run():
                 return await self._dealt(claim, decision, now)
             case _ as unreachable:

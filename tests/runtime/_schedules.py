@@ -1,0 +1,125 @@
+"""A scheduler over a real database, by a clock that a test puts forward. As a process of its own: `python -m tests.runtime._schedules URL
+UNTIL KILL_AT`: it deals with what is due until that time (Unix, seconds), one minute after the other, and kills itself with SIGKILL at the
+point number KILL_AT (0: never): before and after each claim and each transaction.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from freehold.clock import SystemClock
+from freehold.core.deployments import DeploymentRun
+from freehold.core.schedules import Cron, Deployment
+from freehold.runtime.schedules_service import DeploymentService
+from freehold.runtime.schedules_worker import ScheduleMeans, Scheduler
+from tests.runtime._world import OWNER, TENANT, World, said, world
+
+MINUTE = timedelta(minutes=1)
+MINUTELY = Cron(expression="* * * * *", timezone="UTC")
+
+
+class SetClock(SystemClock):
+    """The real one, put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+    def put(self, at: datetime) -> None:
+        self.ahead = at - super().now()
+
+
+class Bench:
+    """`acme`'s deployments, in one process."""
+
+    def __init__(self, here: World, clock: SetClock) -> None:
+        self.here, self.clock, self.kept = here, clock, here.store.deployments
+        self.means = ScheduleMeans(
+            kept=self.kept,
+            sessions=here.sessions,
+            resources=here.store.resources,
+            principals=here.principals,
+            clock=clock,
+        )
+        self.scheduler = Scheduler(self.means)
+        self.service = DeploymentService(self.kept, here.store.resources, self.scheduler, clock)
+
+    async def declare(self, name: str, **fields: Any) -> Deployment:
+        declared = {"agent": "clerk", "messages": ("go",), "schedule": MINUTELY} | fields
+        deployment = Deployment(name=name, **declared)
+        await self.here.store.resources.put(TENANT, [deployment], by=OWNER.id)
+        return deployment
+
+    async def at(self, at: datetime) -> None:
+        """All that is due then."""
+        self.clock.put(at)
+        while await self.scheduler.begin_due():
+            pass
+
+    async def runs(self, name: str) -> list[DeploymentRun]:
+        """Oldest first."""
+        found: list[DeploymentRun] = []
+        cursor = None
+        while True:
+            page = await self.kept.runs(TENANT, deployment=name, limit=1000, cursor=cursor)
+            found += page.rows
+            cursor = page.next
+            if cursor is None:
+                return sorted(found, key=lambda run: run.slot or run.created_at)
+
+
+@asynccontextmanager
+async def bench(url: str) -> AsyncIterator[Bench]:
+    async with world(url, lambda _request: said("done")) as here:
+        yield Bench(here, SetClock())
+
+
+def next_minute(at: datetime | None = None) -> datetime:
+    return (at or datetime.now(UTC)).replace(second=0, microsecond=0) + MINUTE
+
+
+def slots(runs: Sequence[DeploymentRun]) -> list[datetime]:
+    return [run.slot for run in runs if run.slot is not None]
+
+
+class Points:
+    def __init__(self, kill_at: int) -> None:
+        self.kill_at = kill_at
+        self.count = 0
+
+    def around(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def called(*given: Any, **named: Any) -> Any:
+            self.reached()
+            result = await call(*given, **named)
+            self.reached()
+            return result
+
+        return called
+
+    def reached(self) -> None:
+        self.count += 1
+        if self.count == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def main(url: str, until: float, kill_at: int) -> None:
+    end, points = datetime.fromtimestamp(until, UTC), Points(kill_at)
+    async with bench(url) as here:
+        here.kept.claim = points.around(here.kept.claim)
+        here.kept.deal = points.around(here.kept.deal)
+        at = datetime.now(UTC)
+        while at <= end:
+            await here.at(at)
+            at += MINUTE / 2
+    print("done")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))
