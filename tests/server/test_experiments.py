@@ -8,7 +8,15 @@ import pytest
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
-from tests.gateway._vendors import ANTHROPIC_TEXT, HOLD, OPENAI_TEXT, reply
+from tests.gateway._vendors import (
+    ANTHROPIC_STREAM,
+    ANTHROPIC_TEXT,
+    HOLD,
+    OPENAI_STREAM,
+    OPENAI_TEXT,
+    reply,
+    stream,
+)
 from tests.server._world import World, world
 from tests.store._parts import eventually
 
@@ -157,6 +165,62 @@ async def test_an_arm_may_be_a_route_and_circles_are_refused_with_their_path(own
     assert answer.status_code == 400
     said = answer.json()["error"]["message"]
     assert "experiment.arms[1].model: the route comes to itself again: plain > outer > plain" in said
+
+
+TURNING = """
+kind: route
+name: {name}
+models: [openai/gpt-4o, anthropic/claude-sonnet-4-5]
+retries: {{ again_max: 0 }}
+slo: {slo}
+experiment:
+  canary: {{ model: anthropic/claude-sonnet-4-5, steps: [50, 60, 70, 100], step_s: 0.1, calls_min: 3, error_rate_max: 0.9 }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("slo", "said"),
+    [
+        ("{ error_share_max: 0.1 }", "certainly over 0.1"),
+        ("{ first_token_p95_s: 0.000001 }", "their 95th percentile is certainly over it"),
+    ],
+)
+async def test_a_canary_steps_back_where_its_vendor_turns_bad(own: World, slo: str, said: str) -> None:
+    """By the route's objectives, which are stricter than its own limits: errors that others mend, or first tokens too late."""
+    name = "erring" if "error" in slo else "slow"
+    await own.apply(TURNING.format(name=name, slo=slo))
+    own.script("openai", stream(*OPENAI_STREAM))
+    own.script("anthropic", stream(*ANTHROPIC_STREAM))
+    numbers = count()
+    steps: list[dict[str, Any]] = []
+
+    async def stepped(status: str, least: int) -> bool:
+        body = {"model": name, "messages": [{"role": "user", "content": "Hi"}], "stream": name == "slow"}
+        session = {"x-freehold-session": f"s{next(numbers)}"}
+        answer = await own.http.post("/v1/chat/completions", json=body, headers=session)
+        assert answer.status_code == 200, "its clients have an answer all the while"
+        steps[:] = (await own.json("GET", f"/v1/experiments/{name}"))["steps"]
+        return len(steps) >= least and steps[0]["status"] == status
+
+    if name == "erring":
+        own.script("openai", reply(OPENAI_TEXT))
+        own.script("anthropic", reply(ANTHROPIC_TEXT))
+        await eventually(lambda: stepped("running", 2), 30)
+        own.script("anthropic", BUSY)
+    await eventually(lambda: stepped("stepped_back", 2), 30)
+    assert steps[0]["percent"] == 0
+    assert said in steps[0]["reason"]
+    vendor = own.script("anthropic", reply(ANTHROPIC_TEXT))
+    own.script("openai", reply(OPENAI_TEXT))
+
+    async def left() -> bool:
+        """Told to this process within a look."""
+        before = len(vendor.asked)
+        for number in range(20):
+            await ask(own, name, f"t{number}")
+        return len(vendor.asked) == before
+
+    await eventually(left, 30)
 
 
 @pytest.mark.parametrize(

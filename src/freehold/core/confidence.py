@@ -62,29 +62,35 @@ class Proportion(Struct):
         """All rates whose evidence against them is under 1/alpha."""
         if not self.count:
             return Interval(0.0, 1.0)
-        limit, centre = log(1 / alpha), self.estimate
-        low = 0.0 if self._evidence(0.0) < limit else self._edge(0.0, centre, limit)
-        high = 1.0 if self._evidence(1.0) < limit else self._edge(1.0, centre, limit)
+        limit, centre = self._mixture() - log(1 / alpha), self.estimate
+        low = 0.0 if self._likelihood(0.0) > limit else self._edge(0.0, centre, limit)
+        high = 1.0 if self._likelihood(1.0) > limit else self._edge(1.0, centre, limit)
         return Interval(low, high)
+
+    def is_over(self, limit: float, alpha: float) -> bool:
+        """Whether the interval lies above `limit`, told without looking for it."""
+        return self.estimate > limit and self._mixture() - self._likelihood(limit) >= log(1 / alpha)
 
     def _edge(self, outside: float, inside: float, limit: float) -> float:
         for _ in range(_BISECTIONS):
             middle = (outside + inside) / 2
-            if self._evidence(middle) < limit:
+            if self._likelihood(middle) > limit:
                 inside = middle
             else:
                 outside = middle
         return outside
 
-    def _evidence(self, rate: float) -> float:
-        """The logarithm of how much likelier the observations are under the mixture than under `rate`."""
+    def _likelihood(self, rate: float) -> float:
+        """Of the observations under `rate`; its logarithm, as all here."""
         misses = self.count - self.hits
         if (rate <= 0.0 and self.hits) or (rate >= 1.0 and misses):
-            return inf
-        likelihood = (self.hits * log(rate) if self.hits else 0.0) + (
-            misses * log(1 - rate) if misses else 0.0
-        )
-        return _log_beta(_PRIOR + self.hits, _PRIOR + misses) - _log_beta(_PRIOR, _PRIOR) - likelihood
+            return -inf
+        return (self.hits * log(rate) if self.hits else 0.0) + (misses * log(1 - rate) if misses else 0.0)
+
+    def _mixture(self) -> float:
+        """Of the observations under all rates, by the prior. What is far likelier under it than under one rate is evidence against that."""
+        misses = self.count - self.hits
+        return _log_beta(_PRIOR + self.hits, _PRIOR + misses) - _log_beta(_PRIOR, _PRIOR)
 
 
 class Mean(Struct):
@@ -125,7 +131,7 @@ def difference(a: Proportion | Mean, b: Proportion | Mean, alpha: float = ALPHA)
 
 def worse_than(rate: Proportion, limit: float, alpha: float = ALPHA) -> bool:
     """Whether the rate is over `limit`, for certain in the same sense: what steps a canary back."""
-    return rate.interval(alpha).low > limit
+    return rate.is_over(limit, alpha)
 
 
 def _rho_squared(alpha: float) -> float:

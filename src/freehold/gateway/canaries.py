@@ -1,7 +1,7 @@
 """Gateway: how many calls each canary gets now, as this process knows it, and the looks that let it take its steps.
 
 Every process looks; whoever finds first that a step is due takes it, for all. Only canaries whose route is called are looked at.
-While the database is away, each keeps its share. Not here: when a step is due (core/experiments.py).
+While the database is away, each keeps its share. A route's objectives hold for its canary too. Not here: when a step is due (core/experiments.py).
 """
 
 import asyncio
@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
+from msgspec import structs
+
 from freehold.background import background
 from freehold.core.errors import FreeholdError
 from freehold.core.experiments import Canary, CanaryState, judged
 from freehold.core.ports import Clock, Experiments
 from freehold.core.routes import Route
+from freehold.core.serving import Slo
 
 TICK_S: Final = 1.0
 LOOK_S_MIN: Final = 0.5
@@ -33,11 +36,27 @@ def none_yet(_tenant: str, _route: Route) -> float:
     return 0.0
 
 
-class _Watched:
-    __slots__ = ("canary", "look_at_s", "percent", "wanted")
+def held(canary: Canary, slo: Slo | None) -> Canary:
+    """To its own limits and to its route's objectives: whichever is stricter."""
+    if slo is None:
+        return canary
+    return structs.replace(
+        canary,
+        error_rate_max=_least(canary.error_rate_max, slo.error_share_max),
+        first_token_p95_s_max=_least(canary.first_token_p95_s_max, slo.first_token_p95_s),
+    )
 
-    def __init__(self, canary: Canary) -> None:
+
+def _least(*limits: float | None) -> float | None:
+    return min((one for one in limits if one is not None), default=None)
+
+
+class _Watched:
+    __slots__ = ("canary", "look_at_s", "percent", "route", "wanted")
+
+    def __init__(self, canary: Canary, route: Route) -> None:
         self.canary = canary
+        self.route = route
         self.percent = 0.0
         self.wanted = True
         self.look_at_s = 0.0
@@ -57,13 +76,21 @@ class Canaries:
         if route.experiment is None or (canary := route.experiment.canary) is None:
             return 0.0
         one = self._watched.get((tenant, route.name))
-        if one is None or (one.canary is not canary and one.canary != canary):
-            if len(self._watched) >= WATCHED_MAX:
-                self._watched.clear()
-            self._watched[tenant, route.name] = one = _Watched(canary)
-            self._some.set()
+        if one is None or one.route is not route:
+            one = self._seen_anew(tenant, route, held(canary, route.slo), one)
         one.wanted = True
         return one.percent
+
+    def _seen_anew(self, tenant: str, route: Route, canary: Canary, one: _Watched | None) -> _Watched:
+        """What was declared again as it was goes on."""
+        if one is not None and one.canary == canary:
+            one.route = route
+            return one
+        if len(self._watched) >= WATCHED_MAX:
+            self._watched.clear()
+        self._watched[tenant, route.name] = one = _Watched(canary, route)
+        self._some.set()
+        return one
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
