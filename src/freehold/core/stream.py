@@ -236,6 +236,13 @@ def identified(event: StreamEvent, answer: str) -> StreamEvent:
     return event
 
 
+def identified_whole(response: ModelResponse, answer: str) -> ModelResponse:
+    """As `identified`, of a whole answer."""
+    if response.id and all(type(part) is not ToolCall or part.id for part in response.content):
+        return response
+    return fold(identified(event, answer) for event in unfold(response))
+
+
 def fold(events: Iterable[StreamEvent]) -> ModelResponse:
     """The whole answer. Raises BrokenOff when the stream did not finish."""
     folding = Folding()

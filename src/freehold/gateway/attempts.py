@@ -3,8 +3,12 @@
 The plan says who is asked, in order, and is made without waiting (pipeline.py). An attempt asks one target and is over once the
 answer's first event is there; only before it may another target be asked. The settlement comes once, however the call ends,
 also where no plan was made. What is asked has three shapes: values (calling.py), bytes (forwarding.py), texts (embedding.py).
+
+Most calls for a whole answer wait for nothing but that. They can be begun (`PromptCall`), which takes no task and no coroutine: what
+happens on the way is the same.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
@@ -12,6 +16,7 @@ from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 from msgspec import Struct
 
 from freehold.catalog.models import ModelFacts
+from freehold.core.begins import Done, HangUp
 from freehold.core.errors import FreeholdError, Internal
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.gateway.bounds import Most
@@ -62,6 +67,8 @@ class Answered(Protocol):
 
 A = TypeVar("A", bound=Answered)
 A_co = TypeVar("A_co", bound=Answered, covariant=True)
+W = TypeVar("W", bound=Answered)
+W_co = TypeVar("W_co", bound=Answered, covariant=True)
 
 
 class Asked(Protocol[A_co]):
@@ -105,6 +112,22 @@ class Asked(Protocol[A_co]):
         ...
 
 
+Whole: TypeAlias = bytes | ModelResponse
+"""A provider's whole answer, as it passes or in values."""
+
+
+class Prompt(Asked[A_co], Protocol[A_co, W_co]):
+    """What can be asked of one target without waiting for anything but its whole answer."""
+
+    def begin(self, target: Target, done: Done[Whole]) -> HangUp | None:
+        """As `core.begins.Begins` has it; None for a stream, too. An `ask` of the same target goes on from there."""
+        ...
+
+    def whole(self, came: Whole, target: Target, meter: Meter) -> W_co:
+        """The answer that `done` heard of."""
+        ...
+
+
 class Course(Protocol):
     async def answer(self, asked: Asked[A]) -> A:
         """Raises where nobody answers."""
@@ -112,6 +135,9 @@ class Course(Protocol):
 
 
 Planned: TypeAlias = Callable[[Meter, Asked[A]], Awaitable[Plan]]
+PlannedNow: TypeAlias = Callable[[Meter, Asked[A]], Plan | None]
+"""For one target, made without waiting; None where that cannot be."""
+
 Settle: TypeAlias = Callable[[Meter, Asked[A], "A | None", BaseException | None], None]
 """Comes once. The error is what the answer's reader left with, or what kept the answer from beginning."""
 
@@ -119,7 +145,7 @@ Settle: TypeAlias = Callable[[Meter, Asked[A], "A | None", BaseException | None]
 class Call(Generic[A]):
     """Entered once, left once. Entering waits for the first event; leaving early hangs up on the provider."""
 
-    __slots__ = ("_answer", "_asked", "_meter", "_plan", "_settle")
+    __slots__ = ("_answer", "_asked", "_made", "_meter", "_plan", "_settle")
 
     def __init__(self, asked: Asked[A], meter: Meter, plan: Planned[A], settle: Settle[A]) -> None:
         self._asked = asked
@@ -127,10 +153,11 @@ class Call(Generic[A]):
         self._plan = plan
         self._settle = settle
         self._answer: A | None = None
+        self._made: Plan | None = None
 
     async def __aenter__(self) -> A:
         try:
-            plan = await self._plan(self._meter, self._asked)
+            plan = self._made or await self._plan(self._meter, self._asked)
             self._answer = answer = await self._attempt(plan)
         except BaseException as error:
             self._settle(self._meter, self._asked, None, error)
@@ -163,3 +190,67 @@ class Call(Generic[A]):
                 if index == len(plan.targets) or not error.retryable:
                     raise
         raise Internal("a plan without a target")
+
+
+class PromptCall(Call[A], Generic[A, W]):
+    """Begun, or entered and left as any."""
+
+    __slots__ = ("_hang_up", "_plan_now", "_prompt", "_ready", "_settle_whole")
+
+    def __init__(
+        self,
+        asked: Prompt[A, W],
+        meter: Meter,
+        plan: Planned[A],
+        settle: Settle[Answered],
+        plan_now: PlannedNow[A],
+    ) -> None:
+        super().__init__(asked, meter, plan, settle)
+        self._prompt = asked
+        self._settle_whole = settle
+        self._plan_now = plan_now
+        self._hang_up: HangUp | None = None
+        self._ready: Done[W] | None = None
+
+    def begin(self, ready: Done[W]) -> bool:
+        """As entering and leaving. `ready` hears later, once, after the settlement, of the whole answer or of what entering would
+        have raised; not at all if `leave` comes before.
+
+        Raises as entering does. False where something has to be waited for first: enter it then, and nothing is done twice.
+        """
+        meter, asked = self._meter, self._prompt
+        try:
+            plan = self._made = self._plan_now(meter, asked)
+            if plan is None:
+                return False
+            meter.target = target = plan.targets[0]
+            self._ready = ready
+            self._hang_up = asked.begin(target, self._done)
+        except BaseException as error:
+            self._settle(meter, asked, None, error)
+            raise
+        return self._hang_up is not None
+
+    def leave(self) -> None:
+        """Nobody waits any more for the answer of a call that was begun. Idempotent."""
+        hang_up, self._hang_up = self._hang_up, None
+        if hang_up is not None:
+            hang_up()
+            self._settle(self._meter, self._prompt, None, asyncio.CancelledError())
+
+    def _done(self, came: Whole | BaseException) -> None:
+        self._hang_up = None
+        meter, ready = self._meter, self._ready
+        if meter.target is None or ready is None:
+            raise Internal("an answer to a call that was not begun")
+        told: W | BaseException
+        try:
+            if isinstance(came, BaseException):
+                told = came
+                self._settle_whole(meter, self._prompt, None, came)
+            else:
+                told = answer = self._prompt.whole(came, meter.target, meter)
+                self._settle_whole(meter, self._prompt, answer, None)
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            told = error
+        ready(told)

@@ -7,6 +7,7 @@ from msgspec import structs
 
 from freehold.catalog.models import ModelFacts
 from freehold.core import tokens
+from freehold.core.begins import Done, HangUp
 from freehold.core.errors import BrokenOff, FreeholdError
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import Pours, Wire
@@ -121,23 +122,79 @@ class Answer(Metered):
             self.finished = True
 
 
-async def answered(
-    target: Target, request: ModelRequest, meter: Meter, *, wire: Wire | None, body: bytes
-) -> Answer:
-    """Asks `target`. Raises before the first event, and has hung up then. `body` is what the request came as, in `wire`."""
-    try:
-        opening = target.provider.call(structs.replace(request, model=target.name))
-        events = await opening.__aenter__()
-    except FreeholdError as error:
-        _in_callers_words(error, target, wire, body)
-        raise
-    answer = Answer(target, request, opening, events, meter)
-    try:
-        await answer.start()
-    except BaseException:
-        await answer.close()
-        raise
-    return answer
+class Told(Metered):
+    """An answer that came whole. `request` is what it answers."""
+
+    __slots__ = ("is_language_model", "model", "provider", "request", "response")
+
+    error = None
+    finished = True
+    output_tokens_estimated = 0
+    copy = None
+
+    def __init__(self, target: Target, request: ModelRequest, response: ModelResponse, meter: Meter) -> None:
+        super().__init__(meter)
+        self.provider = target.provider.name
+        self.model = target.name
+        self.is_language_model = target.provider.is_language_model
+        self.request = request
+        self.response = response
+        meter.first_event()
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.response.usage
+
+    async def close(self) -> None:
+        pass
+
+
+class Asking:
+    """A request on its way to one provider. `body` is what it came as, in `wire`. Raises what cannot be said there."""
+
+    __slots__ = ("_body", "_opening", "_request", "_wire", "target")
+
+    def __init__(self, target: Target, request: ModelRequest, *, wire: Wire | None, body: bytes) -> None:
+        self.target = target
+        self._request = request
+        self._wire = wire
+        self._body = body
+        try:
+            self._opening = target.provider.call(structs.replace(request, model=target.name))
+        except FreeholdError as error:
+            self._word(error)
+            raise
+
+    def begin(self, done: Done[ModelResponse]) -> HangUp | None:
+        """As `core.begins.Begins` has it."""
+        begin: Callable[[Done[ModelResponse]], HangUp | None] | None = getattr(self._opening, "begin", None)
+        if begin is None:
+            return None
+
+        def worded(came: ModelResponse | BaseException) -> None:
+            if isinstance(came, FreeholdError):
+                self._word(came)
+            done(came)
+
+        return begin(worded)
+
+    async def answered(self, meter: Meter) -> Answer:
+        """Raises before the first event, and has hung up then."""
+        try:
+            events = await self._opening.__aenter__()
+        except FreeholdError as error:
+            self._word(error)
+            raise
+        answer = Answer(self.target, self._request, self._opening, events, meter)
+        try:
+            await answer.start()
+        except BaseException:
+            await answer.close()
+            raise
+        return answer
+
+    def _word(self, error: FreeholdError) -> None:
+        _in_callers_words(error, self.target, self._wire, self._body)
 
 
 async def answered_again(
@@ -182,7 +239,7 @@ class Values:
         return None if lack is None else (lack, request)
 
     async def ask(self, target: Target, meter: Meter) -> Answer:
-        return await answered(target, self._request, meter, wire=self._wire, body=self.body)
+        return await Asking(target, self._request, wire=self._wire, body=self.body).answered(meter)
 
     def most(self, facts: ModelFacts | None) -> Most:
         return most_of_request(self._request, facts)

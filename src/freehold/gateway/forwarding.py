@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from freehold.catalog.models import ModelFacts
 from freehold.core import tokens
+from freehold.core.begins import Done, HangUp
 from freehold.core.errors import BadRequest, BrokenOff, FreeholdError, Internal, TooLarge
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import Chunks, RawAnswer, UsageTap, Wire
 from freehold.gateway.bounds import Most, holds_more, most_of_body
 from freehold.gateway.cache_copies import Copy, StreamCopy, WholeCopy
-from freehold.gateway.calling import Answer, answered, answered_again
+from freehold.gateway.calling import Answer, Asking, Told, answered_again
 from freehold.gateway.capabilities import Lack, lack_of
 from freehold.gateway.metering import Meter, Metered
 from freehold.gateway.passing import OPENAI_CHAT, Envelope, UsageHidden
@@ -44,16 +45,14 @@ class Passing(Metered):
     """An answer's bytes. `read` gives a whole answer, `chunks` a stream; `record` is there once its context was left."""
 
     __slots__ = ("_first", "_hidden", "_mark", "_open", "_output_tokens", "_raw", "_tap", "_usage", "_whole",
-                 "content_type", "copy", "error", "is_language_model", "model", "provider", "status")  # fmt: skip
+                 "copy", "error", "is_language_model", "model", "provider")  # fmt: skip
 
     def __init__(
-        self, target: Target, opened: AbstractAsyncContextManager[RawAnswer], raw: RawAnswer, meter: Meter
+        self, target: Target, opened: AbstractAsyncContextManager[RawAnswer] | None, meter: Meter
     ) -> None:
         self.provider = target.provider.name
         self.model = target.name
         self.is_language_model = target.provider.is_language_model
-        self.status = raw.status
-        self.content_type = raw.content_type
         self.error: BaseException | None = None
         self._whole = False
         super().__init__(meter)
@@ -82,10 +81,11 @@ class Passing(Metered):
         """For a stream, its events: vendors send about one a token."""
         return self._output_tokens
 
-    async def start_whole(self, raw: RawAnswer, wire: Wire) -> None:
-        self._first = await raw.read()
-        self._usage = wire.usage_of(self._first)
-        self._output_tokens = 0 if self._usage is not None else tokens.estimate(self._first)
+    def start_whole(self, body: bytes, wire: Wire) -> None:
+        self._first = body
+        self._usage = wire.usage_of(body)
+        if self._usage is None:
+            self._output_tokens = tokens.estimate(body)
         if self._meter.keeping is not None:
             self.copy = WholeCopy(self._first, wire, self.provider)
         self._meter.first_event()
@@ -106,9 +106,13 @@ class Passing(Metered):
         self._meter.first_event()
 
     async def close(self) -> None:
-        await self._open.__aexit__(None, None, None)
+        if self._open is not None:
+            await self._open.__aexit__(None, None, None)
 
     async def read(self) -> bytes:
+        return self.whole()
+
+    def whole(self) -> bytes:
         """Once, of an answer that was not asked for as a stream."""
         first, self._first = self._first, b""
         return first
@@ -122,7 +126,7 @@ class Passing(Metered):
     async def __anext__(self) -> bytes:
         """Never empty. Raises BrokenOff at the end of a stream that was not finished."""
         if self._first:
-            return await self.read()
+            return self.whole()
         while self._raw is not None and self._tap is not None:
             try:
                 data = self._tapped(await anext(self._raw), self._tap)
@@ -152,7 +156,7 @@ class Passing(Metered):
                 data = hidden.feed(data)
             return not data or write(data)
 
-        if self._first and not write(await self.read()):
+        if self._first and not write(self.whole()):
             await drained()
         broken: BrokenOff | None = None
         try:
@@ -181,19 +185,29 @@ class Passing(Metered):
         return b"" if self._hidden is None else self._hidden.end()
 
 
+class _Forwarded(Struct, frozen=True):
+    """`hidden`: its client did not ask for usage."""
+
+    target: Target
+    opening: AbstractAsyncContextManager[RawAnswer]
+    hidden: bool
+
+
 class Bytes:
     """A request of `wire`, decoded only where it must be: for another wire, or where a model may lack what it asks.
 
     `headers` are the client's, names lower-cased.
     """
 
-    __slots__ = ("_envelope", "_headers", "_request", "_sealed", "_wire")
+    __slots__ = ("_begun", "_envelope", "_headers", "_request", "_sealed", "_wire")
 
     def __init__(self, envelope: Envelope, wire: Wire, headers: Mapping[str, str]) -> None:
         self._envelope = envelope
         self._wire = wire
         self._headers = headers
         self._request: ModelRequest | None = None
+        self._begun: Asking | _Forwarded | None = None
+        """What `begin` prepared."""
         self._sealed = holds_packed(envelope.body)
         """Another vendor's seal, in our packing, never passes: the wire takes it out, or opens it for whom it is from."""
 
@@ -223,25 +237,53 @@ class Bytes:
         return None if lack is None else (lack, request)
 
     async def ask(self, target: Target, meter: Meter) -> Passing | Answer:
+        begun, self._begun = self._begun, None
         if not self._passes_to(target):
-            return await answered(target, self._decoded(), meter, wire=self._wire, body=self.body)
-        envelope, wire = self._envelope, self._wire
-        hidden = envelope.stream and wire.name == OPENAI_CHAT and not envelope.asks_for_usage()
-        body = envelope.passed_as(target.name, metered=hidden)
-        opening = target.provider.forward(
-            body, model=target.name, stream=envelope.stream, headers=self._headers
-        )
+            if not isinstance(begun, Asking) or begun.target is not target:
+                begun = self._asking(target)
+            return await begun.answered(meter)
+        if not isinstance(begun, _Forwarded) or begun.target is not target:
+            begun = self._forwarded(target)
+        opening, envelope, wire = begun.opening, self._envelope, self._wire
         raw = await opening.__aenter__()
-        answer = Passing(target, opening, raw, meter)
+        answer = Passing(target, opening, meter)
         try:
             if envelope.stream:
-                await answer.start_stream(raw, wire, hidden=hidden)
+                await answer.start_stream(raw, wire, hidden=begun.hidden)
             else:
-                await answer.start_whole(raw, wire)
+                answer.start_whole(await raw.read(), wire)
         except BaseException:
             await answer.close()
             raise
         return answer
+
+    def begin(self, target: Target, done: Done[bytes | ModelResponse]) -> HangUp | None:
+        if self._envelope.stream:
+            return None
+        if not self._passes_to(target):
+            self._begun = asking = self._asking(target)
+            return asking.begin(done)
+        self._begun = forwarded = self._forwarded(target)
+        begin: Callable[[Done[bytes]], HangUp | None] | None = getattr(forwarded.opening, "begin", None)
+        return None if begin is None else begin(done)
+
+    def whole(self, came: bytes | ModelResponse, target: Target, meter: Meter) -> Passing | Told:
+        if isinstance(came, ModelResponse):
+            return Told(target, self._decoded(), came, meter)
+        answer = Passing(target, None, meter)
+        answer.start_whole(came, self._wire)
+        return answer
+
+    def _asking(self, target: Target) -> Asking:
+        return Asking(target, self._decoded(), wire=self._wire, body=self.body)
+
+    def _forwarded(self, target: Target) -> "_Forwarded":
+        envelope = self._envelope
+        hidden = envelope.stream and self._wire.name == OPENAI_CHAT and not envelope.asks_for_usage()
+        body = envelope.passed_as(target.name, metered=hidden)
+        provider = target.provider
+        opening = provider.forward(body, model=target.name, stream=envelope.stream, headers=self._headers)
+        return _Forwarded(target, opening, hidden)
 
     def most(self, facts: ModelFacts | None) -> Most:
         envelope = self._envelope

@@ -22,11 +22,11 @@ from freehold.core.ports import CallRecords, Clock, EmbeddingWire, Wire
 from freehold.core.records import Choice
 from freehold.core.routes import PREFIX
 from freehold.gateway.alternatives import able
-from freehold.gateway.attempts import Answered, Asked, Call, Plan
+from freehold.gateway.attempts import Answered, Asked, Call, Plan, PromptCall
 from freehold.gateway.cache import Keeping
 from freehold.gateway.cache_copies import Copy
 from freehold.gateway.caching import Caching, vector_in
-from freehold.gateway.calling import Answer, Values
+from freehold.gateway.calling import Answer, Told, Values
 from freehold.gateway.canaries import Percentages, none_yet
 from freehold.gateway.capabilities import Lack, refusal
 from freehold.gateway.counting import Count, counted
@@ -104,7 +104,7 @@ class Gateway:
         *,
         wire: Wire,
         headers: Mapping[str, str] = _NO_HEADERS,
-    ) -> Call[Passing | Answer]:
+    ) -> PromptCall[Passing | Answer, Passing | Told]:
         """Gives bytes of `wire`, which is the client's, where who answers speaks it, else events.
 
         `headers` are the client's, names lower-cased. Raises as `call` does, and BadRequest for what `wire` cannot read.
@@ -112,7 +112,8 @@ class Gateway:
         meter = Meter(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
         meter.streamed = envelope.stream
         meter.called_for(headers.get(USER_HEADER) or envelope.end_user())
-        return Call(Bytes(envelope, wire, headers), meter, self._plan, self._settle)
+        asked = Bytes(envelope, wire, headers)
+        return PromptCall(asked, meter, self._plan, self._settle, self._plan_now)
 
     async def embed(self, principal: Principal, envelope: Envelope, *, wire: EmbeddingWire) -> Embedded:
         """Raises as `call` does on entering, and BadRequest before anybody is asked."""
@@ -168,8 +169,18 @@ class Gateway:
             min(known, default=None), is_language_model=all(one.provider.is_language_model for one in targets)
         )
 
+    def _plan_now(self, meter: Meter, asked: Asked[Answered]) -> Plan | None:
+        """Where calls begin of which all is known and that nothing limits; None for the others."""
+        tenant = meter.principal.tenant
+        target = self.models.known(tenant, meter.requested, wire=meter.wire, rules=meter.rules)
+        if target is None or target.route is not None:
+            return None
+        if self._limiting is not None and not self._limiting.is_free(tenant):
+            return None
+        return self._planned(meter, asked, target)
+
     async def _plan(self, meter: Meter, asked: Asked[Answered]) -> Plan:
-        """Where every call begins. Waits only after a declaration has changed, for the database."""
+        """Where every other call begins. Waits only after a declaration has changed, for the database."""
         tenant, model = meter.principal.tenant, meter.requested
         target = self.models.known(tenant, model, wire=meter.wire, rules=meter.rules)
         if target is None:

@@ -14,7 +14,7 @@ from typing import Self
 import msgspec
 
 from freehold.core.errors import Internal
-from freehold.providers._http_connection import Stale, Timeouts
+from freehold.providers._http_connection import WRITE_BYTES_MAX, Connection, Stale, Timeouts, Told
 from freehold.providers._http_dial import TlsContexts
 from freehold.providers._http_origin import Origin
 from freehold.providers._http_reply import Reply
@@ -77,8 +77,9 @@ class HttpPool:
         headers: HeaderBlock | Sequence[tuple[bytes, bytes]] = NO_HEADERS,
         method: str = "POST",
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        fresh: bool = False,
     ) -> Reply:
-        """Returns once the answer's head is there, whatever its status; read or close the reply.
+        """Returns once the answer's head is there, whatever its status; read or close the reply. `fresh`: no idle connection will do.
 
         Raises BadRequest (path, headers), Overloaded, TimedOut, Unavailable. A reply raises BrokenOff or TimedOut.
         """
@@ -95,12 +96,33 @@ class HttpPool:
         bodiless = method == "HEAD"
 
         origin = self._origins.get(target.key) or self._open_origin(target)
-        connection = origin.take(now) or await origin.acquire(timeouts, total_at=total_at)
+        connection = None if fresh else origin.take(now)
+        if connection is None:
+            connection = await origin.acquire(timeouts, total_at=total_at)
         try:
             return await connection.exchange(head, body, timeouts, bodiless=bodiless, total_at=total_at)
         except Stale:
             connection = await origin.acquire(timeouts, total_at=total_at)
             return await connection.exchange(head, body, timeouts, bodiless=bodiless, total_at=total_at)
+
+    def begin(
+        self, target: Target, body: bytes, *, path: str, headers: HeaderBlock, timeouts: Timeouts, told: Told
+    ) -> Connection | None:
+        """A POST as by `request`, over an idle connection, which `abort` hangs up. `told` is as in `Connection.begin`.
+
+        None where something would have to be waited for: nothing was done then. A Stale that is told of was not tried again.
+        """
+        loop, origin = self._loop, self._origins.get(target.key)
+        if loop is None or origin is None or len(body) > WRITE_BYTES_MAX:
+            return None
+        now = loop.time()
+        connection = origin.take(now)
+        if connection is None:
+            return None
+        head = b"%b%bcontent-length: %d\r\n\r\n" % (target.head("POST", path), headers, len(body))
+        total_at = inf if timeouts.total_s is None else now + timeouts.total_s
+        connection.begin(head, body, timeouts, total_at=total_at, now=now, told=told)
+        return connection
 
     def use(self, target: Target) -> PoolUse:
         """For gauges and limits; another target of the same origin gives the same figures."""

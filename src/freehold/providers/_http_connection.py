@@ -8,9 +8,10 @@ Sources: https://www.rfc-editor.org/rfc/rfc9112#section-6.3 (body length), https
 """
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from math import inf
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 import httptools
 import msgspec
@@ -63,6 +64,9 @@ class Stale(Unavailable):
     """
 
 
+Told: TypeAlias = Callable[[Reply | FreeholdError], None]
+
+
 class Keeper(Protocol):
     """Who owns the connection between two exchanges."""
 
@@ -89,7 +93,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = ("_bodiless", "_complete", "_deadline", "_fruitless_bytes", "_head", "_idle_s", "_interim_count", "_keep",
                  "_keeper", "_loop", "_name", "_parser", "_parts", "_paused", "_phase", "_reply", "_sent_at",
-                 "_served_count", "_silent", "_timeouts", "_timer", "_timer_at", "_total_at", "_transport",
+                 "_served_count", "_silent", "_timeouts", "_timer", "_timer_at", "_told", "_total_at", "_transport",
                  "_waiter", "_writable", "expires_at", "idle_s_max")  # fmt: skip
 
     def __init__(self, keeper: Keeper, name: str) -> None:
@@ -102,6 +106,7 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._reply: Reply | None = None
         self._waiter: asyncio.Future[Reply | FreeholdError] | None = None
+        self._told: Told | None = None
         self._writable: asyncio.Future[None] | None = None
         self._paused = self._silent = False
         self._served_count = 0
@@ -125,14 +130,7 @@ class Connection(asyncio.Protocol):
         """
         if self._phase is not _Phase.IDLE:
             raise Stale(f"{self._name} closed the connection before the request")
-        self._timeouts = timeouts
-        self._total_at = total_at
-        self._bodiless = bodiless
-        self._idle_s = inf if timeouts.idle_s is None else timeouts.idle_s
-        self._complete = False
-        self._silent = self._keep = True
-        self._fruitless_bytes = self._interim_count = 0
-        self._sent_at = self._loop.time()
+        self._expect(timeouts, total_at, self._loop.time(), bodiless=bodiless)
         # The answer travels in this future and not in a field: by the time this coroutine runs again, the connection
         # may already serve somebody else.
         waiter = self._waiter = self._loop.create_future()
@@ -150,6 +148,29 @@ class Connection(asyncio.Protocol):
         if isinstance(answered, Reply):
             return answered
         raise answered
+
+    def begin(
+        self, head: bytes, body: bytes, timeouts: Timeouts, *, total_at: float, now: float, told: "Told"
+    ) -> None:
+        """As `exchange`, without waiting: of a `body` up to WRITE_BYTES_MAX, for an answer that may have one, while `usable`.
+
+        `told` comes once: with the reply when that has ended (well or not) or must be read on, or with what kept it from beginning.
+        """
+        self._expect(timeouts, total_at, now, bodiless=False)
+        self._told = told
+        self._phase = _Phase.HEAD
+        self._limit_first_byte(now)
+        self._transport.write(head + body)
+
+    def _expect(self, timeouts: Timeouts, total_at: float, now: float, *, bodiless: bool) -> None:
+        self._timeouts = timeouts
+        self._total_at = total_at
+        self._bodiless = bodiless
+        self._idle_s = inf if timeouts.idle_s is None else timeouts.idle_s
+        self._complete = False
+        self._silent = self._keep = True
+        self._fruitless_bytes = self._interim_count = 0
+        self._sent_at = now
 
     async def _send_slices(
         self, head: bytes, body: bytes, waiter: "asyncio.Future[Reply | FreeholdError]"
@@ -343,6 +364,7 @@ class Connection(asyncio.Protocol):
             self._keep = False
         self._phase = _Phase.BODY
         self._reply = reply
+        reply.told, self._told = self._told, None
         waiter = self._waiter
         if waiter is not None and not waiter.done():  # Done: cancelled, and its coroutine will hang up.
             self._waiter = None
@@ -376,6 +398,7 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
             self._limit(inf)
+            reply.tell()
         else:
             self._limit(self._loop.time() + self._idle_s)
 
@@ -385,17 +408,17 @@ class Connection(asyncio.Protocol):
         """The answer is whole."""
         reply, self._reply = self._reply, None
         self._deadline = inf
-        if reply is not None:
-            reply.end(None)
-        if not self._keep:
+        if self._keep:
+            if self._paused:
+                self._paused = False
+                self._transport.resume_reading()
+            self._served_count += 1
+            self._phase = _Phase.IDLE
+            self._keeper.release(self)
+        else:
             self._lose(BrokenOff(f"{self._name} closed the connection"))
-            return
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-        self._served_count += 1
-        self._phase = _Phase.IDLE
-        self._keeper.release(self)
+        if reply is not None:
+            reply.end(None)  # Last: whoever is told of it may go on with another request.
 
     def _refuse(self, what: str, sample: bytes) -> None:
         self._lose(Unavailable(f"{self._name} {what}", detail=f"began with {sample[:80]!r}"))
@@ -407,8 +430,6 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         reply, self._reply = self._reply, None
-        if reply is not None:
-            reply.end(failure)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             self._waiter = None
@@ -416,6 +437,11 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
         self._transport.abort()
         self._keeper.freed(self)
+        told, self._told = self._told, None
+        if told is not None:
+            told(failure)
+        elif reply is not None:
+            reply.end(failure)
 
     def _unanswered(self, exc: Exception | None) -> Unavailable:
         crossed = self._loop.time() - self._sent_at <= STALE_WINDOW_S

@@ -35,7 +35,7 @@ class Reply:
     """
 
     __slots__ = ("_ended", "_failure", "_first", "_head", "_headers", "_inflate", "_left_bytes", "_limit_bytes", "_name",
-                 "_parts", "_poured", "_source", "_waiter", "_write", "size", "status")  # fmt: skip
+                 "_parts", "_poured", "_source", "_waiter", "_write", "size", "status", "told")  # fmt: skip
 
     def __init__(self, status: int, head: bytes, *, name: str, source: Source) -> None:
         self.status = status
@@ -55,6 +55,8 @@ class Reply:
         """What `_write` said last, where it was called from `add`."""
         self._first = b""
         self._limit_bytes = self._left_bytes = sys.maxsize
+        self.told: Callable[[Reply], None] | None = None
+        """Called once, when the body has ended or must be read before more of it comes. For whoever waits for nothing before."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -159,7 +161,18 @@ class Reply:
     ) -> None:
         self.close()
 
+    def whole(self) -> bytes | None:
+        """As `read`, at once: None where it has not ended well, or is compressed. Once."""
+        if not self._ended or self._failure is not None or self._inflate is not None:
+            return None
+        return self._take()
+
     # What the connection calls.
+
+    def tell(self) -> None:
+        told, self.told = self.told, None
+        if told is not None:
+            told(self)
 
     def inflate(self, encoding: str) -> None:
         """The body is compressed. Raises Unavailable for an encoding that nobody asked for and we cannot undo."""
@@ -203,6 +216,8 @@ class Reply:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        if self.told is not None:
+            self.tell()
 
     def _take(self) -> bytes:
         parts = self._parts

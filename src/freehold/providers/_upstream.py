@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from freehold.core.begins import Done, HangUp
 from freehold.core.errors import (
     BrokenOff,
     Forbidden,
@@ -22,10 +23,13 @@ from freehold.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from freehold.core.messages import ModelResponse
 from freehold.core.ports import Chunks, Wire
 from freehold.core.routes import CallTimeouts
 from freehold.core.stream import Finished, StreamEvent, identified, unfold
+from freehold.providers._begun import Begun
 from freehold.providers._http import HeaderBlock, HttpPool, Reply, Target, Timeouts
+from freehold.providers._http_connection import Connection, Told
 from freehold.providers._token import Bearer
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -118,13 +122,33 @@ class Upstream:
         self._beginnings = beginnings
         self._bearer = bearer
 
-    async def send(self, body: bytes, headers: HeaderBlock, path: str | None = None) -> Reply:
+    def begin(self, body: bytes, headers: HeaderBlock, path: str | None, told: Told) -> Connection | None:
+        """As `HttpPool.begin`; the reply's status may be any."""
+        if self._bearer is not None:
+            return None
+        return self._pool.begin(
+            self._target, body, path=path or self._path, headers=headers, timeouts=self.timeouts, told=told
+        )
+
+    async def send(
+        self, body: bytes, headers: HeaderBlock, path: str | None = None, *, fresh: bool = False
+    ) -> Reply:
         """The reply's status is 200. Raises what was refused, and then has closed the reply."""
         if self._bearer is not None:
             headers = HeaderBlock(headers + await self._bearer.header())
-        reply = await self._pool.request(
-            self._target, body, path=path or self._path, headers=headers, timeouts=self.timeouts
+        return await self.accepted(
+            await self._pool.request(
+                self._target,
+                body,
+                path=path or self._path,
+                headers=headers,
+                timeouts=self.timeouts,
+                fresh=fresh,
+            )
         )
+
+    async def accepted(self, reply: Reply) -> Reply:
+        """The same, if its status is 200. Raises as `send` does."""
         if reply.status == 200:
             return reply
         if reply.status == 401 and self._bearer is not None:
@@ -133,7 +157,10 @@ class Upstream:
 
     async def read(self, reply: Reply) -> bytes:
         """A whole JSON answer. Raises Unavailable for anything else, and the error that came in an answer's place."""
-        body = await reply.read(ANSWER_BYTES_MAX)
+        return self.judged(reply, await reply.read(ANSWER_BYTES_MAX))
+
+    def judged(self, reply: Reply, body: bytes) -> bytes:
+        """A whole answer that was read. Raises as `read` does."""
         if body[:1] != b"{":
             body = body.strip()
             if not body.startswith(b"{"):
@@ -251,6 +278,26 @@ class Call:
     def headers(self) -> Mapping[str, str]:
         """The answer's, once entered; names are lower case."""
         return {} if self._reply is None else self._reply.headers
+
+    def begin(self, done: Done[ModelResponse]) -> HangUp | None:
+        """As `core.ports.Begins` has it."""
+        if self._stream:
+            return None
+        upstream = self._upstream
+
+        def decoded(body: bytes | BaseException) -> None:
+            if isinstance(body, BaseException):
+                done(body)
+                return
+            try:
+                response = upstream.wire.decode_response(body, provider=upstream.name)
+            except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+                done(error)
+            else:
+                done(response)
+
+        begun = Begun(upstream, self._body, self._headers, self._path, decoded)
+        return begun.hang_up if begun.begin() else None
 
     async def __aenter__(self) -> AsyncIterator[StreamEvent]:
         upstream = self._upstream
@@ -451,6 +498,13 @@ class Forward:
         self._stream = stream
         self._path = path
         self._reply: Reply | None = None
+
+    def begin(self, done: Done[bytes]) -> HangUp | None:
+        """As `core.ports.Begins` has it."""
+        if self._stream:
+            return None
+        begun = Begun(self._upstream, self._body, self._headers, self._path, done)
+        return begun.hang_up if begun.begin() else None
 
     async def __aenter__(self) -> "Passed":
         upstream = self._upstream

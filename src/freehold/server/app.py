@@ -5,6 +5,7 @@ How it comes onto a socket: listener.py. What a request's path means: routing.py
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from starlette.responses import Response
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
-from freehold.server.exchange import Exchange
+from freehold.server.exchange import Answer, Exchange
 from freehold.server.front import Front
 from freehold.server.openapi import document
 from freehold.server.operations import (
@@ -73,6 +74,20 @@ class Server:
         """Whether requests there are for `answer` and not for ASGI."""
         return raw_path in self._front.paths or any(one.takes(raw_path) for one in self._vendor_doors)
 
+    def begin(self, exchange: Exchange) -> None:
+        """Starts to answer, in a task where something has to be waited for. Of its body, only what came with the head is there."""
+        if exchange.more_body or exchange.path not in self._front.paths:
+            exchange.start(self.answer)
+        elif (rest := self._front.begin(exchange)) is not None:
+            exchange.start(partial(self._finish, rest))
+
+    async def _finish(self, rest: Answer, exchange: Exchange) -> None:
+        self._running.add(exchange.task)
+        try:
+            await rest(exchange)
+        finally:
+            self._running.discard(exchange.task)
+
     async def answer(self, exchange: Exchange) -> None:
         self._running.add(exchange.task)
         try:
@@ -97,12 +112,14 @@ class Server:
         """Event streams end at once, whatever else runs within `grace_s`; what then still runs tells its client and ends."""
         self._door.leaving.set()
         running = {task for task in self._running if task is not None}
-        if running:
-            _, late = await asyncio.wait(running, timeout=grace_s)
-            for task in late:
+        begun = self._front.ends()
+        if running or begun:
+            _, late = await asyncio.wait([*running, *begun], timeout=grace_s)
+            stopped = self._front.stop()
+            for task in running & late:
                 task.cancel()
             if late:
-                await asyncio.wait(late, timeout=CANCELLED_S_MAX)
+                await asyncio.wait([*(running & late), *stopped], timeout=CANCELLED_S_MAX)
 
     async def _operate(self, request: Request, send: Send) -> None:
         method, path = request.method, request.scope["raw_path"]

@@ -76,7 +76,7 @@ class Exchange:
     """
 
     __slots__ = ("_chunked", "_expects", "_flow", "_head", "_protocol", "_transport", "body", "disconnected",
-                 "headers", "keep_alive", "message_event", "method", "more_body", "pairs", "path", "response_complete",
+                 "gone", "headers", "keep_alive", "message_event", "method", "more_body", "pairs", "path", "response_complete",
                  "started", "target", "task")  # fmt: skip
 
     def __init__(self, protocol: HttpToolsProtocol, path: bytes) -> None:
@@ -102,6 +102,8 @@ class Exchange:
         self._flow: FlowControl = protocol.flow
         self._head = b""
         self.task: asyncio.Task[Any] | None = None
+        self.gone: Callable[[], None] | None = None
+        """Where no task answers: called when the client hangs up before it was answered."""
 
     # What the protocol calls.
 
@@ -134,8 +136,12 @@ class Exchange:
     def hang_up(self) -> None:
         """The connection is gone. Nobody reads the answer, so whoever works at it stops."""
         self.disconnected = True
-        if self.task is not None and not self.response_complete:
+        if self.response_complete:
+            return
+        if self.task is not None:
             self.task.cancel()
+        elif self.gone is not None:
+            self.gone()
 
     # What whoever answers calls.
 
@@ -158,6 +164,12 @@ class Exchange:
                 return b"".join(pieces)
             await self._more()
 
+    def whole_body(self, size_max: int) -> bytes:
+        """The request's body, where all of it is there. Raises as `read` does."""
+        if len(self.body) > size_max:
+            raise too_large(size_max)
+        return bytes(self.body)
+
     async def _more(self) -> None:
         if self._expects:
             self._expects = False
@@ -170,6 +182,10 @@ class Exchange:
         """The whole answer. `lines` are header lines, by `header_lines`."""
         if self._flow.write_paused:
             await self._flow.drain()
+        self.answer(status, lines, body)
+
+    def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """As `respond`, but at once, whatever waits already. Where `direct`."""
         if not self.disconnected:
             shown = b"" if self.method == b"HEAD" else body
             opened = self._opened(status, lines)
@@ -193,7 +209,7 @@ class Exchange:
 
     @property
     def direct(self) -> bool:
-        """Whether `write` is there: exchanges of another kind only `send`."""
+        """Whether `write` and `answer` are there: exchanges of another kind only `send` and `respond`."""
         return type(self) is Exchange
 
     def write(self, data: bytes) -> bool:
@@ -207,6 +223,11 @@ class Exchange:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._transport.write(data)
         return not self._flow.write_paused
+
+    @property
+    def blocked(self) -> bool:
+        """Whether much waits already that the client has not read."""
+        return self._flow.write_paused
 
     async def drained(self) -> None:
         await self._flow.drain()

@@ -6,24 +6,26 @@ that hangs up hangs up the provider.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, FreeholdError
 from freehold.core.messages import ModelRequest
 from freehold.core.policy import Principal
 from freehold.core.ports import StreamEncoder, Wire
-from freehold.core.stream import Folding, PartStarted, Started, StreamEvent, identified
+from freehold.core.stream import Folding, PartStarted, Started, StreamEvent, identified, identified_whole
+from freehold.gateway.attempts import PromptCall
 from freehold.gateway.cache import Note
-from freehold.gateway.calling import Answer
+from freehold.gateway.calling import Answer, Told
 from freehold.gateway.forwarding import Passing
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
-from freehold.server.edge import tell
+from freehold.server.edge import at_the_edge, tell
+from freehold.server.exchange import Answer as Answering
 from freehold.server.exchange import Exchange, header_lines, printable
 from freehold.server.limit_lines import limit_lines, lines_after
 from freehold.server.operations import Door, stopping, told_in
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 _NO_REQUEST: Final = ModelRequest(model="", messages=())
 _WITH_IDS: Final = frozenset({Started, PartStarted})
 
+
+_Asked: TypeAlias = PromptCall[Passing | Answer, Passing | Told]
 
 Ask: TypeAlias = Callable[[], Awaitable[tuple[Principal, Envelope]]]
 """Who asks, and what. Raises what is wrong with it."""
@@ -88,6 +92,30 @@ class Front(Struct, frozen=True, kw_only=True):
     gateway: Gateway
     door: Door
     keepers: Mapping[str, Keeper] = {}
+    begun: set["_Call"] = field(default_factory=set)
+    """Calls that are answered without a task."""
+
+    def begin(self, exchange: Exchange) -> "Answering | None":
+        """At one of `paths`, with its body whole. Returns what is still to be awaited; mostly nothing is."""
+        wire = self.paths[exchange.path]
+        plain = exchange.direct and exchange.method == b"POST" and wire.name not in self.keepers
+        if not plain or self.door.leaving.is_set():
+            return self.serve
+        call = _Call(self, wire, exchange, "x-request-id", None)
+        try:
+            principal = self.door.authenticate(exchange.headers)
+            envelope = Envelope(exchange.whole_body(self.door.body_bytes_max))
+            return call.begin(principal, envelope)
+        except Exception as error:  # noqa: BLE001 - told at the outermost edge of a task
+            return partial(call.tell, error)
+
+    def ends(self) -> "Sequence[asyncio.Future[None]]":
+        """Of each call that is answered without a task, when that is done."""
+        return [call.end() for call in self.begun]
+
+    def stop(self) -> "Sequence[asyncio.Task[None]]":
+        """Tells the clients of such calls that the server stops. Gives what they are told by."""
+        return [task for call in list(self.begun) if (task := call.stop()) is not None]
 
     async def serve(self, exchange: Exchange) -> None:
         """At one of `paths`."""
@@ -129,7 +157,8 @@ class _Call:
     """One call on its way through. Holds what its parts share."""
 
     __slots__ = (
-        "_encoder", "_exchange", "_form", "_front", "_request_id_as", "_wire", "more_lines", "request_id",
+        "_begun", "_encoder", "_exchange", "_form", "_front", "_over", "_request_id_as", "_wire", "more_lines",
+        "request_id",
     )  # fmt: skip
 
     def __init__(
@@ -143,6 +172,76 @@ class _Call:
         self._form = form
         self.more_lines: MoreLines | None = None
         self.request_id = ids.new("req", front.door.clock)
+        self._begun: _Asked | None = None
+        self._over: asyncio.Future[None] | None = None
+
+    def begin(self, principal: Principal, envelope: Envelope) -> "Answering | None":
+        """Without a task, where nothing is to be waited for but a whole answer. Else returns what is to be awaited."""
+        exchange = self._exchange
+        asked = self._front.gateway.forward(principal, envelope, wire=self._wire, headers=exchange.headers)
+        if envelope.stream or not asked.begin(self._ready):
+            return partial(self._follow_at_edge, asked, envelope.stream)
+        self._begun = asked
+        exchange.gone = self._leave
+        self._front.begun.add(self)
+        return None
+
+    def _ready(self, answer: Passing | Told | BaseException) -> None:
+        """The call is over: all that is left is to say so."""
+        self._ended()
+        exchange = self._exchange
+        try:
+            if isinstance(answer, BaseException):
+                raise answer
+            body = answer.whole() if isinstance(answer, Passing) else self._encoded(answer)
+            lines = self._head(answer, stream=False) + self._limits(answer)
+            if exchange.blocked:
+                exchange.start(lambda exchange: exchange.respond(200, lines, body))
+            else:
+                exchange.answer(200, lines, body)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told at the outermost edge of a task
+            exchange.start(partial(self.tell, error))
+
+    def _encoded(self, told: Told) -> bytes:
+        created = self._front.door.clock.now_ms() // 1000
+        response = identified_whole(told.response, self.request_id)
+        return self._wire.encode_response(response, created=created, request=told.request)
+
+    def _leave(self) -> None:
+        """The client has gone."""
+        begun = self._begun
+        self._ended()
+        if begun is not None:
+            begun.leave()
+
+    def _ended(self) -> None:
+        self._begun = None
+        self._exchange.gone = None
+        self._front.begun.discard(self)
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def end(self) -> "asyncio.Future[None]":
+        """When a call that was begun is over."""
+        self._over = asyncio.get_running_loop().create_future()
+        return self._over
+
+    def stop(self) -> "asyncio.Task[None] | None":
+        self._leave()
+        self._exchange.start(partial(self.tell, stopping()))
+        return self._exchange.task
+
+    async def _follow_at_edge(self, asked: "_Asked", stream: bool, _: Exchange) -> None:  # noqa: FBT001
+        await at_the_edge(
+            self._follow(asked, stream),
+            self.refuse,
+            exchange=self._exchange,
+            door=self._front.door,
+            request_id=self.request_id,
+        )
+
+    async def tell(self, error: BaseException, exchange: Exchange) -> None:
+        await tell(error, self.refuse, exchange=exchange, door=self._front.door, request_id=self.request_id)
 
     async def answer(self, principal: Principal, envelope: Envelope) -> None:
         """The last piece goes out when the gateway is done: whoever has the whole answer finds its record."""
@@ -151,16 +250,15 @@ class _Call:
             if taken is None:
                 return
             principal, envelope, self._exchange = taken
-        exchange, stream = self._exchange, envelope.stream
-        async with self._front.gateway.forward(
-            principal, envelope, wire=self._wire, headers=exchange.headers
-        ) as answer:
-            lines = self._lines(f"{answer.provider}/{answer.model}", stream=stream)
-            if (reason := answer.choice.reason) is not None:
-                lines += route_line(reason)
-            lines += b"x-freehold-call-id: %b\r\n" % answer.call_id.encode()
-            if (note := answer.cache) is not None:
-                lines += cache_lines(note)
+        asked = self._front.gateway.forward(
+            principal, envelope, wire=self._wire, headers=self._exchange.headers
+        )
+        await self._follow(asked, envelope.stream)
+
+    async def _follow(self, asked: "_Asked", stream: bool) -> None:  # noqa: FBT001
+        exchange = self._exchange
+        async with asked as answer:
+            lines = self._head(answer, stream=stream)
             if stream:
                 exchange.begin(200, lines + self._limits(answer))
             last = await (self._passed(answer, stream) if isinstance(answer, Passing) else self._told(answer))
@@ -169,6 +267,14 @@ class _Call:
         else:
             more = b"" if self.more_lines is None else self.more_lines()
             await exchange.respond(200, lines + self._limits(answer) + more, last)
+
+    def _head(self, answer: Passing | Answer | Told, *, stream: bool) -> bytes:
+        """Header lines, but for those that depend on what the answer used."""
+        lines = self._lines(f"{answer.provider}/{answer.model}", stream=stream)
+        if (reason := answer.choice.reason) is not None:
+            lines += route_line(reason)
+        lines += b"x-freehold-call-id: %b\r\n" % answer.call_id.encode()
+        return lines if (note := answer.cache) is None else lines + cache_lines(note)
 
     async def _passed(self, answer: Passing, stream: bool) -> bytes:  # noqa: FBT001
         if not stream:
@@ -214,7 +320,7 @@ class _Call:
     async def _end(self, data: bytes) -> None:
         await self._exchange.end(data if self._form is None else self._form.end(data))
 
-    def _limits(self, answer: Passing | Answer) -> bytes:
+    def _limits(self, answer: Passing | Answer | Told) -> bytes:
         """Of a whole answer with what it used, of a stream with what it may use."""
         return lines_after(self._wire.name, answer.taken, self._front.door.clock)
 

@@ -55,6 +55,9 @@ class Protocol(HttpToolsProtocol):
     _exchange: Exchange | None = None
     """The one that is being answered; later ones of a pipeline wait."""
 
+    _begun: Exchange | None = None
+    """It begins to be answered once what came with its head was read."""
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.access_log = False
@@ -83,8 +86,13 @@ class Protocol(HttpToolsProtocol):
         ):  # Nothing here is spoken but HTTP: the request is answered as if it had not asked.
             pass
         except httptools.HttpParserError:
+            self._begun = None
             self.send_400_response("Invalid HTTP request received.")
             return
+        begun = self._begun
+        if begun is not None:
+            self._begun = None
+            self._server.begin(begun)
         if self._in_request and not self.transport.is_closing():
             self._watch(data)
 
@@ -139,17 +147,16 @@ class Protocol(HttpToolsProtocol):
         before: RequestResponseCycle | None = self.cycle
         self.cycle = cast("RequestResponseCycle", exchange)
         if before is None or before.response_complete:
-            self._exchange = exchange
-            exchange.start(self._server.answer)
+            self._exchange = self._begun = exchange
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, cast("Any", self._server.answer)))
+            self.pipeline.appendleft((self.cycle, cast("Any", self._server)))
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Of what waited in a pipeline, too."""
         if isinstance(cycle, Exchange):
             self._exchange = cycle
-            cycle.start(app)
+            self._server.begin(cycle)
         else:
             self._exchange = None
             super()._start_asgi_task(cycle, app)
