@@ -16,7 +16,7 @@ from freehold.core.allowances import SIZES
 @json_option
 @click.pass_context
 def get(ctx: click.Context, *, kind: str | None, archived: bool, as_json: bool) -> None:
-    """List resources: all, or those of one KIND (agents, tools, rules, providers, routes, drains, price_books ...)."""
+    """List resources: all but deployments, or those of one KIND (agents, tools, rules, providers, routes, drains, price_books ...)."""
     chosen = settings(ctx)
     with connected(chosen) as client:
         query = {"kind": kind, "include_archived": "true" if archived else None}

@@ -28,6 +28,10 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "completion": ("completion", "Print the completion script for a shell."),
     "costs": ("costs", "Show what a month cost, by team, model, agent and more."),
     "data": ("data", "Put data where agents can read it: tables and objects."),
+    "deployments": (
+        "deployments",
+        "Set agents to work by schedules: list, run, pause, and when they run next.",
+    ),
     "demo": ("demo", "Run the demo: an agent answers a question over a company's data."),
     "describe": ("get", "Show one resource whole."),
     "dev": ("dev", "A throwaway server for tests: prints one JSON line, leaves nothing behind."),

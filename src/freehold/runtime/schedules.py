@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final, assert_never
+from typing import Final, Literal, TypeAlias, assert_never
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -29,6 +29,9 @@ FIELDS_COUNT: Final = 5
 YEAR_END: Final = 3000
 CHANGE_SPAN: Final = timedelta(hours=26)
 """No clock is ever put forward or back by more (Samoa left out a day)."""
+
+Change: TypeAlias = Literal["skipped", "repeated"]
+"""`skipped`: the time that the schedule names does not exist that day; `repeated`: it comes twice."""
 
 _NONE: Final = timedelta()
 _MINUTE: Final = timedelta(minutes=1)
@@ -101,6 +104,11 @@ def upcoming(schedule: Schedule, after: datetime) -> Iterator[datetime]:
         slot = next_after(schedule, slot)
 
 
+def change_at(schedule: Schedule, slot: datetime) -> Change | None:
+    """Whether the clocks' change has a part in when this slot is."""
+    return _of(schedule.expression, schedule.timezone).change_at(slot) if isinstance(schedule, Cron) else None
+
+
 def due(schedule: Schedule, since: datetime, now: datetime, *, limit: int) -> list[datetime]:
     """Slots later than `since`, up to `now`: the last `limit` of them, oldest first. However long ago `since` is."""
     span = _MINUTE
@@ -143,6 +151,13 @@ class _Cron:
                 if until == tried:
                     break
         return best
+
+    def change_at(self, slot: datetime) -> Change | None:
+        local = slot.astimezone(self._zone)
+        wall = local.replace(tzinfo=None)
+        if next(self._walls(wall - _MINUTE)) != wall.replace(fold=0):
+            return "skipped"
+        return "repeated" if local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset() else None
 
     def _walls(self, after: datetime) -> Iterator[datetime]:
         """To parse takes ten times as long as to find the next time."""
