@@ -235,11 +235,11 @@ NOT_SERVED = [
     ({"schedule": DAILY | {"jitter": 1}}, "schedule.jitter"),
     (
         {"budget": {"type": "limit", "max_list_cost": {"amount": "2.5", "currency": "USD"}}},
-        "budget.max_list_cost.amount: expected whole cents",
+        "budget.max_list_cost.amount: expected cents",
     ),
     (
         {"budget": {"type": "limit", "max_list_cost": {"amount": "25", "currency": "EUR"}}},
-        "budget.max_list_cost.currency",
+        "budget.max_list_cost.currency: expected USD",
     ),
     ({"extra_body": {"freehold": {"at": "2020-01-01T00:00:00Z"}}}, "freehold.at: expected a time to come"),
     ({"extra_body": {"freehold": {"at": "2030-01-01T00:00:00"}}}, "freehold.at: expected `?'?datetime"),

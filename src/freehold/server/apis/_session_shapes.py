@@ -111,7 +111,7 @@ async def session_shown(row: SessionRow, declarations: Declarations) -> SessionS
         updated_at=row.updated_at,
         archived_at=row.archived_at,
         deployment_id=row.deployment,
-        budget=_budget_shown(setup.cost_max_usd) if setup and setup.cost_max_usd else None,
+        budget=budget_shown(setup.cost_max_usd) if setup and setup.cost_max_usd else None,
         usage=usage_shown(row.usage, row.cost_pico),
         stats={"duration_seconds": duration_s(row)},
         freehold={
@@ -147,6 +147,6 @@ def usage_shown(usage: Usage, cost_pico: int) -> dict[str, Any]:
     }
 
 
-def _budget_shown(usd: str) -> dict[str, Any]:
+def budget_shown(usd: str) -> dict[str, Any]:
     cents = str(int(Decimal(usd) * 100))
     return {"type": "limit", "max_list_cost": {"amount": cents, "currency": "USD"}}

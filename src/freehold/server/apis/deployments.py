@@ -5,7 +5,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from decimal import Decimal
 from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
@@ -30,10 +29,10 @@ from freehold.runtime.schedules import next_after, upcoming
 from freehold.runtime.schedules_service import DeploymentService
 from freehold.server.apis._content import block_of
 from freehold.server.apis._events import UserMessage, parts_of
+from freehold.server.apis._session_shapes import BudgetLimit, budget_shown, cost_max_usd
 from freehold.server.operations import Call, Operation
 
 NAME_CHARS_MAX: Final = 256
-AMOUNT_CHARS_MAX: Final = 12
 PAGE_DEFAULT: Final = 20
 UPCOMING_MAX: Final = 5
 
@@ -57,16 +56,6 @@ class DeployedAgent(Struct, frozen=True, forbid_unknown_fields=True):
     type: Literal["agent"] = "agent"
 
 
-class Amount(Struct, frozen=True, forbid_unknown_fields=True):
-    amount: str
-    currency: Literal["USD"]
-
-
-class Budget(Struct, frozen=True, forbid_unknown_fields=True):
-    max_list_cost: Amount
-    type: Literal["limit"]
-
-
 class DeploymentExtra(Struct, frozen=True, forbid_unknown_fields=True):
     """Ours. `at`: one run at that time, in place of a schedule. See core.schedules.Deployment."""
 
@@ -86,7 +75,7 @@ class DeploymentBody(Struct, frozen=True, forbid_unknown_fields=True):
     schedule: Cron | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
     metadata: dict[str, str | None] | UnsetType | None = UNSET
-    budget: Budget | UnsetType | None = UNSET
+    budget: BudgetLimit | UnsetType | None = UNSET
     resources: tuple[Any, ...] | None = None
     vault_ids: tuple[str, ...] | None = None
     freehold: DeploymentExtra = DeploymentExtra()
@@ -183,7 +172,7 @@ def changed(deployment: Deployment, body: DeploymentBody) -> Deployment:
         "missed": body.freehold.missed,
         "overlap": body.freehold.overlap,
         "starting_deadline_s": body.freehold.starting_deadline_s,
-        "cost_max_usd": _dollars(body.budget) if isinstance(body.budget, Budget) else body.budget,
+        "cost_max_usd": UNSET if isinstance(body.budget, UnsetType) else cost_max_usd(body.budget),
         "metadata": _metadata(deployment.metadata, body.metadata),
         "schedule": _schedule(deployment.schedule, body),
     }
@@ -193,25 +182,6 @@ def changed(deployment: Deployment, body: DeploymentBody) -> Deployment:
     if not isinstance(body.initial_events, UnsetType):
         given["messages"] = tuple(_message(event, place) for place, event in enumerate(body.initial_events))
     return replace(deployment, **{name: value for name, value in given.items() if value is not UNSET})
-
-
-def _dollars(budget: Budget) -> str:
-    """Of cents, as text."""
-    amount = budget.max_list_cost.amount
-    if not amount.isdecimal() or len(amount) > AMOUNT_CHARS_MAX or (amount.startswith("0") and amount != "0"):
-        raise BadRequest(
-            f"expected whole cents as text, like '2500' for $25.00, got {amount[:40]!r}",
-            field="budget.max_list_cost.amount",
-        )
-    return f"{int(amount) // 100}.{int(amount) % 100:02}"
-
-
-def _budget(cost_max_usd: str | None) -> dict[str, Any] | None:
-    """What is finer than a cent is told as the cent below."""
-    if cost_max_usd is None:
-        return None
-    cents = int(Decimal(cost_max_usd) * 100)
-    return {"type": "limit", "max_list_cost": {"amount": str(cents), "currency": "USD"}}
 
 
 def _metadata(there: dict[str, str], given: dict[str, str | None] | UnsetType | None) -> dict[str, str]:
@@ -261,7 +231,7 @@ def deployment_shown(row: DeploymentRow, now: datetime) -> DeploymentShown:
         metadata=deployment.metadata,
         status="paused" if paused else "active",
         paused_reason={"type": "manual"} if paused else None,
-        budget=_budget(deployment.cost_max_usd),
+        budget=budget_shown(deployment.cost_max_usd) if deployment.cost_max_usd else None,
         created_at=row.created_at,
         updated_at=row.updated_at,
         archived_at=row.archived_at,
