@@ -171,4 +171,5 @@ WHERE tenant = $1
   AND ($9::text IS NULL OR id < $9)
 ORDER BY id DESC LIMIT $10
 """  # noqa: S608 - our own constants
-NEXT_DUE: Final = "SELECT greatest(min(due_at), 'epoch') AS due_at FROM deployments WHERE due_at IS NOT NULL"
+NEXT_DUE: Final = "SELECT min(greatest(due_at, 'epoch')) AS due_at FROM deployments WHERE due_at IS NOT NULL"
+"""NULL where none is: `greatest` passes over NULL, so it goes inside."""
