@@ -552,12 +552,10 @@ async def _check_model(table: ModelTable, tenant: str, model: str, beside: Seque
     if (prefix == RULES and name in declared_rules) or (name and prefix in declared_providers):
         return
     target = await table.resolve(tenant, model)
-    if (
-        target.route is None
-        and target.listed is None
-        and not target.free
-        and target.provider.is_language_model
-    ):
+    if target.route is not None or target.free or not target.provider.is_language_model:
+        return
+    upstreams = [one for one in await table.usable(tenant) if one.row.name == target.provider.name]
+    if target.listed is None and not any(one.may_have(target.name) for one in upstreams):
         raise NotFound(f"{target.provider.name} is not known to have a model {target.name!r}", field="model")
 
 

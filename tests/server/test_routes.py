@@ -164,28 +164,42 @@ async def test_a_route_that_makes_no_sense_is_refused_with_its_path(
     assert said in answer.json()["error"]["message"]
 
 
+async def test_what_a_provider_offers_may_be_named_by_a_later_template(own: World) -> None:
+    """Where it says what it has, nothing else; where it doesn't, anything."""
+    provider = "{{kind: provider, name: {}, type: openai, base_url: 'http://127.0.0.1:9/v1', api_key: 'env:OPENAI_API_KEY'{}}}"
+    await own.apply(
+        f"{provider.format('telling', ', models: [small]')}\n---\n{provider.format('silent', '')}"
+    )
+    await own.apply("{kind: route, name: later, models: [telling/small, silent/anything]}")
+    answer = await own.http.post(
+        "/v1/templates/apply", json={"template": "{kind: route, name: odd, models: [telling/large]}"}
+    )
+    assert "telling is not known to have a model 'large'" in answer.json()["error"]["message"]
+
+
 @pytest.mark.slow
 async def test_a_drain_holds_in_every_process_until_it_is_ended(
     own: World, url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    """Of models that no other test asks: that these rest is known to both servers."""
+    first, second = "anthropic/claude-haiku-4-5", "openai/gpt-4o-mini"
+    await own.apply(f"{{kind: route, name: moved, models: [{first}, {second}]}}")
     async with world(url, tmp_path_factory.mktemp("other")) as other:
 
         async def asks_first(model: str) -> bool:
-            told = await other.http.post("/v1/routes/good/explain", content=msgspec.json.encode(ASKED))
+            told = await other.http.post("/v1/routes/moved/explain", content=msgspec.json.encode(ASKED))
             return bool(told.json()["models"][0]["model"] == model)
 
-        assert await asks_first("anthropic/claude-sonnet-4-5")
+        assert await asks_first(first)
         drained = await own.json("POST", "/v1/drains", {"models": "anthropic", "reason": "moving"})
         again = await own.json("POST", "/v1/drains", {"models": "anthropic", "reason": "still moving"})
         assert again["name"] == drained["name"]
-        await eventually(lambda: asks_first("openai/gpt-4o"))
-        told = await other.http.post(
-            "/v1/messages", json={**ASKED, "model": "anthropic/claude-sonnet-4-5", "max_tokens": 5}
-        )
+        await eventually(lambda: asks_first(second))
+        told = await other.http.post("/v1/messages", json={**ASKED, "model": first, "max_tokens": 5})
         assert told.status_code in {503, 529}
         assert "takes no new calls: drained: still moving" in told.text
         listed = await other.json("GET", "/v1/drains")
         assert [one["models"] for one in listed["data"]] == ["anthropic/*"]
         await other.json("DELETE", "/v1/drains/anthropic")
-        await eventually(lambda: asks_first("anthropic/claude-sonnet-4-5"))
+        await eventually(lambda: asks_first(first))
         assert (await own.http.delete("/v1/drains/anthropic")).status_code == 404

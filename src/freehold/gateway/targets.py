@@ -52,6 +52,10 @@ class Upstream(Struct, frozen=True):
     regions: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
 
+    def may_have(self, model: str) -> bool:
+        """Though no price list names it: it is offered, or nobody said what is there."""
+        return model in self.offered if self.offered else not self.has_listed
+
     @property
     def known_by(self) -> str | None:
         """The price list under which its models' facts are found; None where none hold."""
