@@ -54,6 +54,7 @@ from freehold.runtime.live import Live
 from freehold.runtime.offload import Results
 from freehold.runtime.relay import Relay
 from freehold.runtime.replays import Replays
+from freehold.runtime.retaining import Retaining
 from freehold.runtime.schedules_service import DeploymentService
 from freehold.runtime.schedules_worker import ScheduleMeans, Scheduler
 from freehold.runtime.sessions import Sessions
@@ -77,6 +78,7 @@ from freehold.server.apis import (
     models,
     replays,
     responses,
+    retention,
     routes,
     sessions,
     slos,
@@ -164,7 +166,6 @@ async def open_house(config: Config, *, throwaway: bool = False, works: bool = T
                 process_id=f"freehold {os.getpid()}",
                 spool_folder=folder / "spool",
                 responses_days=config.responses.retention_days,
-                sessions_days=config.sessions.retention_days,
             )
         )
         if isinstance(keeper, _Embedded):
@@ -196,7 +197,6 @@ async def open_workshop(config: Config) -> AsyncIterator[Workshop]:
                 process_id=f"freehold worker {os.getpid()}",
                 spool_folder=folder / "spool",
                 responses_days=config.responses.retention_days,
-                sessions_days=config.sessions.retention_days,
             )
         )
         # Nobody presents a key here; whose a session is, is told by its id.
@@ -280,6 +280,7 @@ class _Inside(Struct, frozen=True):
     sessions: Sessions
     scheduler: Scheduler
     figures: Exchange
+    retaining: Retaining
 
 
 async def _inside(
@@ -304,10 +305,10 @@ async def _inside(
     await stack.enter_async_context(leasing.running())
     limiting = Limiting(store.resources, store.allowances, leasing, clock)
     shadows, canaries = Shadows(), Canaries(store.experiments, clock)
-    await stack.enter_async_context(shadows.running())
-    await stack.enter_async_context(canaries.running())
     figures = Exchange(store.figures, model_table, clock)
-    await stack.enter_async_context(figures.running())
+    retaining = Retaining(store.retention, store.log, clock, default_days=config.sessions.retention_days)
+    for lasting in (shadows, canaries, figures, retaining):
+        await stack.enter_async_context(lasting.running())
     gateway = Gateway(
         models=model_table,
         wires=wires,
@@ -360,6 +361,7 @@ async def _inside(
         sessions,
         scheduler,
         figures,
+        retaining,
     )
 
 
@@ -457,6 +459,7 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
             DeploymentService(store.deployments, store.resources, inside.scheduler, clock), clock
         ),
         *families.operations(inside.sessions, declarations),
+        *retention.operations(inside.retaining, store.resources),
         *replays.operations(Replays(store.log, gateway, clock)),
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),

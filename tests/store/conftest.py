@@ -29,6 +29,8 @@ TABLES = (
     "session_limits",
     "tool_limits",
     "tool_places",
+    "approval_evidence",
+    "retention_runs",
     "call_records",
     "call_days",
     "api_keys",

@@ -8,7 +8,7 @@ from tests.store._parts import IDLE, begun, claimed, new_row, said
 
 from freehold.core.errors import Conflict, NotFound
 from freehold.core.session import SessionForked
-from freehold.store import _deletions
+from freehold.store import _deletions, retention
 from freehold.store.store import Store
 
 LARGE = "a large text " * 1000
@@ -39,6 +39,13 @@ async def age(url: str, session_id: str, days: int) -> None:
 
 async def at_rest(store: Store, *texts: str, **changes: str):
     return await begun(store.log, *(said(text) for text in texts), IDLE, **changes)
+
+
+async def expire(store: Store, *, days: float) -> int:
+    count = 0
+    while gone := await store.retention.delete_due("default", default_days=days):
+        count += sum(one.deleted for one in gone)
+    return count
 
 
 async def forked(store: Store, origin, *texts: str):
@@ -96,7 +103,7 @@ async def test_what_a_fork_reads_stays_until_the_fork_is_gone(store: Store, stor
     with pytest.raises(Conflict, match="forks"):
         await store.log.delete("default", origin.id)
     await age(store_url, origin.id, 10)
-    assert await _deletions.expire(store.database, days=1) == 0
+    assert await expire(store, days=1) == 0
     assert [one.event for one in await store.log.read(fork.id)][1] == said(LARGE)
     await store.log.delete("default", fork.id)
     await store.log.delete("default", origin.id)
@@ -106,13 +113,13 @@ async def test_what_a_fork_reads_stays_until_the_fork_is_gone(store: Store, stor
 async def test_only_sessions_whose_time_is_over_expire(
     store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_deletions, "EXPIRED_MAX", 2)
+    monkeypatch.setattr(retention, "DELETED_MAX", 2)
     monkeypatch.setattr(_deletions, "ROWS_MAX", 2)
     old = [await at_rest(store, LARGE, OTHER, "a", "b") for _ in range(5)]
     busy, fresh = await begun(store.log, said("go")), await at_rest(store, LARGE)
     for row in (*old, busy):
         await age(store_url, row.id, 8)
-    assert await _deletions.expire(store.database, days=7) == 5
+    assert await expire(store, days=7) == 5
     assert await _deletions.sweep(store.database, store.objects) == 5
     assert await _deletions.sweep(store.database, store.objects) == 0
     assert await left(store_url) == {"events": 2 + 3, "blocks": 1, "block_uses": 1}

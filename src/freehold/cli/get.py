@@ -97,6 +97,15 @@ def _about(resource: dict[str, Any]) -> str:
             network = resource.get("network", {})
             hosts = ", ".join(network.get("allowed_hosts", ())) or "no host"
             return f"network: {hosts if network.get('type') == 'limited' else 'unrestricted'}"[:80]
+        case "retention":
+            days = (
+                "held"
+                if resource.get("hold")
+                else f"{resource['days']:g} days"
+                if "days" in resource
+                else "for ever"
+            )
+            return f"{', '.join(resource.get('agents', ())) or 'all agents'}: {days}"[:80]
         case "drain":
             return f"{resource['models']}{': ' + resource['reason'] if resource.get('reason') else ''}"[:80]
         case _:

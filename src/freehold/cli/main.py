@@ -40,6 +40,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "get": ("get", "List declared resources."),
     "keys": ("keys", "Make, list and revoke API keys."),
     "models": ("models", "List the models that can be called here."),
+    "retention": ("retention", "Show which sessions have been kept long enough, and let them go."),
     "routes": ("routes", "Explain which model a route would take, and why."),
     "serve": ("serve", "Run the server."),
     "worker": ("worker", "Carry sessions forward, beside a server or on another machine."),

@@ -14,6 +14,7 @@ from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.environments import Environment
 from freehold.core.errors import BadRequest
 from freehold.core.policy import Policy
+from freehold.core.retention import Retention
 from freehold.core.routes import CallTimeouts, Drain, Route
 from freehold.core.schedules import Deployment
 
@@ -244,6 +245,7 @@ Resource: TypeAlias = (
     | Budget
     | Environment
     | Deployment
+    | Retention
 )
 Kind: TypeAlias = Literal[
     "agent",
@@ -258,10 +260,11 @@ Kind: TypeAlias = Literal[
     "budget",
     "environment",
     "deployment",
+    "retention",
 ]
 KINDS: Final[tuple[Kind, ...]] = (
     "provider", "rules", "route", "tool", "agent", "environment", "price_book", "capacity", "drain", "limit", "budget",
-    "deployment",
+    "deployment", "retention",
 )  # fmt: skip
 """In the order in which they may refer to each other: later ones name earlier ones."""
 
@@ -292,6 +295,8 @@ def kind_of(resource: Resource) -> Kind:
             return "environment"
         case Deployment():
             return "deployment"
+        case Retention():
+            return "retention"
 
 
 def check_name(name: str, *, field: str = "name") -> str:

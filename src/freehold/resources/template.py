@@ -16,6 +16,7 @@ from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.environments import Environment
 from freehold.core.errors import BadRequest, TooLarge
 from freehold.core.resources import KINDS, Agent, Provider, Resource, Rules, Tool, check_name, kind_of
+from freehold.core.retention import Retention
 from freehold.core.routes import Drain, Route
 from freehold.core.schedules import Deployment
 from freehold.core.validation import convert, near
@@ -31,6 +32,7 @@ _SHAPES: Final[dict[str, type[Resource]]] = {
     "deployment": Deployment,
     "drain": Drain,
     "environment": Environment,
+    "retention": Retention,
     "limit": Limit,
     "price_book": PriceBook,
     "provider": Provider,

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from freehold.core import allowances, contracts, environments, routes
+from freehold.core import allowances, contracts, environments, retention, routes
 from freehold.core.allowances import Budget, Limit
 from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.environments import Environment
@@ -29,6 +29,7 @@ from freehold.core.resources import (
     Tool,
     kind_of,
 )
+from freehold.core.retention import Retention
 from freehold.core.routes import Drain, Route
 from freehold.core.schedules import Deployment
 from freehold.core.validation import convert, near
@@ -208,6 +209,11 @@ class Templates:
             case Route() | Drain():
                 try:
                     routes.check(resource)
+                except BadRequest as error:
+                    yield error.field, error.message
+            case Retention():
+                try:
+                    retention.check(resource)
                 except BadRequest as error:
                     yield error.field, error.message
             case Environment():

@@ -7,18 +7,15 @@ Records of calls stay: they are the bill.
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Final
 
 import asyncpg
 
 from freehold.core.errors import Conflict, NotFound
 from freehold.core.ports import Objects
-from freehold.store import _forks
+from freehold.store import _evidence, _forks
 from freehold.store.database import Connection, Database
 
-EXPIRED_MAX: Final = 200
-"""In one transaction."""
 ROWS_MAX: Final = 10_000
 SWEPT_MAX: Final = 100
 """Sessions, in one go."""
@@ -29,11 +26,6 @@ RESULTS_TENANT: Final = ".results"
 log = logging.getLogger(__name__)
 
 _LOCK: Final = "SELECT status, forks_count FROM sessions WHERE tenant = $1 AND id = $2 FOR UPDATE"
-_EXPIRED: Final = """
-SELECT id FROM sessions
-WHERE status IN ('idle', 'cancelled') AND due_at < now() - $1::interval AND forks_count = 0
-ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
-"""
 _DELETE: Final = """
 WITH gone AS (
     DELETE FROM sessions WHERE id = ANY($1::text[]) AND forks_count = 0 RETURNING id, tenant
@@ -58,7 +50,7 @@ _SWEPT: Final = "DELETE FROM session_deletions WHERE session_id = $1"
 
 
 async def delete(database: Database, tenant: str, session_id: str) -> None:
-    """Raises NotFound; Conflict while it runs or waits, or where a fork reads its events."""
+    """Raises NotFound; Conflict while it runs or waits, where a fork reads its events, or a policy holds it."""
 
     async def write(connection: Connection) -> None:
         row = await connection.fetchrow(_LOCK, tenant, session_id)
@@ -70,27 +62,20 @@ async def delete(database: Database, tenant: str, session_id: str) -> None:
             raise Conflict(
                 f"session {session_id} has forks that read its events as their own beginning ({row['forks_count']}): delete them first"
             )
-        await _gone(connection, [session_id])
+        judged = await _evidence.judged(connection, tenant, session_id)
+        if judged.held_by:
+            raise Conflict(
+                f"session {session_id} is held by the retention policy {judged.held_by}: nobody deletes it while that is declared"
+            )
+        if judged.evidence_days is not None:
+            await _evidence.keep(connection, tenant, {session_id: judged.evidence_days})
+        await gone(connection, [session_id])
 
     await database.in_transaction("deleting a session", write)
 
 
-async def expire(database: Database, *, days: float) -> int:
-    """Deletes sessions at rest that nobody has written to for so long. How many."""
-
-    async def write(connection: Connection) -> int:
-        rows = await connection.fetch(_EXPIRED, timedelta(days=days), EXPIRED_MAX)
-        if rows:
-            await _gone(connection, [row["id"] for row in rows])
-        return len(rows)
-
-    count = 0
-    while found := await database.in_transaction("deleting old sessions", write):
-        count += found
-    return count
-
-
-async def _gone(connection: Connection, session_ids: Sequence[str]) -> None:
+async def gone(connection: Connection, session_ids: Sequence[str]) -> None:
+    """In a transaction that has locked and judged them."""
     await _forks.release(connection, session_ids)
     await connection.execute(_DELETE, list(session_ids))
 

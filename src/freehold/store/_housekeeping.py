@@ -1,4 +1,4 @@
-"""What only time decides: idempotency keys are forgotten two days after their use, kept responses and sessions when theirs is over.
+"""What only time decides: idempotency keys are forgotten two days after their use, kept responses when theirs is over. Sessions: retention.py.
 
 Each process tries; the rows decide.
 """
@@ -53,27 +53,22 @@ async def forget_responses(database: Database, *, days: float) -> int:
 
 
 def housekeeping(
-    database: Database, objects: Objects, *, responses_days: float, sessions_days: float | None
+    database: Database, objects: Objects, *, responses_days: float
 ) -> AbstractAsyncContextManager["asyncio.Task[None]"]:
-    return background(_run(database, objects, responses_days, sessions_days), "housekeeping")
+    return background(_run(database, objects, responses_days), "housekeeping")
 
 
-async def _run(
-    database: Database, objects: Objects, responses_days: float, sessions_days: float | None
-) -> None:
+async def _run(database: Database, objects: Objects, responses_days: float) -> None:
     while True:
         await asyncio.sleep(EVERY_S * random.uniform(0.5, 1.0))
         try:
             keys_count = await forget_keys(database)
             responses_count = await forget_responses(database, days=responses_days)
-            expired_count = (
-                0 if sessions_days is None else await _deletions.expire(database, days=sessions_days)
-            )
             await _deletions.sweep(database, objects)
         except FreeholdError as error:
             log.warning("store.housekeeping.failed", extra={"detail": error.detail})
         else:
             log.debug(
                 "store.housekeeping.done",
-                extra={"keys": keys_count, "responses": responses_count, "sessions": expired_count},
+                extra={"keys": keys_count, "responses": responses_count},
             )

@@ -31,6 +31,7 @@ from freehold.store.migrations import migrate
 from freehold.store.records import PostgresCallRecords, open_records
 from freehold.store.resources import PostgresResources, open_resources
 from freehold.store.responses import RETENTION_DAYS, PostgresResponses, open_responses
+from freehold.store.retention import PostgresRetention
 from freehold.store.tool_places import PostgresToolPlaces
 
 PROCESS_BYTES: Final = 8
@@ -55,6 +56,7 @@ class Store(Struct, frozen=True):
     experiments: PostgresExperiments
     figures: PostgresFigures
     tool_places: PostgresToolPlaces
+    retention: PostgresRetention
     deployments: PostgresDeployments
 
 
@@ -66,14 +68,13 @@ async def open_store(
     process_id: str,
     spool_folder: Path | None = None,
     responses_days: float = RETENTION_DAYS,
-    sessions_days: float | None = None,
 ) -> AsyncIterator[Store]:
     """Migrates the schema first. `process_id` shows in pg_stat_activity. All times are the database's own.
 
     `spool_folder` keeps records of calls until the database has them; processes may share one. Without, a process that is killed
     takes with it what it had not written.
 
-    `responses_days`: how long answers of the Responses API are kept. `sessions_days`: how long sessions at rest are; None: for ever.
+    `responses_days`: how long answers of the Responses API are kept.
 
     Raises Unavailable when the database is away, Conflict when its schema is newer than this code. Leaving writes what waits.
     """
@@ -92,9 +93,7 @@ async def open_store(
         live = PostgresLiveChannel(database, listener)
         deployments = PostgresDeployments(database, listener)
         await stack.enter_async_context(listener.running())
-        await stack.enter_async_context(
-            housekeeping(database, objects, responses_days=responses_days, sessions_days=sessions_days)
-        )
+        await stack.enter_async_context(housekeeping(database, objects, responses_days=responses_days))
         yield Store(
             database,
             log,
@@ -113,5 +112,6 @@ async def open_store(
             PostgresExperiments(database),
             PostgresFigures(database, process=f"{process_id} {secrets.token_hex(PROCESS_BYTES)}"),
             PostgresToolPlaces(database),
+            PostgresRetention(database, objects),
             deployments,
         )
