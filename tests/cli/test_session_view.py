@@ -1,7 +1,6 @@
 """What stands above a timeline (who is waited for, who works for it, what cost how much), and ending many sessions at once."""
 
 import io
-import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,7 +27,7 @@ from freehold.core.session import (
     UserSpoke,
 )
 from freehold.core.session_log import SessionRow
-from freehold.server.apis.sessions import session_shown
+from freehold.server.apis._events import money
 from tests.cli._freehold import Freehold
 from tests.cli.test_sessions import _events
 
@@ -78,7 +77,25 @@ def row(session_id: str, **more: Any) -> SessionRow:
 
 
 def as_json(one: SessionRow) -> dict[str, Any]:
-    return json.loads(msgspec.json.encode(session_shown(one)))
+    """As the API has it, as far as it is shown."""
+    origin = one.origin_id and {"session_id": one.origin_id, "seq": one.origin_seq}
+    return msgspec.to_builtins({
+        "id": one.id,
+        "title": one.title or None,
+        "agent": {"name": one.agent, "version": one.agent_version},
+        "created_at": one.created_at,
+        "archived_at": None,
+        "stats": {"duration_seconds": 120.0},
+        "freehold": {
+            "status": one.status,
+            "version": one.version,
+            "cost": money(one.cost_pico),
+            "model": one.model,
+            "waits": one.waits,
+            "parent_id": one.parent_id,
+            "origin": origin,
+        },
+    })
 
 
 ID = "sess_" + "1" * 26
