@@ -46,12 +46,13 @@ async def test_what_came_before_and_what_comes_later_are_taken_in_order() -> Non
         taken.append(piece)
         return True
 
-    reply.add([PIECES[0]])
+    reply.add(PIECES[0])
     pouring = asyncio.create_task(reply.pour(take, never))
     await turn()
-    reply.add([PIECES[1]])
+    reply.add(PIECES[1])
     assert taken == PIECES[:2]  # At once, with nobody woken.
-    reply.add(PIECES[2:])
+    for piece in PIECES[2:]:
+        reply.add(piece)
     reply.end(None)
     await pouring
     assert b"".join(taken) == b"".join(PIECES)
@@ -69,14 +70,14 @@ async def test_a_slow_taker_is_waited_for_and_what_comes_meanwhile_is_kept() -> 
     pouring = asyncio.create_task(reply.pour(take, ready.wait))
     await turn()
     for piece in PIECES[:3]:
-        reply.add([piece])
+        reply.add(piece)
     await turn()
     assert taken == PIECES[:1]
     assert reply.size == len(PIECES[1]) + len(PIECES[2])  # By which the connection knows to stop reading.
     ready.set()
     await turn()
     assert source.resumed_count
-    reply.add([PIECES[3]])
+    reply.add(PIECES[3])
     reply.end(None)
     await pouring
     assert b"".join(taken) == b"".join(PIECES)
@@ -90,7 +91,7 @@ async def test_what_a_taker_raises_reaches_whoever_pours() -> None:
 
     pouring = asyncio.create_task(reply.pour(take, never))
     await turn()
-    reply.add([PIECES[0]])
+    reply.add(PIECES[0])
     with pytest.raises(BadRequest, match="no such event"):
         await pouring
 
@@ -105,6 +106,6 @@ async def test_a_stream_that_breaks_off_or_is_too_long_says_so() -> None:
     reply, _ = open_reply()
     pouring = asyncio.create_task(reply.again_from(b"12", limit_bytes=2).pour(lambda _: True, never))
     await turn()
-    reply.add([b"345"])
+    reply.add(b"345")
     with pytest.raises(TooLarge):
         await pouring

@@ -15,7 +15,7 @@ from freehold.core import tokens
 from freehold.core.begins import Done, HangUp
 from freehold.core.errors import BadRequest, BrokenOff, FreeholdError, Internal, TooLarge
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
-from freehold.core.ports import Chunks, RawAnswer, UsageTap, Wire
+from freehold.core.ports import Chunks, RawAnswer, Wire
 from freehold.gateway.bounds import Most, holds_more, most_of_body
 from freehold.gateway.cache_copies import Copy, StreamCopy, WholeCopy
 from freehold.gateway.calling import Answer, Asking, Told, answered_again
@@ -24,6 +24,7 @@ from freehold.gateway.metering import Meter, Metered
 from freehold.gateway.passing import OPENAI_CHAT, Envelope, UsageHidden
 from freehold.gateway.routing import Wanted
 from freehold.gateway.routing_places import Priority
+from freehold.gateway.tapping import Tapped
 from freehold.gateway.targets import Target
 from freehold.wires import holds_packed
 
@@ -37,14 +38,11 @@ PRIORITY: Final = "x-freehold-priority"
 
 CACHE_CONTROL: Final = "cache-control"
 
-EVENT_MARKS: Final = {"text/event-stream": b"\n\n", "application/vnd.amazon.eventstream": b":event-type"}
-"""What each event of a stream has once."""
-
 
 class Passing(Metered):
     """An answer's bytes. `read` gives a whole answer, `chunks` a stream; `record` is there once its context was left."""
 
-    __slots__ = ("_first", "_hidden", "_mark", "_open", "_output_tokens", "_raw", "_tap", "_usage", "_whole",
+    __slots__ = ("_first", "_hidden", "_open", "_output_tokens", "_raw", "_tap", "_usage", "_whole",
                  "copy", "error", "is_language_model", "model", "provider")  # fmt: skip
 
     def __init__(
@@ -59,11 +57,10 @@ class Passing(Metered):
         self._open = opened
         self._raw: Chunks | None = None
         self._first = b""
-        self._tap: UsageTap | None = None
+        self._tap: Tapped | None = None
         self._hidden: UsageHidden | None = None
         self._usage: Usage | None = None
         self._output_tokens = 0
-        self._mark = b""
         self.copy: Copy | None = None
         """Of what has passed, where it is to be kept."""
 
@@ -79,7 +76,7 @@ class Passing(Metered):
     @property
     def output_tokens_estimated(self) -> int:
         """For a stream, its events: vendors send about one a token."""
-        return self._output_tokens
+        return self._output_tokens if self._tap is None else self._tap.event_count
 
     def start_whole(self, body: bytes, wire: Wire) -> None:
         self._first = body
@@ -94,10 +91,10 @@ class Passing(Metered):
     async def start_stream(self, raw: RawAnswer, wire: Wire, *, hidden: bool) -> None:
         """Waits for the first chunk. `hidden`: its client did not ask for usage."""
         self._raw = raw.chunks()
-        self._tap = wire.usage_tap()
+        tap = wire.usage_tap()
         if self._meter.keeping is not None:
-            self._tap = self.copy = StreamCopy(self._tap, wire, self.provider)
-        self._mark = EVENT_MARKS[wire.stream_content_type]
+            tap = self.copy = StreamCopy(tap, wire, self.provider)
+        self._tap = Tapped(tap, wire.stream_content_type)
         self._hidden = UsageHidden() if hidden else None
         try:
             self._first = self._tapped(await anext(self._raw), self._tap)
@@ -147,11 +144,10 @@ class Passing(Metered):
         if raw is None or tap is None:
             raise Internal("only a stream can be poured")
 
-        feed, mark, hidden = tap.feed, self._mark, self._hidden
+        feed, hidden = tap.feed, self._hidden
 
         def passed(data: bytes) -> bool:  # As `_tapped`.
             feed(data)
-            self._output_tokens += data.count(mark)
             if hidden is not None:
                 data = hidden.feed(data)
             return not data or write(data)
@@ -169,12 +165,11 @@ class Passing(Metered):
         if data := self._ended(tap, broken):
             write(data)
 
-    def _tapped(self, data: bytes, tap: UsageTap) -> bytes:
+    def _tapped(self, data: bytes, tap: Tapped) -> bytes:
         tap.feed(data)
-        self._output_tokens += data.count(self._mark)
         return data if self._hidden is None else self._hidden.feed(data)
 
-    def _ended(self, tap: UsageTap, error: BrokenOff | None = None) -> bytes:
+    def _ended(self, tap: Tapped, error: BrokenOff | None = None) -> bytes:
         """How a stream ends after its answer was finished doesn't matter."""
         self._raw = None
         if not tap.finished:

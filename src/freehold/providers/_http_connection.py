@@ -17,6 +17,7 @@ import httptools
 import msgspec
 
 from freehold.core.errors import BrokenOff, FreeholdError, TimedOut, Unavailable
+from freehold.providers._http_chunk import only_chunk
 from freehold.providers._http_reply import Reply
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -89,11 +90,14 @@ class _Phase(Enum):
 
 
 class Connection(asyncio.Protocol):
-    """Limits are watched by one timer that is left where it is when its deadline moves away, which is the usual case."""
+    """Limits are watched by one timer that is left where it is when its deadline moves away, which is the usual case.
 
-    __slots__ = ("_bodiless", "_complete", "_deadline", "_fruitless_bytes", "_head", "_idle_s", "_interim_count", "_keep",
-                 "_keeper", "_loop", "_name", "_parser", "_parts", "_paused", "_phase", "_reply", "_sent_at",
-                 "_served_count", "_silent", "_timeouts", "_timer", "_timer_at", "_told", "_total_at", "_transport",
+    While the parser stands between two chunks of a body, a read that is one plain chunk passes it by: it stands there still.
+    """
+
+    __slots__ = ("_between_chunks", "_bodiless", "_chunk_over", "_complete", "_deadline", "_fruitless_bytes", "_head",
+                 "_idle_s", "_interim_count", "_keep", "_keeper", "_loop", "_name", "_parser", "_parts", "_paused", "_phase",
+                 "_reply", "_sent_at", "_served_count", "_silent", "_timeouts", "_timer", "_timer_at", "_told", "_total_at", "_transport",
                  "_waiter", "_writable", "expires_at", "idle_s_max")  # fmt: skip
 
     def __init__(self, keeper: Keeper, name: str) -> None:
@@ -108,7 +112,8 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[Reply | FreeholdError] | None = None
         self._told: Told | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._paused = self._silent = False
+        self._between_chunks: Reply | None = None
+        self._paused = self._silent = self._chunk_over = False
         self._served_count = 0
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -167,7 +172,7 @@ class Connection(asyncio.Protocol):
         self._total_at = total_at
         self._bodiless = bodiless
         self._idle_s = inf if timeouts.idle_s is None else timeouts.idle_s
-        self._complete = False
+        self._complete = self._chunk_over = False
         self._silent = self._keep = True
         self._fruitless_bytes = self._interim_count = 0
         self._sent_at = now
@@ -216,6 +221,16 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        reply = self._between_chunks
+        if reply is not None and (piece := only_chunk(data)) is not None:
+            self._deadline = self._loop.time() + self._idle_s  # The timer rings before, and looks.
+            if reply.add(piece) > UNREAD_BYTES_MAX:
+                self._pause(reply)
+        else:
+            self._between_chunks = None
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         phase = self._phase
         if phase is not _Phase.BODY:
             if phase is _Phase.IDLE or phase is _Phase.GONE:
@@ -236,6 +251,9 @@ class Connection(asyncio.Protocol):
                 )
                 return
         self._deliver(len(data))
+        # The chunk's end was its last callback, and what comes after it is no half of a size line, which has no line's end.
+        if self._chunk_over and not self._complete and data.endswith(b"\r\n"):
+            self._between_chunks = self._reply
 
     def pause_writing(self) -> None:
         if self._writable is None:
@@ -275,6 +293,12 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if not self._complete:
             self._parts.append(body)
+
+    def on_chunk_header(self) -> None:
+        self._chunk_over = False
+
+    def on_chunk_complete(self) -> None:
+        self._chunk_over = True
 
     def on_message_complete(self) -> None:
         if not self._complete:
@@ -377,12 +401,12 @@ class Connection(asyncio.Protocol):
             self._limit(self._loop.time() + self._idle_s)
 
     def _deliver(self, received_bytes: int) -> None:
-        reply = self._reply
+        reply, parts = self._reply, self._parts
         if reply is None:
             return
-        if self._parts:
-            reply.add(self._parts)
-            self._parts.clear()
+        if parts:
+            reply.add(parts[0] if len(parts) == 1 else b"".join(parts))
+            parts.clear()
             self._fruitless_bytes = 0
         else:
             self._fruitless_bytes += received_bytes
@@ -395,19 +419,22 @@ class Connection(asyncio.Protocol):
                 )
             )
         elif reply.size > UNREAD_BYTES_MAX:
-            self._paused = True
-            self._transport.pause_reading()
-            self._limit(inf)
-            reply.tell()
+            self._pause(reply)
         else:
             self._limit(self._loop.time() + self._idle_s)
+
+    def _pause(self, reply: Reply) -> None:
+        self._paused = True
+        self._transport.pause_reading()
+        self._deadline = inf
+        reply.tell()
 
     # Endings.
 
     def _finish(self) -> None:
         """The answer is whole."""
         reply, self._reply = self._reply, None
-        self._deadline = inf
+        self._deadline = self._total_at = inf
         if self._keep:
             if self._paused:
                 self._paused = False
@@ -426,6 +453,7 @@ class Connection(asyncio.Protocol):
     def _lose(self, failure: FreeholdError) -> None:
         """Whoever waits gets `failure`; the socket is closed, and what it still had to say is not read."""
         self._phase = _Phase.GONE
+        self._between_chunks = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -468,10 +496,11 @@ class Connection(asyncio.Protocol):
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_at = inf
-        if self._deadline == inf:
+        self._deadline = deadline = min(self._deadline, self._total_at)
+        if deadline == inf:
             return
-        if self._loop.time() + TIMER_EARLY_S < self._deadline:
-            self._limit(self._deadline)
+        if self._loop.time() + TIMER_EARLY_S < deadline:
+            self._limit(deadline)
         else:
             self._lose(self._timed_out())
 

@@ -35,7 +35,7 @@ class Reply:
     """
 
     __slots__ = ("_ended", "_failure", "_first", "_head", "_headers", "_inflate", "_left_bytes", "_limit_bytes", "_name",
-                 "_parts", "_poured", "_source", "_waiter", "_write", "size", "status", "told")  # fmt: skip
+                 "_parts", "_source", "_stopped", "_waiter", "_write", "size", "status", "told")  # fmt: skip
 
     def __init__(self, status: int, head: bytes, *, name: str, source: Source) -> None:
         self.status = status
@@ -51,8 +51,9 @@ class Reply:
         self._inflate: _Inflate | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._write: Callable[[bytes], bool] | None = None
-        self._poured: FreeholdError | bool = True
-        """What `_write` said last, where it was called from `add`."""
+        """Of whoever pours, until it has enough for now."""
+        self._stopped: FreeholdError | None = None
+        """What it raised."""
         self._first = b""
         self._limit_bytes = self._left_bytes = sys.maxsize
         self.told: Callable[[Reply], None] | None = None
@@ -118,11 +119,11 @@ class Reply:
             try:
                 await self._more()
             finally:
-                self._write = None
-                said, self._poured = self._poured, True
-            if isinstance(said, FreeholdError):
-                raise said
-            if not said:
+                behind, self._write = self._write is None, None
+                stopped, self._stopped = self._stopped, None
+            if stopped is not None:
+                raise stopped
+            if behind:
                 await drained()
 
     async def read(self, limit_bytes: int) -> bytes:
@@ -182,40 +183,35 @@ class Reply:
             )
         self._inflate = _Inflate(self._name)
 
-    def add(self, parts: list[bytes]) -> None:
+    def add(self, piece: bytes) -> int:
+        """How many bytes wait for the reader now."""
         write = self._write
-        if write is not None and self._poured is True:
-            piece = parts[0] if len(parts) == 1 else b"".join(parts)
-            left_bytes = self._left_bytes - len(piece)
-            if left_bytes >= 0:  # Else its reader says so.
-                self._left_bytes = left_bytes
-                self._pass_on(piece, write)
-                return
-        self._parts += parts
-        for part in parts:
-            self.size += len(part)
+        if write is None:
+            self._parts.append(piece)
+            self.size += len(piece)
+        else:
+            self._left_bytes -= len(piece)
+            try:
+                if self._left_bytes < 0:
+                    raise self._too_large()
+                if write(piece):
+                    return 0
+            except FreeholdError as error:  # For whoever pours: the event loop has no use for it.
+                self._stopped = error
+            self._write = None
+        self._wake()
+        return self.size
+
+    def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-    def _pass_on(self, piece: bytes, write: Callable[[bytes], bool]) -> None:
-        """Wakes whoever pours only if that is not all."""
-        try:
-            self._poured = write(piece)
-        except (
-            FreeholdError
-        ) as error:  # For whoever pours: the event loop, which calls this, has no use for it.
-            self._poured = error
-        if self._poured is not True and self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def end(self, failure: FreeholdError | None) -> None:
         self._ended = True
         self._failure = failure
         self._source = None
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._wake()
         if self.told is not None:
             self.tell()
 
@@ -231,8 +227,11 @@ class Reply:
     def _counted(self, piece: bytes) -> bytes:
         self._left_bytes -= len(piece)
         if self._left_bytes < 0:
-            raise TooLarge(f"the answer of {self._name} is over limit_bytes = {self._limit_bytes}")
+            raise self._too_large()
         return piece
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the answer of {self._name} is over limit_bytes = {self._limit_bytes}")
 
 
 class _Inflate:

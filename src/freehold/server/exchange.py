@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Answer: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SIZES: Final = 1024
+_SIZE_LINES: Final = tuple(b"%x\r\n" % size for size in range(_SIZES))
+"""Of chunks as short as events are."""
+
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
@@ -216,11 +220,13 @@ class Exchange:
         """As `send`, but at once, whatever waits already. False where that is enough for now: then await `drained`."""
         if self.disconnected:
             return True
+        if self._chunked:
+            size = len(data)
+            line = _SIZE_LINES[size] if size < _SIZES else b"%x\r\n" % size
+            data = line + data + b"\r\n"
         if self._head:
             head, self._head = self._head, b""
-            data = b"%b%x\r\n%b\r\n" % (head, len(data), data) if self._chunked else head + data
-        elif self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            data = head + data
         self._transport.write(data)
         return not self._flow.write_paused
 

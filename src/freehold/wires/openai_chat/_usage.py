@@ -112,7 +112,9 @@ class _OnlyUsage(Struct):
 _ONLY_USAGE: Final = msgspec.json.Decoder(_OnlyUsage)
 USAGE_SHAPE: Final = msgspec.json.Decoder(UsageShape)
 _USAGE: Final = b'"usage"'
+_NO_USAGE: Final = b'"usage":null'
 _REASON: Final = b'"finish_reason"'
+_NO_REASON: Final = b'"finish_reason":null'
 _DONE: Final = b"[DONE]"
 _NULL_BYTES_MAX: Final = 8
 """Of what stands after a field's name, so much is looked at: a colon, spaces, null."""
@@ -140,20 +142,14 @@ class OpenAIUsageTap:
         self._look(self._lines.feed(data))
 
     def _look(self, lines: bytes) -> None:
-        """A server that says `"usage":null` in every chunk is not read chunk by chunk for it."""
-        if _DONE in lines or _says(lines, _USAGE):
-            for line in lines.splitlines():
-                self._read(line)
+        """A server that says `"usage":null` in every chunk is not read chunk by chunk for it; one that counts in each, at the last."""
+        if _says(lines, _USAGE, _NO_USAGE):
+            for line in reversed(lines.splitlines()):
+                if line.startswith(b"data:") and (usage := usage_of(line[5:])) is not None:
+                    self._usage = usage
+                    break
         if not self._finished:
-            self._finished = _says(lines, _REASON)
-
-    def _read(self, line: bytes) -> None:
-        if not line.startswith(b"data:"):
-            return
-        if _says(line, _USAGE):
-            self._usage = usage_of(line[5:]) or self._usage
-        elif line[5:].strip() == _DONE:
-            self._finished = True
+            self._finished = _says(lines, _REASON, _NO_REASON) or (_DONE in lines and _is_done(lines))
 
     @property
     def usage(self) -> Usage | None:
@@ -166,12 +162,19 @@ class OpenAIUsageTap:
         return self._finished
 
 
-def _says(lines: bytes, name: bytes) -> bool:
-    """Whether a field of this quoted name is there, with another value than null."""
-    at = lines.find(name)
-    while at >= 0:
-        at += len(name)
-        if not lines[at : at + _NULL_BYTES_MAX].lstrip(b": ").startswith(b"null"):
+def _is_done(lines: bytes) -> bool:
+    return any(line.startswith(b"data:") and line[5:].strip() == _DONE for line in lines.splitlines())
+
+
+def _says(lines: bytes, name: bytes, null: bytes) -> bool:
+    """Whether a field of this quoted name is there, with another value than null. Where it is mostly there, it is mostly `null`."""
+    count = lines.count(name)
+    if not count or count == lines.count(null):
+        return False
+    at = lines.rfind(name)
+    while at >= 0:  # From the end, where the answer is told to be over.
+        start = at + len(name)
+        if not lines[start : start + _NULL_BYTES_MAX].lstrip(b": ").startswith(b"null"):
             return True
-        at = lines.find(name, at)
+        at = lines.rfind(name, 0, at)
     return False
