@@ -200,3 +200,15 @@ async def test_a_limit_out_of_bounds_is_refused(store: Store) -> None:
     for limit in (0, 1001):
         with pytest.raises(BadRequest, match="limit"):
             await store.records.list("default", limit=limit)
+
+
+async def test_no_text_is_taken_for_something_else_on_its_way(store: Store) -> None:
+    texts = ["null", "NULL", "", " ", "{a,b}", 'say "x"', r"back\slash \n", "new\nline\ttab\x01", "ü€\U0001f600", "'"]
+    given = [
+        record(number, model=text, key_id=text, labels={text: text}, reason=None if number % 2 else text)
+        for number, text in enumerate(texts)
+    ]
+    for one in given:
+        store.records.add(one)
+    await store.records.flush()
+    assert await store.records.list("default") == given[::-1]

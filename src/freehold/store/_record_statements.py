@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from freehold.core.messages import Usage
 from freehold.core.records import CallRecord
@@ -56,9 +57,10 @@ _NAMED: Final = {"user": "user_name"}
 
 _TYPES: Final = {_NAMED.get(name, name): kind for name, kind in {**_COLUMNS, **_USAGE}.items()}
 _NULLABLE: Final = {_NAMED.get(name, name) for name in _MAY_BE_NULL}
-_ARRAYS: Final = {name: f"${place}::{kind}[]" for place, (name, kind) in enumerate(_TYPES.items(), 1)}
+_ARRAYS: Final = [f"${place}::text::{kind}[] AS a{place}" for place, kind in enumerate(_TYPES.values(), 1)]
+_COLUMN_ARRAYS: Final = {name: f"a{place}" for place, name in enumerate(_TYPES, 1)}
 _GIVEN: Final = [
-    name if name in _NULLABLE else f"coalesce({name}, ({array})[1])" for name, array in _ARRAYS.items()
+    name if name in _NULLABLE else f"coalesce({name}, {array}[1])" for name, array in _COLUMN_ARRAYS.items()
 ]
 
 DIMENSIONS: Final = (
@@ -71,10 +73,12 @@ _SUMS: Final = ", ".join(f"sum({name}) AS {name}" for name in AMOUNTS)
 _ADDED: Final = ", ".join(f"{name} = d.{name} + excluded.{name}" for name in ("calls", *AMOUNTS))
 
 INSERT: Final = f"""
-WITH kept AS (
+WITH sent AS MATERIALIZED (
+    SELECT {", ".join(_ARRAYS)}
+), kept AS (
     INSERT INTO call_records ({", ".join(_TYPES)})
     SELECT {", ".join(_GIVEN)}
-    FROM unnest({", ".join(_ARRAYS.values())}) AS given ({", ".join(_TYPES)})
+    FROM sent, unnest({", ".join(_COLUMN_ARRAYS.values())}) AS given ({", ".join(_TYPES)})
     ON CONFLICT (id) DO NOTHING
     RETURNING *
 ), summed ({", ".join(("tenant", "day", *DIMENSIONS, "calls", *AMOUNTS))}) AS (
@@ -104,26 +108,45 @@ ORDER BY id DESC LIMIT $3
 """  # noqa: S608 - built from our own constants alone
 
 
-def arrays(batch: Sequence[CallRecord]) -> list[list[object]]:
-    """The arguments of INSERT."""
-    columns = {name: [getattr(record, name) for record in batch] for name in _COLUMNS}
-    columns["labels"] = [_json(record.labels) for record in batch]
-    own = [_shortened(name, values) for name, values in columns.items()]
-    return own + [_shortened(name, [getattr(record.usage, name) for record in batch]) for name in _USAGE]
+def arrays(batch: Sequence[CallRecord]) -> list[str]:
+    """The arguments of INSERT: arrays as text, which the driver has no look at. Raises UnicodeError, OverflowError.
+
+    https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+    """
+    own = dict(zip(CallRecord.__struct_fields__, zip(*map(structs.astuple, batch), strict=True), strict=True))
+    usage = zip(Usage.__struct_fields__, zip(*map(structs.astuple, own["usage"]), strict=True), strict=True)
+    own["labels"] = tuple(map(_json, own["labels"]))
+    columns = own | dict(usage)
+    return [_literal(_shortened(name, columns[name])) for name in (*_COLUMNS, *_USAGE)]
 
 
 def _json(labels: Mapping[str, str]) -> str:
     return msgspec.json.encode(labels).decode() if labels else "{}"
 
 
-def _shortened(name: str, values: list[object]) -> list[object]:
+def _shortened(name: str, values: tuple[object, ...]) -> tuple[object, ...]:
     """What all records of a batch share, as most do most columns, is sent once: encoding it is most of a record's cost."""
     first = values[0]
     if values.count(first) < len(values):
         return values
     if name in _MAY_BE_NULL:
-        return [] if first is None else values
-    return [first]
+        return () if first is None else values
+    return values[:1]
+
+
+def _literal(values: tuple[object, ...]) -> str:
+    """JSON and PostgreSQL write lists alike, but for the brackets, and for what a backslash means in texts."""
+    written = msgspec.json.encode(values).decode()
+    if "\\" not in written:
+        return f"{{{written[1:-1]}}}"
+    return f"{{{','.join(_quoted(one) for one in values)}}}"
+
+
+def _quoted(value: object) -> str:
+    if value is None:
+        return "null"
+    escaped = str(value).replace("\\", r"\\").replace('"', r"\"")
+    return f'"{escaped}"'
 
 
 def record_of(row: Row) -> CallRecord:

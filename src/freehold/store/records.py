@@ -213,7 +213,7 @@ class PostgresCallRecords:
 
     async def _write(self, batch: Sequence[CallRecord]) -> bool:
         try:
-            await self._database.fetch("writing records of calls", INSERT, *arrays(batch))
+            await self._database.fetch("writing records of calls", INSERT, *_arguments(batch))
         except BadRequest as error:
             if len(batch) == 1:
                 return await self._write_storable(batch[0], error)
@@ -246,6 +246,13 @@ def storable(record: CallRecord) -> CallRecord:
         elif name == "labels":
             changes[name] = {_storable(key): _storable(text) for key, text in value.items()}
     return structs.replace(record, **changes)
+
+
+def _arguments(batch: Sequence[CallRecord]) -> Sequence[str]:
+    try:
+        return arrays(batch)
+    except (UnicodeError, OverflowError) as error:
+        raise BadRequest("the database cannot hold this text or number", detail=str(error)) from error
 
 
 def _storable(text: str) -> str:
