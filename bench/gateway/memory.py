@@ -12,7 +12,7 @@ FEW = 10_000
 """After so many, a server's caches are full."""
 
 GROWTH_MAX = 0.05
-SLICE_S, FIRST_SLICE_S = 10.0, 0.5
+SLICE_S, FIRST_SLICE_S = 10.0, 2.0
 LOOKS_COUNT = 10
 
 
