@@ -43,7 +43,9 @@ from freehold.gateway.shadowing import Shadows
 from freehold.governance.keys import AccessPair, KeyTable, id_of
 from freehold.governance.principals import DEFAULT_TENANT, PrincipalTable
 from freehold.governance.secrets import Secrets
+from freehold.governance.signing import Signing
 from freehold.health import Health
+from freehold.postman import telling
 from freehold.providers import rules as rules_provider
 from freehold.providers._http import HttpPool, Timeouts
 from freehold.providers._upstream import patience
@@ -86,6 +88,7 @@ from freehold.server.apis import (
     threads,
     tokens,
     tools,
+    webhooks,
 )
 from freehold.server.apis.responses_background import BackgroundResponses
 from freehold.server.apis.responses_keeping import WIRE as RESPONSES
@@ -420,7 +423,9 @@ async def _furnish(
         principals=principals,
     )
     await stack.enter_async_context(background.running())
-    operations = _operations(config, store, inside, keeper)
+    signing = Signing(_pepper(folder))
+    await stack.enter_async_context(telling(config.webhooks, store.webhooks, signing, clock))
+    operations = _operations(config, store, inside, keeper, signing)
     if works:
         await _work_on_batches(stack, config, store, inside)
     health = Health(store.database.check, lambda: store.records.trouble)
@@ -439,7 +444,9 @@ async def _furnish(
     return House(app, operator_key, first_key, first_pair, secrets_of.redact)
 
 
-def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseKeeper) -> list[Operation]:
+def _operations(
+    config: Config, store: Store, inside: _Inside, keeper: ResponseKeeper, signing: Signing
+) -> list[Operation]:
     clock, wires, gateway, model_table = inside.clock, inside.wires, inside.gateway, inside.models
     declarations = inside.means.declarations
     declared = Templates(
@@ -449,6 +456,7 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         check_model=partial(_check_model, model_table),
         check_rules=rules_provider.check,
         finds_likeness=store.answers.finds_likeness,
+        private_webhooks=config.webhooks.allow_private,
     )
     return [
         *agents.operations(store.resources, clock),
@@ -464,6 +472,9 @@ def _operations(config: Config, store: Store, inside: _Inside, keeper: ResponseK
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),
         *keys.operations(inside.keys, clock),
+        *webhooks.operations(
+            store.resources, store.webhooks, signing, private_allowed=config.webhooks.allow_private
+        ),
         *allowances.operations(inside.limiting, store.allowances, store.records, clock),
         *costs.operations(store.costs, store.records, store.resources, clock),
         *models.operations(model_table, partial(_visible, model_table, clock)),

@@ -131,6 +131,16 @@ class Residency(Struct, frozen=True, forbid_unknown_fields=True):
     labels: dict[str, str] = {}
 
 
+class Webhooks(Struct, frozen=True, forbid_unknown_fields=True):
+    """`allow_private`: webhooks may be at private and local addresses, and without TLS. `timeout_s`: how long one may take to answer.
+    `retry_s`: the pause after the first attempt that failed; each next one is longer, up to hours.
+    """
+
+    allow_private: bool = False
+    timeout_s: float = 10.0
+    retry_s: float = 5.0
+
+
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     level: str = "info"
     format: str = "auto"
@@ -149,6 +159,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     responses: Responses = Responses()
     sessions: Sessions = Sessions()
     residency: Residency = Residency()
+    webhooks: Webhooks = Webhooks()
     log: Log = Log()
     companions: tuple[Companion, ...] = ()
     databases: tuple[str, ...] = ()

@@ -93,6 +93,8 @@ def _about(resource: dict[str, Any]) -> str:
         case "route":
             models = [one if isinstance(one, str) else one["model"] for one in resource["models"]]
             return f"{resource.get('strategy', 'ordered')}: {', '.join(models)}"[:80]
+        case "webhook":
+            return f"{', '.join(resource['events'])} to {resource['url']}"[:80]
         case "environment":
             network = resource.get("network", {})
             hosts = ", ".join(network.get("allowed_hosts", ())) or "no host"

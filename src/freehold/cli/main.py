@@ -45,6 +45,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve", "Run the server."),
     "worker": ("worker", "Carry sessions forward, beside a server or on another machine."),
     "sessions": ("sessions", "List, show, follow and cancel sessions."),
+    "webhooks": ("webhooks", "Tell other services what happens: declare, test, look, deliver again."),
     "slos": ("slos", "Show how routes serve against what they declare."),
     "tools": ("tools", "List tools, and how busy those with a limit are."),
 }

@@ -17,6 +17,7 @@ from freehold.core.policy import Policy
 from freehold.core.retention import Retention
 from freehold.core.routes import CallTimeouts, Drain, Route
 from freehold.core.schedules import Deployment
+from freehold.core.webhooks import Webhook
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 SECRET: Final = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
@@ -246,6 +247,7 @@ Resource: TypeAlias = (
     | Environment
     | Deployment
     | Retention
+    | Webhook
 )
 Kind: TypeAlias = Literal[
     "agent",
@@ -261,10 +263,11 @@ Kind: TypeAlias = Literal[
     "environment",
     "deployment",
     "retention",
+    "webhook",
 ]
 KINDS: Final[tuple[Kind, ...]] = (
     "provider", "rules", "route", "tool", "agent", "environment", "price_book", "capacity", "drain", "limit", "budget",
-    "deployment", "retention",
+    "deployment", "retention", "webhook",
 )  # fmt: skip
 """In the order in which they may refer to each other: later ones name earlier ones."""
 
@@ -297,6 +300,8 @@ def kind_of(resource: Resource) -> Kind:
             return "deployment"
         case Retention():
             return "retention"
+        case Webhook():
+            return "webhook"
 
 
 def check_name(name: str, *, field: str = "name") -> str:

@@ -20,6 +20,7 @@ from freehold.core.retention import Retention
 from freehold.core.routes import Drain, Route
 from freehold.core.schedules import Deployment
 from freehold.core.validation import convert, near
+from freehold.core.webhooks import Webhook
 from freehold.resources._yaml import Misread, Reader, documents
 
 TEMPLATE_BYTES_MAX: Final = 2_000_000
@@ -39,6 +40,7 @@ _SHAPES: Final[dict[str, type[Resource]]] = {
     "route": Route,
     "rules": Rules,
     "tool": Tool,
+    "webhook": Webhook,
 }
 _LAST_STEP: Final = re.compile(r"(\.[^.\[\]]*|\[[^\]]*\])\Z")
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from freehold.core import allowances, contracts, environments, retention, routes
+from freehold.core import allowances, contracts, environments, retention, routes, webhooks
 from freehold.core.allowances import Budget, Limit
 from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.environments import Environment
@@ -33,6 +33,7 @@ from freehold.core.retention import Retention
 from freehold.core.routes import Drain, Route
 from freehold.core.schedules import Deployment
 from freehold.core.validation import convert, near
+from freehold.core.webhooks import Webhook
 from freehold.gateway import residency
 from freehold.resources.plan import Plan, plan
 from freehold.resources.template import Declared, read_template, refuse
@@ -74,6 +75,7 @@ class Templates:
         check_model: CheckModel,
         check_rules: CheckRules,
         finds_likeness: FindsLikeness = _finds_none,
+        private_webhooks: bool = False,
     ) -> None:
         self._resources = resources
         self._tool_configs = tool_configs
@@ -81,6 +83,7 @@ class Templates:
         self._check_model = check_model
         self._check_rules = check_rules
         self._finds_likeness = finds_likeness
+        self._private_webhooks = private_webhooks
 
     async def plan(
         self,
@@ -222,6 +225,11 @@ class Templates:
                 except BadRequest as error:
                     yield error.field, error.message
 
+            case Webhook():
+                try:
+                    webhooks.check(resource, private_allowed=self._private_webhooks)
+                except BadRequest as error:
+                    yield error.field, error.message
             case Deployment():
                 yield from deployment_problems(resource)
                 yield from _unknown_problems(resource, names)

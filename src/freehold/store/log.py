@@ -80,7 +80,7 @@ ORDER BY id LIMIT $5
 """  # noqa: S608 - built from our own constants alone
 _UPDATE: Final = """
 UPDATE sessions SET title = coalesce($3, title), metadata = coalesce($4::jsonb, metadata), updated_at = greatest(updated_at, now())
-WHERE tenant = $1 AND id = $2 RETURNING 1
+WHERE tenant = $1 AND id = $2 RETURNING webhook_event(tenant, 'session.updated', id)
 """
 _ARCHIVE: Final = """
 UPDATE sessions SET archived_at = coalesce(archived_at, now())

@@ -16,7 +16,8 @@ from freehold.core.errors import BadRequest, Conflict, Internal, NotFound
 from freehold.core.ports import Resources, Versioned
 from freehold.core.resources import KINDS, Agent, Kind, Resource, Tool, check_name, kind_of
 from freehold.core.schedules import Deployment
-from freehold.store import _deployment_statements
+from freehold.core.webhooks import Webhook
+from freehold.store import _deployment_statements, _webhook_statements
 from freehold.store._gather import Gather
 from freehold.store._listen import Listener
 from freehold.store.database import Connection, Database, Row
@@ -188,6 +189,8 @@ class PostgresResources:
             await connection.execute(_ONE_AT_A_TIME, tenant)
             if not await connection.fetch(_ARCHIVE, tenant, kind, name, by):
                 return False
+            if kind == "webhook":
+                await _webhook_statements.undeclare(connection, tenant, name)
             if kind == "deployment":
                 await _deployment_statements.archive(connection, tenant, name)
             await connection.execute(_NOTIFY)
@@ -252,6 +255,8 @@ async def _put(
         changed = {(kind, name) for kind, name, *_ in writes}
         deployments = [one for key, one in wanted.items() if key in changed and isinstance(one, Deployment)]
         await _deployment_statements.declare(connection, tenant, deployments)
+        webhooks = [one for key, one in wanted.items() if key in changed and isinstance(one, Webhook)]
+        await _webhook_statements.declare(connection, tenant, webhooks)
         await _limit_tools(connection, tenant, [one for one in wanted.values() if isinstance(one, Tool)])
         await connection.execute(_NOTIFY)
     return bool(writes)

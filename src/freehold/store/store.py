@@ -33,6 +33,7 @@ from freehold.store.resources import PostgresResources, open_resources
 from freehold.store.responses import RETENTION_DAYS, PostgresResponses, open_responses
 from freehold.store.retention import PostgresRetention
 from freehold.store.tool_places import PostgresToolPlaces
+from freehold.store.webhooks import PostgresWebhooks
 
 PROCESS_BYTES: Final = 8
 """Of chance: process ids come again."""
@@ -58,6 +59,7 @@ class Store(Struct, frozen=True):
     tool_places: PostgresToolPlaces
     retention: PostgresRetention
     deployments: PostgresDeployments
+    webhooks: PostgresWebhooks
 
 
 @asynccontextmanager
@@ -92,6 +94,7 @@ async def open_store(
         answers = await stack.enter_async_context(open_answers(database))
         live = PostgresLiveChannel(database, listener)
         deployments = PostgresDeployments(database, listener)
+        webhooks = PostgresWebhooks(database, listener)
         await stack.enter_async_context(listener.running())
         await stack.enter_async_context(housekeeping(database, objects, responses_days=responses_days))
         yield Store(
@@ -114,4 +117,5 @@ async def open_store(
             PostgresToolPlaces(database),
             PostgresRetention(database, objects),
             deployments,
+            webhooks,
         )

@@ -177,9 +177,9 @@ def _tls() -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def open_client() -> AsyncIterator[httpx2.AsyncClient]:
+async def open_client(connections_max: int = CONNECTIONS_MAX) -> AsyncIterator[httpx2.AsyncClient]:
     """Timeouts other than the connection's belong to the run."""
-    limits = httpx2.Limits(max_connections=CONNECTIONS_MAX, keepalive_expiry=KEPT_ALIVE_S)
+    limits = httpx2.Limits(max_connections=connections_max, keepalive_expiry=KEPT_ALIVE_S)
     timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S)
     async with httpx2.AsyncClient(
         verify=_tls(), trust_env=False, follow_redirects=False, limits=limits, timeout=timeout
