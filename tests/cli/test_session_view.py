@@ -220,6 +220,65 @@ def test_many_sessions_are_ended_at_once_after_a_question(served: Freehold) -> N
     assert [statuses[one["id"]] for one in chosen] == ["cancelled", "cancelled", "idle"]
 
 
+APPROVED = """
+kind: tool
+name: shelf
+type: kv
+config: {table: stock, writable: true}
+approval: {functions: [put]}
+---
+kind: rules
+name: filler
+rules:
+  - name: fill
+    when: fill
+    steps: [{tool: shelf_put, arguments: {items: {SKU-9: {units: 5}}}}]
+    answer: done
+---
+kind: agent
+name: filler
+rules: filler
+tools: [shelf]
+"""
+
+
+def _asked(served: Freehold) -> tuple[str, str]:
+    told = served("chat", "filler", "fill it").out
+    assert "◷ waits for approval of shelf/put" in told
+    session = served.ok("sessions", "list", "--agent", "filler", "--limit", "1", "--json").json[0]["id"]
+    [call] = [
+        one for one in served.ok("sessions", "approvals", "--json").json if one["session_id"] == session
+    ]
+    return session, call["call_id"]
+
+
+@pytest.mark.slow
+def test_people_decide_on_the_command_line_on_just_what_they_are_shown(served: Freehold) -> None:
+    served.ok("apply", "-", "--yes", input=APPROVED)
+    session, call = _asked(served)
+    assert served("sessions", "approve", session, "call_of_nobody").code == 1
+    stale = served("sessions", "approve", session, call, "--binding", "0" * 64)
+    assert (stale.code, "not what you saw" in stale.err) == (1, True)
+    done = served.ok("sessions", "approve", session, call, "--edit", '{"items": {"SKU-9": {"units": 4}}}').out
+    assert '"units":4' in done
+    assert f"allowed {call}" in done
+    [started] = _until(served, session, "freehold.tool_started")
+    assert started["input"]["items"]["SKU-9"] == {"units": 4}
+    session, call = _asked(served)
+    assert f"denied {call}" in served.ok("sessions", "deny", session, call, "--reason", "not today").out
+    [result] = _until(served, session, "agent.tool_result")
+    assert "not today" in result["content"][0]["text"]
+
+
+def _until(served: Freehold, session: str, kind: str) -> list[dict[str, Any]]:
+    """Asked again until it is there: each asking takes its time."""
+    for _ in range(200):
+        events = served.ok("sessions", "show", session, "--json").json["events"]
+        if found := [one for one in events if one["type"] == kind]:
+            return found
+    raise AssertionError(f"{session} has no {kind}")
+
+
 @pytest.mark.slow
 def test_show_in_json_has_all_of_it(served: Freehold) -> None:
     served.ok("chat", "clerk", "How many SKU-1 are there?")

@@ -11,7 +11,7 @@ import msgspec
 from rich.markup import escape
 
 from freehold.cli._connection import connected, json_option, settings
-from freehold.cli._output import Output, ago
+from freehold.cli._output import Output, ago, short
 from freehold.cli._session_view import SessionView
 from freehold.cli._sessions_travel import diff, export, fork, replay
 from freehold.cli._timeline import turns_of
@@ -208,22 +208,34 @@ def approvals(ctx: click.Context, *, limit: int, as_json: bool) -> None:
 @click.argument("session_id")
 @click.argument("call_id")
 @click.option("--edit", metavar="JSON", help="Run it with these arguments instead of the model's.")
+@click.option("--binding", help="Only what has this binding (approvals --json). [default: what is shown now]")
 @json_option
 @click.pass_context
-def approve(ctx: click.Context, *, session_id: str, call_id: str, edit: str | None, as_json: bool) -> None:
-    """Allow a tool call that waits for approval."""
+def approve(
+    ctx: click.Context, *, session_id: str, call_id: str, edit: str | None, binding: str | None, as_json: bool
+) -> None:
+    """Allow a tool call that waits for approval: what is shown, and nothing that it has become meanwhile."""
     ours = {} if edit is None else {"input": _arguments(edit)}
-    event = {"type": "user.tool_confirmation", "tool_use_id": call_id, "result": "allow", "freehold": ours}
-    _send(ctx, session_id, event, f"approved {call_id}")
+    event = {"type": "user.tool_confirmation", "tool_use_id": call_id, "result": "allow"}
+    _decide(ctx, session_id, event, ours, binding)
 
 
 @sessions.command()
 @click.argument("session_id")
 @click.argument("call_id")
 @click.option("--reason", default=None, help="Why not; the model is told.")
+@click.option("--binding", help="Only what has this binding (approvals --json). [default: what is shown now]")
 @json_option
 @click.pass_context
-def deny(ctx: click.Context, *, session_id: str, call_id: str, reason: str | None, as_json: bool) -> None:
+def deny(
+    ctx: click.Context,
+    *,
+    session_id: str,
+    call_id: str,
+    reason: str | None,
+    binding: str | None,
+    as_json: bool,
+) -> None:
     """Deny a tool call that waits for approval."""
     event = {
         "type": "user.tool_confirmation",
@@ -231,7 +243,46 @@ def deny(ctx: click.Context, *, session_id: str, call_id: str, reason: str | Non
         "result": "deny",
         "deny_message": reason,
     }
-    _send(ctx, session_id, event, f"denied {call_id}")
+    _decide(ctx, session_id, event, {}, binding)
+
+
+def _decide(
+    ctx: click.Context, session_id: str, event: dict[str, Any], ours: dict[str, Any], binding: str | None
+) -> None:
+    """Shows what is decided on, decides on just that, and says what still lacks."""
+    chosen = settings(ctx)
+    one, call_id = f"/v1/sessions/{session_id}", event["tool_use_id"]
+    with connected(chosen) as client:
+        awaits = _awaited(client, one, call_id)
+        bound = event | {"freehold": ours | {"binding": binding or awaits["binding"]}}
+        sent = client.request("POST", f"{one}/events", body={"events": [bound]})
+    if chosen.output.as_json:
+        chosen.output.json(sent)
+        return
+    given = ours.get("input", awaits["arguments"])
+    width = max(40, chosen.output.out.width - 2)
+    chosen.output.say(f"{escape(awaits['tool'])}/{escape(awaits['function'])}")
+    chosen.output.say(f"  [cyan]{escape(short(given, width=width))}[/cyan]")
+    quorum = awaits.get("quorum", 1)
+    needs = f"; {quorum} must allow it" if quorum > 1 and event["result"] == "allow" else ""
+    chosen.output.say(f"{'allowed' if event['result'] == 'allow' else 'denied'} {call_id}{needs}")
+
+
+def _awaited(client: Client, path: str, call_id: str) -> dict[str, Any]:
+    """What waits for approval under that id: mostly the row knows; while the session still runs, only its log does."""
+    calls = (client.request("GET", path)["freehold"]["waits"] or {}).get("calls", ())
+    asked = [call["awaits"] for call in calls if call["call_id"] == call_id]
+    if not asked:
+        query = {"include": "freehold", "types[]": "freehold.call_awaited", "limit": 1000}
+        events = client.pages(f"{path}/events", query=query)
+        asked = [event["awaits"] for event in events if event["tool_use_id"] == call_id]
+    found = [awaits for awaits in asked if awaits["type"] == "approval"]
+    if not found:
+        raise click.ClickException(
+            f"{call_id} waits for no approval there; freehold sessions approvals lists what does"
+        )
+    last: dict[str, Any] = found[-1]
+    return last
 
 
 @sessions.command()
@@ -374,15 +425,6 @@ def _arguments(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise click.BadParameter("expected a JSON object", param_hint="--edit")
     return found
-
-
-def _send(ctx: click.Context, session_id: str, event: dict[str, Any], done: str) -> None:
-    chosen = settings(ctx)
-    with connected(chosen) as client:
-        sent = client.request("POST", f"/v1/sessions/{session_id}/events", body={"events": [event]})
-    if chosen.output.as_json:
-        chosen.output.json(sent)
-    chosen.output.say(done)
 
 
 def _steer(ctx: click.Context, session_id: str, verb: str, body: dict[str, Any] | None, done: str) -> None:

@@ -65,8 +65,8 @@ class Escalation(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
 class Approval(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """People are asked before a tool runs. `functions` and `effects` narrow what for: None is all.
 
-    `approvers` are ids of principals (keys, users); none: whoever may `session:Approve`. `quorum` of them must allow, one denial
-    denies. After `deadline_s` and all escalations, `on_expiry`: `tell` the model that nobody decided (which is no denial), `deny`
+    `approvers` are ids of keys, `user/NAME` or `team/NAME` (whose keys, whichever); none: whoever may `session:Approve`. `quorum` of them must
+    allow, two keys of a user's counting once; one denial denies. After `deadline_s` and all escalations, `on_expiry`: `tell` the model that nobody decided (which is no denial), `deny`
     or `allow`.
     """
 

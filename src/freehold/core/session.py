@@ -194,7 +194,7 @@ class ToolOutcomeUnknown(Struct, frozen=True, tag="tool_outcome_unknown", omit_d
 class AwaitsApproval(Struct, frozen=True, tag="approval", omit_defaults=True, kw_only=True):
     """People decide. `binding` is all that their word is good for (see approval_binding); `level` counts escalations.
 
-    `approvers` are ids of principals, none: whoever may approve in this tenant. `quorum` of them must allow; one denial denies.
+    `approvers` are as in core.resources.Approval, none: whoever may approve in this tenant. `quorum` of them must allow; one denial denies.
     """
 
     tool: str
@@ -247,12 +247,14 @@ class CallAwaited(Struct, frozen=True, tag="call_awaited", omit_defaults=True, k
 
 class ApprovalDecided(Struct, frozen=True, tag="approval_decided", omit_defaults=True, kw_only=True):
     """One person's word on what `binding` says. With `arguments`, these instead of the model's: `binding` is then theirs, and
-    what others said of the former arguments counts no more."""
+    what others said of the former arguments counts no more. `person` is whose key `by` is, where it is somebody's: nobody counts twice by
+    having two."""
 
     call_id: str
     binding: str
     allow: bool
     by: str
+    person: str = ""
     reason: str = ""
     arguments: str | None = None
 

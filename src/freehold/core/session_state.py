@@ -281,7 +281,7 @@ class SessionState(Struct):
             wanted = structs.replace(wanted, arguments=event.arguments, binding=event.binding)
             call.awaited, call.votes = structs.replace(call.awaited, awaits=wanted), {}
         if event.binding == wanted.binding:
-            call.votes = call.votes | {event.by: event}
+            call.votes = call.votes | {event.person or event.by: event}
 
     def _take_result(self, event: ResultGiven) -> None:
         call = self.open_calls.get(event.call_id)

@@ -22,6 +22,7 @@ from freehold.core.resources import (
     CONCURRENCY_MAX,
     SECRET,
     Agent,
+    Approval,
     Kind,
     Provider,
     Resource,
@@ -242,6 +243,8 @@ class Templates:
             return
         if not tool.timeout_s > 0:
             yield "timeout_s", f"expected more than 0 seconds, got {tool.timeout_s}"
+        if tool.approval is not None:
+            yield from _approval_problems(tool.approval)
         if tool.concurrency_max is not None and not 1 <= tool.concurrency_max <= CONCURRENCY_MAX:
             yield "concurrency_max", f"expected 1 to {CONCURRENCY_MAX}, got {tool.concurrency_max}"
         try:
@@ -303,6 +306,27 @@ def _unknown_problems(deployment: Deployment, names: frozenset[tuple[Kind, str]]
         if name not in known:
             listed = ", ".join(known) or "none"
             yield kind, f"there is no {kind} {name!r}{near(name, known)}; known: {listed}"
+
+
+def _approval_problems(approval: Approval) -> Iterator[Problem]:
+    """A rule that can never be met would let every call expire."""
+    if approval.quorum < 1:
+        yield "approval.quorum", f"expected 1 or more, got {approval.quorum}"
+    asked = [("approval", approval.approvers, approval.deadline_s)]
+    for place, one in enumerate(approval.escalations):
+        asked.append((f"approval.escalations[{place}]", one.approvers, one.deadline_s))
+    for path, approvers, deadline_s in asked:
+        people = set(approvers)
+        teams = any(name.startswith("team/") for name in people)
+        if people and not teams and len(people) < approval.quorum:
+            yield (
+                f"{path}.approvers",
+                f"expected as many as the quorum ({approval.quorum}) or more, got {len(people)}",
+            )
+        if not deadline_s > 0:
+            yield f"{path}.deadline_s", f"expected more than 0 seconds, got {deadline_s}"
+    if approval.functions == ():
+        yield "approval.functions", "expected at least one, or leave it out: then people are asked about all"
 
 
 def _agent_problems(agent: Agent, names: frozenset[tuple[Kind, str]]) -> Iterator[Problem]:

@@ -47,7 +47,7 @@ async def decision(
         raise NotFound(
             f"tool call {call_id[:80]!r} awaits no approval, but its {awaits.__struct_config__.tag}"
         )
-    if awaits.approvers and principal.id not in awaits.approvers:
+    if awaits.approvers and not _names(principal) & set(awaits.approvers):
         raise Forbidden(
             f"{principal.id} is not one of those who were asked to approve {awaits.tool}/{awaits.function}"
         )
@@ -67,9 +67,17 @@ async def decision(
         else approval_binding(awaits.tool, awaits.version, awaits.function, edited),
         allow=allow,
         by=principal.id,
+        person=principal.account.user or "",
         reason=reason,
         arguments=edited,
     )
+
+
+def _names(principal: Principal) -> set[str]:
+    """By which an approval's rule may mean them."""
+    account = principal.account
+    named = (account.user and f"user/{account.user}", account.team and f"team/{account.team}")
+    return {principal.id, *(name for name in named if name)}
 
 
 async def client_result(

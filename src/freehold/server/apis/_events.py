@@ -277,7 +277,12 @@ def _decision(event: ApprovalDecided, made: _Made) -> dict[str, Any]:
         0,
         tool_use_id=event.call_id,
         result="allow" if event.allow else "deny",
-        freehold={"by": event.by, "reason": event.reason, "binding": event.binding},
+        freehold={
+            "by": event.by,
+            "person": event.person or None,
+            "reason": event.reason,
+            "binding": event.binding,
+        },
     )
     if event.reason and not event.allow:
         body["deny_message"] = event.reason
