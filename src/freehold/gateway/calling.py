@@ -96,8 +96,13 @@ class Answer(Metered):
                     await drained()
             return
 
+        said, heed = self._said, self._heed
+
         def taken(event: StreamEvent) -> bool:
-            self._heed(event)
+            if type(event) is TextAdded:
+                said.append(event.text)
+            else:
+                heed(event)
             return take(event)
 
         if (first := self._first) is not None:

@@ -352,7 +352,7 @@ class _Whole:
 class Events:
     """A stream's events. Read to its end, the connection can serve the next call."""
 
-    __slots__ = ("_at", "_decoder", "_events", "_finished", "_piece", "_reply", "_size_bytes", "_upstream")
+    __slots__ = ("_at", "_decoder", "_events", "_piece", "_reply", "_size_bytes", "_upstream", "finished")
 
     def __init__(self, upstream: Upstream, reply: Reply, first: bytes) -> None:
         self._upstream = upstream
@@ -360,7 +360,7 @@ class Events:
         self._reply: Reply | None = reply
         self._piece: bytes | None = first
         self._events: Sequence[StreamEvent] = ()
-        self._finished = False
+        self.finished = False
         self._at = 0
         self._size_bytes = 0
 
@@ -379,7 +379,7 @@ class Events:
     async def _more(self, reply: Reply) -> None:
         piece, self._piece = self._piece, None
         self._at, self._events = 0, ()
-        if self._finished:
+        if self.finished:
             self._reply = None
             await _run_out(reply)
             return
@@ -403,7 +403,7 @@ class Events:
         reply, self._reply = self._reply, None
         if reply is None:
             return
-        if not self._finished:
+        if not self.finished:
             pouring = _Pouring(self, take, drained)
             try:
                 await reply.pour(pouring.feed, pouring.wait)
@@ -422,7 +422,7 @@ class Events:
         if self._size_bytes > ANSWER_BYTES_MAX:
             raise TooLarge(f"the stream is over ANSWER_BYTES_MAX = {ANSWER_BYTES_MAX}")
         events = self._decoder.feed(piece)
-        self._finished = bool(events) and type(events[-1]) is Finished
+        self.finished = bool(events) and type(events[-1]) is Finished
         return events
 
     def _end(self) -> Sequence[StreamEvent]:
@@ -439,7 +439,7 @@ class _Over(Exception):
 class _Pouring:
     """From a reply's pieces to events, while they are poured. `taking`: the fault is of whoever takes them."""
 
-    __slots__ = ("_drained", "_events", "_finished", "_take", "taking")
+    __slots__ = ("_drained", "_events", "_take", "taking")
 
     def __init__(
         self,
@@ -450,20 +450,20 @@ class _Pouring:
         self._events = events
         self._take = take
         self._drained = drained
-        self._finished = False
         self.taking = False
 
     def feed(self, piece: bytes) -> bool:
-        events, ready = self._events.decode(piece), True
+        events, ready = self._events, True
+        decoded = events.decode(piece)
         self.taking = True
-        for event in events:
-            ready = self._take(event) and ready
+        for event in decoded:
+            if not self._take(event):
+                ready = False
         self.taking = False
-        self._finished = bool(events) and type(events[-1]) is Finished
-        return ready and not self._finished
+        return ready and not events.finished
 
     async def wait(self) -> None:
-        if self._finished:
+        if self._events.finished:
             raise _Over
         await self._drained()
 

@@ -22,6 +22,7 @@ from freehold.core.stream import (
     UsageReported,
 )
 from freehold.wires._fields import OBJECT, UNREADABLE, extra_of, is_null
+from freehold.wires._mould import Mould
 from freehold.wires._sse import SseReader
 from freehold.wires.anthropic_messages._errors import error_in_stream
 from freehold.wires.anthropic_messages._response import (
@@ -106,6 +107,7 @@ class AnthropicStreamDecoder:
         "_done",
         "_fields",
         "_model",
+        "_mould",
         "_open",
         "_parts",
         "_provider",
@@ -119,6 +121,7 @@ class AnthropicStreamDecoder:
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self._sse = SseReader()
+        self._mould = Mould()
         self._model = ""
         self._started = False
         self._done = False
@@ -130,9 +133,12 @@ class AnthropicStreamDecoder:
         self._fields: dict[str, Raw] = {}
 
     def feed(self, data: bytes) -> list[StreamEvent]:
+        if (told := self._mould.event_in(data)) is not None:
+            return [told]
         events: list[StreamEvent] = []
         for _, json in self._sse.feed(data):
             self._event(json, events)
+        self._mould.learn(data, events, _text_alone)
         return events
 
     def end(self) -> list[StreamEvent]:
@@ -288,6 +294,19 @@ class AnthropicStreamDecoder:
             self._stop_block(index, events)
         reason = self._reason or "end_turn"
         events.append(Finished(reason, self._stop_sequence, extra_of(NAME, self._fields)))
+
+
+def _text_alone(data: bytes) -> str | None:
+    """Of an event that is one delta of a text or of a thought (see `Mould`)."""
+    _, _, json = data.rpartition(b"\ndata: ")
+    try:
+        event = _EVENT.decode(json)
+    except UNREADABLE:
+        return None
+    delta = event.delta
+    if event.type != "content_block_delta" or delta is None:
+        return None
+    return {"text_delta": delta.text, "thinking_delta": delta.thinking}.get(delta.type)
 
 
 def _gather(opened: _Open, delta: _Delta, json: bytes) -> None:

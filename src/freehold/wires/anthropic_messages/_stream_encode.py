@@ -34,8 +34,9 @@ from freehold.wires.anthropic_messages._usage import delta_usage_json, usage_jso
 
 _STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _DELTA: Final = (
-    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%s:%s}}\n\n'
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b:'
 )
+_DELTA_END: Final = b"}}\n\n"
 _TEXT: Final = b'text_delta","text"'
 _THINKING: Final = b'thinking_delta","thinking"'
 _SIGNATURE: Final = b'signature_delta","signature"'
@@ -46,7 +47,17 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class AnthropicStreamEncoder:
-    __slots__ = ("_block", "_blocks", "_delta_kind", "_part", "_pending", "_started", "_usage", "_waiting")
+    __slots__ = (
+        "_block",
+        "_blocks",
+        "_delta_kind",
+        "_opening",
+        "_part",
+        "_pending",
+        "_started",
+        "_usage",
+        "_waiting",
+    )
 
     def __init__(self) -> None:
         self._started: Started | None = None  # Until it was told.
@@ -54,12 +65,13 @@ class AnthropicStreamEncoder:
         self._part: int | None = None  # The part that is being told.
         self._block = -1  # Its number among the blocks.
         self._delta_kind = _TEXT
+        self._opening = b""  # Of the block's deltas.
         self._pending: Reasoning | None = None  # Begun, but not told: its seal decides which block it is.
         self._waiting: dict[int, deque[StreamEvent]] = {}  # Later parts, in their order.
 
     def encode(self, event: StreamEvent) -> bytes:
-        if isinstance(event, TextAdded) and event.index == self._part and self._pending is None:
-            return _DELTA % (self._block, self._delta_kind, _encode(event.text))
+        if type(event) is TextAdded and event.index == self._part and self._pending is None:
+            return self._opening + _encode(event.text) + _DELTA_END
         match event:
             case Started():
                 self._started = event
@@ -136,18 +148,18 @@ class AnthropicStreamEncoder:
         self._block += 1
         match event.part:
             case Text():
-                self._delta_kind = _TEXT
+                self._tell_in(_TEXT)
                 told = self._block_start(TextBlock("")) + self._text(event.part.text)
                 return told + self._citations(own(event.part.extra, NAME).get("citations"))
             case Refusal():
-                self._delta_kind = _TEXT
+                self._tell_in(_TEXT)
                 return self._block_start(TextBlock("")) + self._text(event.part.text)
             case Reasoning():
-                self._delta_kind = _THINKING
+                self._tell_in(_THINKING)
                 self._pending = event.part
                 return b"" if event.part.opaque is None else self._seal(event.part.opaque)
             case ToolCall() as call:
-                self._delta_kind = _JSON
+                self._tell_in(_JSON)
                 told = self._block_start(client_tool_use(call, EMPTY))
                 return told + (self._delta(_JSON, _encode(call.arguments)) if call.arguments else b"")
             case Carried() | Media():
@@ -210,7 +222,11 @@ class AnthropicStreamEncoder:
         return b"".join(self._delta(_CITATION, bytes(one)) for one in _ARRAY.decode(citations))
 
     def _delta(self, kind: bytes, json: bytes) -> bytes:
-        return _DELTA % (self._block, kind, json)
+        return (_DELTA % (self._block, kind)) + json + _DELTA_END
+
+    def _tell_in(self, kind: bytes) -> None:
+        self._delta_kind = kind
+        self._opening = _DELTA % (self._block, kind)
 
     def _block_start(self, block: Any) -> bytes:
         return _event("content_block_start", {"index": self._block, "content_block": block})

@@ -24,6 +24,7 @@ from freehold.core.stream import (
     UsageReported,
 )
 from freehold.wires._fields import NULL, OBJECT, UNREADABLE, is_null
+from freehold.wires._mould import Mould
 from freehold.wires._openai_errors import error_in_stream
 from freehold.wires._sse import SseReader
 from freehold.wires.openai_chat._custom import call_of
@@ -36,6 +37,7 @@ TOOL_CALLS_MAX: Final = 1_000
 """Parallel calls in one answer."""
 
 _DONE: Final = b"[DONE]"
+_DATA: Final = b"data: "
 
 
 class _Function(Struct):
@@ -109,6 +111,7 @@ class OpenAIStreamDecoder:
         "_gathered",
         "_kind",
         "_last_call",
+        "_mould",
         "_open",
         "_origin",
         "_parts",
@@ -121,6 +124,7 @@ class OpenAIStreamDecoder:
 
     def __init__(self, provider: str) -> None:
         self._sse = SseReader()
+        self._mould = Mould()
         self._origin = Origin(provider, "")
         self._started = False
         self._done = False
@@ -139,9 +143,12 @@ class OpenAIStreamDecoder:
         self._usage = Raw(NULL)  # The last one counts.
 
     def feed(self, data: bytes) -> list[StreamEvent]:
+        if (event := self._mould.event_in(data)) is not None:
+            return [event]
         events: list[StreamEvent] = []
         for name, json in self._sse.feed(data):
             self._event(name, json, events)
+        self._mould.learn(data, events, _text_alone)
         return events
 
     def end(self) -> list[StreamEvent]:
@@ -356,6 +363,31 @@ class OpenAIStreamDecoder:
             choices.append(choice)
         cleaned["choices"] = choices
         return cleaned
+
+
+def _text_alone(data: bytes) -> str | None:
+    """Of an event that says nothing beside one text (see `Mould`)."""
+    if not data.startswith(_DATA):
+        return None
+    try:
+        chunk = _STRICT.decode(data[len(_DATA) :])
+    except UNREADABLE:
+        return None
+    if len(chunk.choices) != 1 or not is_null(chunk.usage):
+        return None
+    choice = chunk.choices[0]
+    if choice.delta is None or choice.finish_reason or _says(choice.logprobs) or _says(choice.stop_reason):
+        return None
+    told = [
+        value
+        for name in _DELTA_FIELDS - {"role"}
+        if (value := getattr(choice.delta, name)) and value is not UNSET
+    ]
+    return told[0] if len(told) == 1 and isinstance(told[0], str) else None
+
+
+def _says(value: Raw | UnsetType) -> bool:
+    return value is not UNSET and not is_null(value)
 
 
 def _strange(json: bytes, error: Exception) -> BrokenOff:

@@ -1,0 +1,124 @@
+"""An event that fits a mould is read as it is read without: streams fed event by event against the same bytes fed at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freehold.core.errors import BrokenOff
+from freehold.core.stream import StreamEvent, TextAdded
+from freehold.wires import named
+from freehold.wires._mould import Mould
+
+TEXTS = st.one_of(
+    st.text(max_size=6),
+    st.sampled_from(["content", "index", "text", "id", "null", '"', "\\", '"}', "\n", "\n\n", "\u2028", "data: ", "another text"]),
+)  # fmt: skip
+
+
+def sse(event: dict[str, Any], name: str = "") -> bytes:
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"data: " + msgspec.json.encode(event) + b"\n\n"
+
+
+def chat(delta: dict[str, Any], **fields: Any) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": None} | fields
+    return sse({
+        "id": "content",
+        "object": "chat.completion.chunk",
+        "model": "m",
+        "choices": [choice],
+        "usage": None,
+    })
+
+
+openai_events = st.one_of(
+    TEXTS.map(lambda text: chat({"content": text})),
+    TEXTS.map(lambda text: chat({"role": "assistant", "content": text}, logprobs=None)),
+    TEXTS.map(lambda text: chat({"content": text}, logprobs={"content": [{"token": text}]})),
+    TEXTS.map(lambda text: chat({"reasoning_content": text})),
+    TEXTS.map(lambda text: chat({"reasoning": text, "content": text})),
+    TEXTS.map(lambda text: chat({"refusal": text})),
+    TEXTS.map(lambda text: chat({"content": text}, finish_reason="stop")),
+    TEXTS.map(lambda text: chat({"content": text}, unknown=text)),
+    TEXTS.map(lambda text: chat({"content": text}).replace(b'"content":"', b'"content": "')),
+    TEXTS.map(lambda text: chat({"content": text}).replace(b"\n", b"\r\n")),
+    st.just(chat({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]})),
+    st.just(b": still here\n\n"),
+)
+
+
+def anthropic_delta(kind: str, text: str, index: int = 0) -> bytes:
+    delta = {"type": f"{kind}_delta", kind: text}
+    return sse({"type": "content_block_delta", "index": index, "delta": delta}, "content_block_delta")
+
+
+anthropic_events = st.one_of(
+    TEXTS.map(lambda text: anthropic_delta("text", text)),
+    TEXTS.map(lambda text: anthropic_delta("text", text)[len("event: content_block_delta\n") :]),
+    TEXTS.map(lambda text: anthropic_delta("thinking", text, 1)),
+    st.just(sse({"type": "ping"}, "ping")),
+)
+ANTHROPIC_START = [
+    sse({"type": "message_start", "message": {"id": "msg", "model": "m", "usage": {"input_tokens": 1}}}, "message_start"),
+    sse({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+    sse({"type": "content_block_start", "index": 1, "content_block": {"type": "thinking", "thinking": "", "signature": ""}}),
+]  # fmt: skip
+
+
+def decoded(wire: str, pieces: Sequence[bytes]) -> list[StreamEvent]:
+    decoder = named(wire).stream_decoder(provider="p")
+    return [event for piece in pieces for event in decoder.feed(piece)]
+
+
+@given(st.lists(openai_events, max_size=12), st.integers(0, 3))
+def test_openais_events_say_the_same_one_by_one_as_at_once(events: list[bytes], repeated: int) -> None:
+    events = [event for event in events for _ in range(repeated + 1)]
+    assert decoded("openai_chat", events) == decoded("openai_chat", [b"".join(events) + b": end\n\n"])
+
+
+@given(st.lists(anthropic_events, max_size=12), st.integers(0, 3))
+def test_anthropics_events_say_the_same_one_by_one_as_at_once(events: list[bytes], repeated: int) -> None:
+    events = ANTHROPIC_START + [event for event in events for _ in range(repeated + 1)]
+    assert decoded("anthropic_messages", events) == decoded(
+        "anthropic_messages", [b"".join(events) + b": end\n\n"]
+    )
+
+
+@pytest.mark.parametrize("text", ["a\x00b", 'a"}}\n\ndata: {"x":"', "\\", "\\u12", "\\ud800"])
+def test_what_is_no_text_in_a_texts_place_is_no_text(text: str) -> None:
+    good = chat({"content": "word"})
+    bad = good.replace(b"word", text.encode())
+    with pytest.raises(BrokenOff):
+        decoded("openai_chat", [good, good, good, bad])
+
+
+def test_a_text_after_another_part_is_a_part_of_its_own() -> None:
+    text, thought = chat({"content": "word"}), chat({"reasoning": "thought"})
+    events = [text, text, text, thought, text, text]
+    assert decoded("openai_chat", events) == decoded("openai_chat", [b"".join(events) + b": end\n\n"])
+
+
+def test_a_field_more_is_no_text() -> None:
+    good = chat({"content": "word"})
+    more = good.replace(b"word", b'a","role":"b')
+    assert decoded("openai_chat", [good, good, good, more])[-1] == TextAdded(0, "a")
+
+
+def test_a_mould_that_nothing_fits_is_not_made_for_ever() -> None:
+    asked: list[bytes] = []
+
+    def told_alone(data: bytes) -> str | None:
+        asked.append(data)
+        _, text, _ = msgspec.json.decode(data)
+        return str(text)
+
+    mould = Mould()
+    for number in range(100):
+        event = b'["%d","text %d","%d"]\n\n' % (number, number, number)
+        assert mould.event_in(event) is None
+        mould.learn(event, [TextAdded(0, f"text {number}")], told_alone)
+    assert len(asked) < 20
