@@ -346,7 +346,7 @@ async def _inside(
     schedules = ScheduleMeans(
         kept=store.deployments,
         sessions=sessions,
-        resources=store.resources,
+        declarations=means.declarations,
         principals=principals,
         clock=clock,
     )

@@ -44,7 +44,7 @@ class Bench:
         self.means = ScheduleMeans(
             kept=self.kept,
             sessions=here.sessions,
-            resources=here.store.resources,
+            declarations=here.means.declarations,
             principals=here.principals,
             clock=clock,
         )

@@ -134,10 +134,10 @@ class Deployments(Protocol):
         ...
 
     async def claim(
-        self, now: datetime, *, limit: int, lease_s: float, after_tenant: str = ""
+        self, now: datetime, *, limit: int, lease_s: float, after_tenant: str | None = None
     ) -> Sequence[DeploymentClaim]:
-        """Deployments that are due and that nobody holds. Level-triggered. Where there are more than `limit`, tenants share alike:
-        those that wait longest, and those that come after `after_tenant`. None come only where none are due."""
+        """Deployments that are due and that nobody holds: those that wait longest; or, with `after_tenant`, tenants share alike: those
+        that wait longest, and the next ones after that one. Level-triggered: none come only where none are due."""
         ...
 
     async def deal(self, dealt: Sequence[Dealt]) -> frozenset[tuple[str, str]]:

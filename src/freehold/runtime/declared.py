@@ -39,6 +39,13 @@ class Declarations:
             raise Internal(f"agent/{name} is stored as something else")
         return found.resource
 
+    async def agent_in_use(self, tenant: str, name: str, *, version: int | None = None) -> Versioned:
+        """As it is now, or in that version. Raises NotFound, also where the agent is archived."""
+        newest = await self._get(tenant, "agent", name, None)
+        if version is None or version == newest.version:
+            return newest
+        return await self._get(tenant, "agent", name, version)
+
     async def tool(self, tenant: str, name: str) -> DeclaredTool:
         """As it is now. Raises NotFound."""
         found = await self._get(tenant, "tool", name, None)

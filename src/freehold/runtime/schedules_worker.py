@@ -20,16 +20,17 @@ from freehold.core import ids
 from freehold.core.deployments import Dealt, DeploymentClaim, DeploymentRow, DeploymentRun, Deployments
 from freehold.core.environments import DEFAULT
 from freehold.core.errors import FreeholdError, Internal
-from freehold.core.ports import Clock, Principals, Resources
+from freehold.core.ports import Clock, Principals
 from freehold.core.schedules import Deployment, content_of
 from freehold.core.session import SessionSetup
 from freehold.core.session_log import NewSession
+from freehold.runtime.declared import Declarations
 from freehold.runtime.schedules_plan import Idle, Run, Wait, decide
 from freehold.runtime.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
-CLAIMED_AT_ONCE_MAX: Final = 64
+CLAIMED_AT_ONCE_MAX: Final = 256
 ERROR_CHARS_MAX: Final = 1000
 LEASE_S: Final = 10.0
 """How long the slots that a dead worker had just claimed wait for another."""
@@ -42,7 +43,7 @@ BACKOFF_S_MAX: Final = 5.0
 class ScheduleMeans(Struct, frozen=True, kw_only=True):
     kept: Deployments
     sessions: Sessions
-    resources: Resources
+    declarations: Declarations
     principals: Principals
     clock: Clock
 
@@ -50,7 +51,8 @@ class ScheduleMeans(Struct, frozen=True, kw_only=True):
 class Scheduler:
     def __init__(self, means: ScheduleMeans) -> None:
         self._means = means
-        self._last_tenant = ""
+        self._last_tenant: str | None = None
+        """Of the claim before, where it could not take all: then tenants have to share."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -79,10 +81,8 @@ class Scheduler:
         claims = await means.kept.claim(
             means.clock.now(), limit=CLAIMED_AT_ONCE_MAX, lease_s=LEASE_S, after_tenant=self._last_tenant
         )
-        if len(claims) == CLAIMED_AT_ONCE_MAX:
-            self._last_tenant = max(claim.row.tenant for claim in claims)
-        else:
-            self._last_tenant = ""
+        full = len(claims) == CLAIMED_AT_ONCE_MAX
+        self._last_tenant = max(claim.row.tenant for claim in claims) if full else None
         dealt = await asyncio.gather(*(self._deal(claim) for claim in claims))
         await self._write([one for one in dealt if one is not None])
         return len(claims)
@@ -178,12 +178,12 @@ class Scheduler:
     async def _session(self, row: DeploymentRow) -> NewSession:
         deployment, means = row.deployment, self._means
         principal = await means.principals.current(row.tenant, row.by)
-        # A version of an agent that is out of use can still be read; no session begins with it by itself.
-        newest = await means.resources.get(row.tenant, "agent", deployment.agent)
+        version = deployment.agent_version
+        declared = await means.declarations.agent_in_use(row.tenant, deployment.agent, version=version)
         return await means.sessions.prepared(
             principal,
             deployment.agent,
-            version=deployment.agent_version or newest.version,
+            declared=declared,
             title=deployment.title or deployment.name,
             inputs=[content_of(message) for message in deployment.messages],
             setup=_setup(deployment),

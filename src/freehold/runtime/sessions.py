@@ -16,7 +16,7 @@ from freehold.core.context import Context
 from freehold.core.errors import BadRequest, Conflict
 from freehold.core.messages import JsonObject, Media, Text
 from freehold.core.policy import Principal, authorize
-from freehold.core.ports import Clock, Resources
+from freehold.core.ports import Clock, Resources, Versioned
 from freehold.core.resources import Agent, WhenBusy
 from freehold.core.session import (
     ApprovalDecided,
@@ -126,14 +126,16 @@ class Sessions:
         inputs: Sequence[Sequence[Text | Media]] = (),
         setup: SessionSetup | None = None,
         when_busy: WhenBusy | None = None,
+        declared: Versioned | None = None,
     ) -> NewSession:
-        """What `create` would write, all of its checks done, with everything that is said first."""
+        """What `create` would write, all of its checks done, with everything that is said first. `declared` is the agent, where the
+        caller has it at hand."""
         authorize(principal, "session:Create", f"agent/{agent}")
         check_length(title, TITLE_CHARS_MAX, field="title")
         check_length(model or "", MODEL_CHARS_MAX, field="model")
         check_metadata(metadata or {})
         check_setup(setup)
-        found = await self._resources.get(principal.tenant, "agent", agent, version=version)
+        found = declared or await self._resources.get(principal.tenant, "agent", agent, version=version)
         if isinstance(found.resource, Agent):
             principal = with_labels(principal, found.resource.labels)
             when_busy = when_busy or found.resource.when_busy

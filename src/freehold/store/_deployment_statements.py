@@ -79,12 +79,12 @@ WHERE tenant = $1 AND name = $2 AND archived_at IS NULL
 RETURNING pg_notify('{CHANNEL}', '')
 """  # noqa: S608 - our own constants
 
-# As many as are wanted, or all there are: nobody has to be favoured.
 _FIRST: Final = """
 SELECT d.tenant, d.name FROM deployments d WHERE d.due_at <= $1 ORDER BY d.due_at LIMIT $2
 FOR UPDATE SKIP LOCKED
 """
-# The tenants that wait longest, and the next ones behind the last tenant of the claim before, each with its first.
+# The tenants that wait longest, and the next ones behind the last tenant of the claim before, each with its first. Conditions are
+# written so that only the index that is meant can serve them: what the planner knows of due_at is always out of date.
 _SHARED: Final = f"""
 SELECT d.tenant, d.name FROM (
     WITH RECURSIVE hop AS (
@@ -102,21 +102,22 @@ SELECT d.tenant, d.name FROM (
         SELECT o.tenant FROM (SELECT n.tenant FROM deployments n WHERE n.due_at <= $1 ORDER BY n.due_at LIMIT $2) AS o
     )
     SELECT c.tenant, c.name FROM tenants t CROSS JOIN LATERAL (
-        SELECT n.tenant, n.name, n.due_at, row_number() OVER (ORDER BY n.due_at) AS place FROM deployments n
-        WHERE n.tenant = t.tenant AND n.due_at <= $1 ORDER BY n.due_at LIMIT $2
+        SELECT n.tenant, n.name, n.due_at, row_number() OVER (ORDER BY n.tenant, n.due_at) AS place FROM deployments n
+        WHERE n.due_at IS NOT NULL
+          AND (n.tenant, n.due_at) >= (t.tenant, '-infinity') AND (n.tenant, n.due_at) <= (t.tenant, $1)
+        ORDER BY n.tenant, n.due_at LIMIT $2
     ) AS c
     ORDER BY c.place, c.due_at LIMIT $2
-) AS chosen
-JOIN deployments d ON (d.tenant, d.name) = (chosen.tenant, chosen.name)
-WHERE d.due_at <= $1
-FOR UPDATE OF d SKIP LOCKED
+) AS chosen CROSS JOIN LATERAL (
+    SELECT n.tenant, n.name FROM deployments n
+    WHERE n.tenant = chosen.tenant AND n.name = chosen.name AND (n.due_at <= $1) IS TRUE
+    FOR UPDATE SKIP LOCKED
+) AS d
 """  # noqa: S608 - our own constants
-COUNT_DUE: Final = (
-    "SELECT count(*) AS count FROM (SELECT FROM deployments WHERE due_at <= $1 LIMIT $2 + 1) AS due"
-)
 
 
 def _claim(chosen: str) -> str:
+    """Need not outlive a crash of the database, so that nobody waits for its disk."""
     return f"""
 WITH chosen AS ({chosen}), d AS (
     UPDATE deployments SET due_at = $1 + $3::interval, epoch = deployments.epoch + 1
@@ -125,7 +126,7 @@ WITH chosen AS ({chosen}), d AS (
 )
 SELECT {_STATE}, r.version, r.updated_at, v.body, v.created_by, EXISTS (
     SELECT FROM sessions s WHERE s.tenant = d.tenant AND s.deployment = d.name AND s.status IN ('running', 'waiting', 'paused')
-) AS at_work
+) AS at_work, set_config('synchronous_commit', 'off', true)
 FROM d {_DECLARED}
 """  # noqa: S608 - our own constants
 

@@ -134,7 +134,7 @@ class PostgresDeployments:
         return RunPage(page, page[-1].id if len(rows) > limit else None)
 
     async def claim(
-        self, now: datetime, *, limit: int, lease_s: float, after_tenant: str = ""
+        self, now: datetime, *, limit: int, lease_s: float, after_tenant: str | None = None
     ) -> Sequence[DeploymentClaim]:
         _check_limit(limit, CLAIM_MAX)
         if not 0 < lease_s <= LEASE_S_MAX:
@@ -142,10 +142,7 @@ class PostgresDeployments:
                 f"expected more than 0 and at most {LEASE_S_MAX:g} seconds, got {lease_s}", field="lease_s"
             )
         doing, lease = "claiming deployments", timedelta(seconds=lease_s)
-        counted = await self._database.fetch(doing, statements.COUNT_DUE, now, limit)
-        if not (count := counted[0]["count"]):
-            return ()
-        if count <= limit:
+        if after_tenant is None:
             rows = await self._database.fetch(doing, statements.CLAIM_FIRST, now, limit, lease)
         else:
             rows = await self._database.fetch(doing, statements.CLAIM_SHARED, now, limit, lease, after_tenant)
