@@ -171,10 +171,11 @@ async def until_asked_again(world: World, session_id: str) -> dict[str, Any]:
 
 
 async def test_who_is_asked_next_decides_alone(people: People) -> None:
-    rule = f"approvers: [user/ann]\n  deadline_s: 0.2\n  escalations: [{{approvers: [{people.id('bob')}], deadline_s: 600}}]"
+    rule = f"quorum: 2\n  approvers: [user/ann, user/bob]\n  deadline_s: 0.2\n  escalations: [{{approvers: [{people.id('bob')}], deadline_s: 600}}]"
     session_id, call_id = await asked(people, rule)
     raised = await until_asked_again(people.world, session_id)
     assert (raised["awaits"]["level"], raised["awaits"]["approvers"]) == (1, [people.id("bob")])
+    assert raised["awaits"].get("quorum", 1) == 1, "one alone can be no two"
     late = await people.decide("ann", session_id, call_id)
     assert late.status_code in {403, 404}
     assert (await people.decide("bob", session_id, call_id)).status_code == 200
@@ -202,7 +203,7 @@ async def test_an_expiry_does_what_the_rule_says_and_is_no_denial(
         ("quorum: 0", "approval.quorum: expected 1 or more"),
         ("quorum: 2\n  approvers: [key_1]", "approval.approvers: expected as many as the quorum (2)"),
         ("deadline_s: 0", "approval.deadline_s: expected more than 0"),
-        ("quorum: 2\n  escalations: [{approvers: [key_1]}]", "approval.escalations[0].approvers"),
+        ("quorum: 2\n  escalations: [{approvers: [key_1], quorum: 2}]", "approval.escalations[0].approvers"),
     ],
 )
 async def test_a_rule_that_nobody_could_ever_meet_is_refused(people: People, rule: str, said: str) -> None:

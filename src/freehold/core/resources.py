@@ -56,9 +56,11 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 class Escalation(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Who is asked next, and for how long, where nobody decided in time."""
+    """Who is asked next, and for how long, where nobody decided in time. Without a `quorum` of its own it has the rule's, or as many as are
+    asked, where they are fewer."""
 
     approvers: tuple[str, ...] = ()
+    quorum: int | None = None
     deadline_s: float = 86_400.0
 
 

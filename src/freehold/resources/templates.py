@@ -23,6 +23,7 @@ from freehold.core.resources import (
     SECRET,
     Agent,
     Approval,
+    Escalation,
     Kind,
     Provider,
     Resource,
@@ -40,6 +41,7 @@ from freehold.resources.plan import Plan, plan
 from freehold.resources.template import Declared, read_template, refuse
 from freehold.runtime.decide import money_pico
 from freehold.runtime.schedules_check import problems as deployment_problems
+from freehold.runtime.waiting import people_max
 
 CheckModel = Callable[[str, str, Sequence[Resource]], Awaitable[None]]
 """(tenant, model, resources declared beside it): raises FreeholdError where no such model can be called."""
@@ -310,21 +312,17 @@ def _unknown_problems(deployment: Deployment, names: frozenset[tuple[Kind, str]]
 
 def _approval_problems(approval: Approval) -> Iterator[Problem]:
     """A rule that can never be met would let every call expire."""
-    if approval.quorum < 1:
-        yield "approval.quorum", f"expected 1 or more, got {approval.quorum}"
-    asked = [("approval", approval.approvers, approval.deadline_s)]
-    for place, one in enumerate(approval.escalations):
-        asked.append((f"approval.escalations[{place}]", one.approvers, one.deadline_s))
-    for path, approvers, deadline_s in asked:
-        people = set(approvers)
-        teams = any(name.startswith("team/") for name in people)
-        if people and not teams and len(people) < approval.quorum:
-            yield (
-                f"{path}.approvers",
-                f"expected as many as the quorum ({approval.quorum}) or more, got {len(people)}",
-            )
-        if not deadline_s > 0:
-            yield f"{path}.deadline_s", f"expected more than 0 seconds, got {deadline_s}"
+    own = Escalation(approvers=approval.approvers, deadline_s=approval.deadline_s, quorum=approval.quorum)
+    asked = [("approval", own)]
+    asked += [(f"approval.escalations[{place}]", one) for place, one in enumerate(approval.escalations)]
+    for path, one in asked:
+        people = people_max(one.approvers)
+        if one.quorum is not None and one.quorum < 1:
+            yield f"{path}.quorum", f"expected 1 or more, got {one.quorum}"
+        elif one.quorum is not None and people is not None and people < one.quorum:
+            yield f"{path}.approvers", f"expected as many as the quorum ({one.quorum}) or more, got {people}"
+        if not one.deadline_s > 0:
+            yield f"{path}.deadline_s", f"expected more than 0 seconds, got {one.deadline_s}"
     if approval.functions == ():
         yield "approval.functions", "expected at least one, or leave it out: then people are asked about all"
 

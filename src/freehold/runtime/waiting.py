@@ -58,7 +58,7 @@ def approval_wanted(
 ) -> CallAwaited:
     """`level` 0 asks the rule's own approvers, 1 its first escalation, and so on."""
     asked = (
-        Escalation(approvers=rule.approvers, deadline_s=rule.deadline_s)
+        Escalation(approvers=rule.approvers, deadline_s=rule.deadline_s, quorum=rule.quorum)
         if level == 0
         else rule.escalations[level - 1]
     )
@@ -71,11 +71,24 @@ def approval_wanted(
             arguments=arguments,
             binding=approval_binding(planned.tool, planned.version, planned.function, arguments),
             approvers=asked.approvers,
-            quorum=rule.quorum,
+            quorum=quorum_of(rule, asked),
             level=level,
         ),
         until=now + timedelta(seconds=asked.deadline_s),
     )
+
+
+def people_max(approvers: tuple[str, ...]) -> int | None:
+    """How many there may be; None: nobody knows."""
+    if not approvers or any(name.startswith("team/") for name in approvers):
+        return None
+    return len(set(approvers))
+
+
+def quorum_of(rule: Approval, asked: Escalation) -> int:
+    if asked.quorum is not None:
+        return asked.quorum
+    return min(rule.quorum, people_max(asked.approvers) or rule.quorum)
 
 
 def approval_outcome(
