@@ -8,7 +8,7 @@ import argparse
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from math import exp, sqrt
+from math import exp, log, sqrt
 from statistics import median
 from typing import Final, TypeAlias
 
@@ -43,6 +43,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "errors, 30 %": Measure.same(Proportion, lambda chance: chance.random() < 0.3),
     "latency (log-normal)": Measure.same(Mean, lambda chance: chance.lognormvariate(0.0, 0.8)),
     "cost (log-normal)": Measure.same(Mean, lambda chance: exp(chance.gauss(-3.0, 0.5))),
+    "score, mostly 1": Measure.same(Mean, lambda chance: float(chance.random() < 0.95)),
     "score (0 or 1)": Measure.same(Mean, lambda chance: float(chance.random() < 0.7)),
 }
 DIFFERENT: Final[Mapping[str, Measure]] = {
@@ -79,11 +80,18 @@ def looked_at(measure: Measure, chance: random.Random, *, looks: int) -> Decided
             continue
         if found.ordinary is None and _differ_ordinarily(a, b):
             found.ordinary = number
-        if found.ours is None and difference(a, b, ALPHA).decided:
+        if found.ours is None and _differ(a, b):
             found.ours = number
         if found.ours and found.ordinary:
             break
     return found
+
+
+def _differ(a: Proportion | Mean, b: Proportion | Mean) -> bool:
+    """As `difference` has it, but not how large it is, for that takes a rate a thousand times as long."""
+    if isinstance(a, Proportion) and isinstance(b, Proportion):
+        return a.together(b, 0.0) >= log(1 / ALPHA)
+    return difference(a, b, ALPHA).decided
 
 
 def _differ_ordinarily(a: Proportion | Mean, b: Proportion | Mean) -> bool:

@@ -2,9 +2,12 @@
 observation; and that a difference is found in the end."""
 
 import random
+from math import log
 
 import pytest
 from bench.experiments import MEASURES, false_alarms
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from freehold.core.confidence import ALPHA, MEANS_FROM, Mean, Proportion, difference, worse_than
 
@@ -20,6 +23,27 @@ def test_an_ordinary_interval_would_err_far_more_often():
     ours, ordinary = false_alarms(MEASURES["score (0 or 1)"], experiments=60, looks=300)
     assert ours <= ALPHA
     assert ordinary > 0.15
+
+
+@settings(max_examples=12)
+@given(st.integers(1, 300), st.integers(1, 300), st.data())
+def test_a_difference_of_rates_is_decided_where_its_interval_leaves_zero_out(
+    count: int, others: int, data: st.DataObject
+) -> None:
+    a = Proportion(count, data.draw(st.integers(0, count)))
+    b = Proportion(others, data.draw(st.integers(0, others)))
+    found = difference(a, b)
+    assert found.interval.low <= found.estimate <= found.interval.high
+    assert found.decided == (a.together(b, 0.0) >= log(1 / ALPHA))
+    back = difference(b, a)
+    assert back.interval.low == pytest.approx(-found.interval.high, abs=1e-6)
+    assert back.decided == found.decided
+
+
+def test_two_arms_are_told_apart_sooner_than_by_intervals_that_do_not_meet():
+    a, b = Proportion(1000, 20), Proportion(1000, 60)
+    assert difference(a, b).decided
+    assert a.interval(ALPHA / 2).high > b.interval(ALPHA / 2).low
 
 
 def test_a_difference_is_found_in_the_end():
