@@ -205,8 +205,11 @@ class PromptCall(Call[A], Generic[A, W]):
         settle: Settle[Answered],
         plan_now: PlannedNow[A],
     ) -> None:
-        super().__init__(asked, meter, plan, settle)
-        self._prompt = asked
+        self._asked = self._prompt = asked
+        self._meter = meter
+        self._plan = plan
+        self._settle = settle
+        self._answer = self._made = None
         self._settle_whole = settle
         self._plan_now = plan_now
         self._hang_up: HangUp | None = None

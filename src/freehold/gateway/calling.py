@@ -44,7 +44,7 @@ class Answer(Metered):
         self.error: BaseException | None = None
         self._open = opened
         self._events = events
-        super().__init__(meter)
+        self._meter = meter
         self._first: StreamEvent | None = None
         self._said: list[str] = []
         self.copy: Copy | None = None
@@ -138,7 +138,7 @@ class Told(Metered):
     copy = None
 
     def __init__(self, target: Target, request: ModelRequest, response: ModelResponse, meter: Meter) -> None:
-        super().__init__(meter)
+        self._meter = meter
         self.provider = target.provider.name
         self.model = target.name
         self.is_language_model = target.provider.is_language_model

@@ -53,7 +53,7 @@ class Passing(Metered):
         self.is_language_model = target.provider.is_language_model
         self.error: BaseException | None = None
         self._whole = False
-        super().__init__(meter)
+        self._meter = meter
         self._open = opened
         self._raw: Chunks | None = None
         self._first = b""
@@ -211,7 +211,7 @@ class Bytes:
         return self._envelope.body
 
     def further_models(self) -> Sequence[str]:
-        return self._envelope.further_models()
+        return self._envelope.further_models() if "models" in self._envelope.fields else ()
 
     def lack_of(self, target: Target) -> tuple[Lack, ModelRequest] | None:
         body = self._envelope.body

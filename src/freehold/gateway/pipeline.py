@@ -104,12 +104,15 @@ class Gateway:
         *,
         wire: Wire,
         headers: Mapping[str, str] = _NO_HEADERS,
+        call_id: str | None = None,
     ) -> PromptCall[Passing | Answer, Passing | Told]:
         """Gives bytes of `wire`, which is the client's, where who answers speaks it, else events.
 
-        `headers` are the client's, names lower-cased. Raises as `call` does, and BadRequest for what `wire` cannot read.
+        `headers` are the client's, names lower-cased. `call_id` is its record's, where there is one already. Raises as `call` does, and BadRequest for what `wire` cannot read.
         """
-        meter = Meter(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
+        meter = Meter(
+            self._clock, self._records, principal, wire=wire.name, requested=envelope.model, id=call_id
+        )
         meter.streamed = envelope.stream
         meter.called_for(headers.get(USER_HEADER) or envelope.end_user())
         asked = Bytes(envelope, wire, headers)

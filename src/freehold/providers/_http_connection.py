@@ -164,7 +164,11 @@ class Connection(asyncio.Protocol):
         self._expect(timeouts, total_at, now, bodiless=False)
         self._told = told
         self._phase = _Phase.HEAD
-        self._limit_first_byte(now)
+        first_byte_s = timeouts.first_byte_s
+        deadline = total_at if first_byte_s is None or now + first_byte_s > total_at else now + first_byte_s
+        self._deadline = deadline
+        if deadline < self._timer_at:
+            self._limit(deadline)
         self._transport.write(head + body)
 
     def _expect(self, timeouts: Timeouts, total_at: float, now: float, *, bodiless: bool) -> None:
@@ -237,7 +241,11 @@ class Connection(asyncio.Protocol):
                 self.abort()  # Nobody asked. A late or second answer must not become the next request's.
                 return
             self._silent = False
-            data = self._find_head(data)
+            end = data.find(b"\r\n\r\n") + 4
+            if end > 3 and not self._head and data.startswith(b"HTTP/1.") and data[8:10] != b" 1":
+                data = self._open(data[:end], data[end:])
+            else:
+                data = self._find_head(data)
             if not data:
                 return
         try:
@@ -355,11 +363,13 @@ class Connection(asyncio.Protocol):
             self._refuse(f"answered with something that is not HTTP/1.1 ({error})", head)
             return b""
         reply = Reply(self._parser.get_status_code(), head, name=self._name, source=self)
-        try:
-            self._read_fields(head.lower(), reply)
-        except Unavailable as error:
-            self._lose(error)
-            return b""
+        lowered = head.lower()
+        if lowered.find(b"-encoding:") >= 0 or not self._served_count:
+            try:
+                self._read_fields(lowered, reply)
+            except Unavailable as error:
+                self._lose(error)
+                return b""
         if self._bodiless and not self._complete:
             self._complete = True
             self._keep = False  # The parser still waits for a body that never comes.
@@ -369,7 +379,7 @@ class Connection(asyncio.Protocol):
         return b"" if self._complete else rest
 
     def _read_fields(self, lowered: bytes, reply: Reply) -> None:
-        """The few headers that are the connection's business; mostly one pass over the bytes finds none."""
+        """The few headers that are the connection's business."""
         if b"-encoding:" in lowered:
             coding = reply.headers.get("transfer-encoding", "chunked").lower()
             if coding != "chunked":

@@ -163,10 +163,11 @@ class Reply:
         self.close()
 
     def whole(self) -> bytes | None:
-        """As `read`, at once: None where it has not ended well, or is compressed. Once."""
-        if not self._ended or self._failure is not None or self._inflate is not None:
+        """As `read`, at once: None where it has not ended well, is empty or compressed."""
+        parts = self._parts
+        if not self._ended or self._failure is not None or self._inflate is not None or not parts:
             return None
-        return self._take()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     # What the connection calls.
 
@@ -212,8 +213,10 @@ class Reply:
         self._failure = failure
         self._source = None
         self._wake()
-        if self.told is not None:
-            self.tell()
+        told = self.told
+        if told is not None:
+            self.told = None
+            told(self)
 
     def _take(self) -> bytes:
         parts = self._parts

@@ -27,8 +27,9 @@ class Fitting:
 
     def fitted(self, body: bytes, *, metered: bool) -> bytes:
         """Untouched, and not even parsed, where it has none of the differing fields."""
-        rename = bool(self._tokens_max_field) and holds(body, self._other_field_json, b"_")
-        options = holds(body, _OPTIONS, b"_")
+        marked = body.find(b"_") >= 0
+        rename = marked and bool(self._tokens_max_field) and holds(body, self._other_field_json, b"_")
+        options = marked and holds(body, _OPTIONS, b"_")
         add, drop = metered and self._stream_options and not options, options and not self._stream_options
         if not (rename or add or drop):
             return body

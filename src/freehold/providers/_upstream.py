@@ -165,7 +165,7 @@ class Upstream:
             body = body.strip()
             if not body.startswith(b"{"):
                 raise self._strange(reply, body)
-        if b'"error"' in body[:ERROR_PEEK_BYTES]:
+        if body.find(b'"error"', 0, ERROR_PEEK_BYTES) >= 0:
             self.raise_inside(body, reply)
         return body
 

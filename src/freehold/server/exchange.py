@@ -6,7 +6,7 @@ comes in (listener.py), and what is answered (front.py).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -55,6 +55,32 @@ class Arrival:
             self._waiter = None
 
 
+_NOT_WAITED_FOR: Final = Arrival()
+"""Of requests for whose body nobody waits, as it came with the head."""
+
+
+class Headers(Mapping[str, str]):
+    """A request's, decoded where they are asked for: most never are. Of those that came twice, the last."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        self._raw = dict(pairs)
+
+    def __getitem__(self, name: str) -> str:
+        return self._raw[name.encode("latin-1")].decode("latin-1")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = self._raw.get(name.encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+
 class _Own:
     """The header lines that the server adds to every answer. uvicorn makes a new list of them each second."""
 
@@ -90,11 +116,11 @@ class Exchange:
         self.path = path
         self.target: bytes = protocol.url
         self.pairs: Sequence[tuple[bytes, bytes]] = protocol.headers
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in protocol.headers}
+        self.headers: Mapping[str, str] = Headers(protocol.headers)
         self.keep_alive = not http_1_0 and parser.should_keep_alive()
-        self.body = bytearray()
+        self.body: bytes | bytearray = b""
         self.more_body = True
-        self.message_event = Arrival()
+        self.message_event = _NOT_WAITED_FOR
         self.disconnected = False
         self.response_complete = False
         self.started = False
@@ -127,15 +153,27 @@ class Exchange:
         """Of the request's body. After the answer it is thrown away."""
         if self.response_complete:
             return
-        self.body += data
+        self.hold(data)
         if len(self.body) > HIGH_WATER_LIMIT:
             self._flow.pause_reading()
-        self.message_event.set()
+        if self.message_event is not _NOT_WAITED_FOR:
+            self.message_event.set()
+
+    def hold(self, data: bytes) -> None:
+        """Most bodies are one piece, which is not copied."""
+        if not self.body:
+            self.body = data
+        elif isinstance(self.body, bytearray):
+            self.body += data
+        else:
+            self.body = bytearray(self.body)
+            self.body += data
 
     def end_body(self) -> None:
         if not self.response_complete:
             self.more_body = False
-            self.message_event.set()
+            if self.message_event is not _NOT_WAITED_FOR:
+                self.message_event.set()
 
     def hang_up(self) -> None:
         """The connection is gone. Nobody reads the answer, so whoever works at it stops."""
@@ -160,7 +198,7 @@ class Exchange:
         size = 0
         while True:
             pieces.append(bytes(self.body))
-            self.body.clear()
+            self.body = b""
             size += len(pieces[-1])
             if size > size_max:
                 raise too_large(size_max)
@@ -179,6 +217,8 @@ class Exchange:
             self._expects = False
             self._transport.write(_CONTINUE)
         self._flow.resume_reading()
+        if self.message_event is _NOT_WAITED_FOR:
+            self.message_event = Arrival()
         self.message_event.clear()
         await self.message_event.wait()
 

@@ -7,7 +7,7 @@ that hangs up hangs up the provider.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct, field
@@ -33,6 +33,8 @@ from freehold.server.operations import Door, stopping, told_in
 log = logging.getLogger(__name__)
 
 _NO_REQUEST: Final = ModelRequest(model="", messages=())
+_WHOLE_KIND: Final = b"application/json"
+MODELS_TOLD_MAX: Final = 1024
 _WITH_IDS: Final = frozenset({Started, PartStarted})
 
 
@@ -75,6 +77,12 @@ class Keeper(Protocol):
     ) -> tuple[Principal, Envelope, Exchange] | None:
         """What to ask instead and for whom, and where to answer it; None where it answered by itself."""
         ...
+
+
+@lru_cache(MODELS_TOLD_MAX)
+def _model_line(provider: str, model: str) -> bytes:
+    """Tells which model answered."""
+    return f"x-freehold-model: {printable(f'{provider}/{model}')}\r\n".encode("ascii", "replace")
 
 
 def route_line(reason: str) -> bytes:
@@ -178,13 +186,23 @@ class _Call:
     def begin(self, principal: Principal, envelope: Envelope) -> "Answering | None":
         """Without a task, where nothing is to be waited for but a whole answer. Else returns what is to be awaited."""
         exchange = self._exchange
-        asked = self._front.gateway.forward(principal, envelope, wire=self._wire, headers=exchange.headers)
+        asked = self._asked(principal, envelope)
         if envelope.stream or not asked.begin(self._ready):
             return partial(self._follow_at_edge, asked, envelope.stream)
         self._begun = asked
         exchange.gone = self._leave
         self._front.begun.add(self)
         return None
+
+    def _asked(self, principal: Principal, envelope: Envelope) -> "_Asked":
+        """The call's id is the request's, so that either leads to the other."""
+        return self._front.gateway.forward(
+            principal,
+            envelope,
+            wire=self._wire,
+            headers=self._exchange.headers,
+            call_id=ids.alike("call", self.request_id),
+        )
 
     def _ready(self, answer: Passing | Told | BaseException) -> None:
         """The call is over: all that is left is to say so."""
@@ -250,10 +268,7 @@ class _Call:
             if taken is None:
                 return
             principal, envelope, self._exchange = taken
-        asked = self._front.gateway.forward(
-            principal, envelope, wire=self._wire, headers=self._exchange.headers
-        )
-        await self._follow(asked, envelope.stream)
+        await self._follow(self._asked(principal, envelope), envelope.stream)
 
     async def _follow(self, asked: "_Asked", stream: bool) -> None:  # noqa: FBT001
         exchange = self._exchange
@@ -270,10 +285,21 @@ class _Call:
 
     def _head(self, answer: Passing | Answer | Told, *, stream: bool) -> bytes:
         """Header lines, but for those that depend on what the answer used."""
-        lines = self._lines(f"{answer.provider}/{answer.model}", stream=stream)
+        kind = _WHOLE_KIND
+        if stream:
+            told_as = self._wire.stream_content_type if self._form is None else self._form.content_type
+            kind = b"%b\r\ncache-control: no-store\r\nx-accel-buffering: no" % told_as.encode()
+        request_id = self.request_id.encode()
+        lines = b"content-type: %b\r\nrequest-id: %b\r\n%b: %b\r\n%bx-freehold-call-id: %b\r\n" % (
+            kind,
+            request_id,
+            self._request_id_as.encode(),
+            request_id,
+            _model_line(answer.provider, answer.model),
+            answer.call_id.encode(),
+        )
         if (reason := answer.choice.reason) is not None:
             lines += route_line(reason)
-        lines += b"x-freehold-call-id: %b\r\n" % answer.call_id.encode()
         return lines if (note := answer.cache) is None else lines + cache_lines(note)
 
     async def _passed(self, answer: Passing, stream: bool) -> bytes:  # noqa: FBT001
@@ -323,16 +349,6 @@ class _Call:
     def _limits(self, answer: Passing | Answer | Told) -> bytes:
         """Of a whole answer with what it used, of a stream with what it may use."""
         return lines_after(self._wire.name, answer.taken, self._front.door.clock)
-
-    def _lines(self, served: str, *, stream: bool) -> bytes:
-        told_as = self._wire.stream_content_type if self._form is None else self._form.content_type
-        kind = (
-            f"{told_as}\r\ncache-control: no-store\r\nx-accel-buffering: no" if stream else "application/json"
-        )
-        return (
-            f"content-type: {kind}\r\nrequest-id: {self.request_id}\r\n{self._request_id_as}: {self.request_id}\r\n"
-            f"x-freehold-model: {printable(served)}\r\n"
-        ).encode("ascii", "replace")
 
     async def refuse(self, error: FreeholdError) -> None:
         """In the client's dialect; also in the middle of a stream, which ends here."""

@@ -121,10 +121,7 @@ class Protocol(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if len(self.headers) > HEADERS_MAX:
@@ -132,6 +129,9 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         if self._slow is not None:
             self._in_time()
+        for name, value in self.headers:
+            if name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
         path = self.url.partition(b"?")[0]
         if self._server.takes(path) and len(self.connections) < CONNECTIONS_MAX:
             self._take(Exchange(self, path))

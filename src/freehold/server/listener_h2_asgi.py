@@ -54,7 +54,7 @@ class Asgi:
         while not exchange.disconnected and not exchange.response_complete:
             if not self._ended and (exchange.body or not exchange.more_body):
                 body = bytes(exchange.body)
-                exchange.body.clear()
+                exchange.body = b""
                 self._ended = not exchange.more_body
                 return {"type": "http.request", "body": body, "more_body": exchange.more_body}
             await exchange.more()

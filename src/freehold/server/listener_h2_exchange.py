@@ -33,11 +33,11 @@ class StreamExchange(Exchange):
         self.target = said[b":path"]
         self.path = self.target.partition(b"?")[0]
         self.pairs = _pairs(said, headers)
-        self.headers = {
+        self.headers: Mapping[str, str] = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in self.pairs if name != AUTHORITY
         }
         self.keep_alive = True
-        self.body = bytearray()
+        self.body = b""
         self.more_body = True
         self.message_event = Arrival()
         self.widened = asyncio.Event()
@@ -73,7 +73,7 @@ class StreamExchange(Exchange):
         if self.response_complete:
             self._taken()
         else:
-            self.body += data
+            self.hold(data)
             self.message_event.set()
 
     def whole(self) -> None:
@@ -100,7 +100,7 @@ class StreamExchange(Exchange):
 
     def over(self) -> None:
         """The task has ended, one way or another."""
-        self.body.clear()
+        self.body = b""
         self._taken()
         if not self.response_complete:
             self.response_complete = True

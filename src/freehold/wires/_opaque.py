@@ -25,7 +25,9 @@ def holds_packed(body: bytes) -> bool:
 
     As text, or as base64 in the fields of Google's and Bedrock's clients that are bytes.
     """
-    return holds(body, _PREFIX_BYTES, b"1") or holds(body, _PREFIX_BASE64, b"Z")
+    return (body.find(b"1") >= 0 and holds(body, _PREFIX_BYTES, b"1")) or (
+        body.find(b"Z") >= 0 and holds(body, _PREFIX_BASE64, b"Z")
+    )
 
 
 def packed(opaque: Opaque) -> str:
