@@ -93,6 +93,7 @@ async def test_how_quick_a_model_is_is_told_by_all_together_and_counted_once(
         assert one.model.first.at(0.27, clock.s) == pytest.approx(1.6, rel=0.2), "50 of 200 are quick"
         assert one.model.typical_output_tokens == pytest.approx(100)
     assert there.model.tokens_per_s(clock.s) == pytest.approx(62.5, rel=0.2)
+    assert there.model.tokens_per_s(clock.s, 0.2) == pytest.approx(500, rel=0.2)
     clock.s += 180
     await exchanged(here, there)
     assert here.model.first.at(0.5, clock.s) is None

@@ -67,5 +67,5 @@ def _latency(one: dict[str, Any]) -> str:
     if one["whole_answer_p50_s"] is not None:
         told.append(f"whole answer {seconds(one['whole_answer_p50_s'] * 1000)}")
     if one["tokens_per_s"] is not None:
-        told.append(f"{one['tokens_per_s']:.0f} tokens/s")
+        told.append(f"{one['tokens_per_s']:.0f} tokens/s (p95 {one['tokens_per_s_p95']:.0f})")
     return ", ".join(told)

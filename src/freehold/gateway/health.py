@@ -210,9 +210,9 @@ class Health:
     def comes_back_in_s(self, now_s: float) -> float:
         return max(self._rests_until_s - now_s, self.breaker.opens_in_s(now_s), 0.0)
 
-    def tokens_per_s(self, now_s: float) -> float | None:
-        """The median."""
-        return self._tokens_per_s.at(0.5, now_s)
+    def tokens_per_s(self, now_s: float, share: float = 0.5) -> float | None:
+        """So many at least, of this share of answers."""
+        return self._tokens_per_s.at(1 - share, now_s)
 
     def answered(
         self, now_s: float, *, first_s: float | None, whole_s: float, output_tokens: int, streamed: bool

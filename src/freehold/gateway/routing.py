@@ -37,12 +37,15 @@ class Traits(Struct, frozen=True, kw_only=True):
 
 
 class Figures(Struct, frozen=True):
-    """How quick it was of late: seconds, and tokens per second. None where it was not measured."""
+    """How quick it was of late: seconds, and tokens per second (the median; and what 95 % of answers came up to, for people). None where it was not
+    measured.
+    """
 
     first_p50_s: float | None = None
     first_p95_s: float | None = None
     whole_p50_s: float | None = None
     tokens_per_s: float | None = None
+    tokens_per_s_p95: float | None = None
 
 
 UNMEASURED: Final = Figures()

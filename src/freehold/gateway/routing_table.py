@@ -204,18 +204,19 @@ def seen(
                 places.full,
                 places.taken_count,
                 _expected_pico(routed, one, wanted, at) if rule.needs_price or measured else None,
-                _figures(health, now_s) if rule.needs_figures or measured else UNMEASURED,
+                _figures(health, now_s, measured) if rule.needs_figures or measured else UNMEASURED,
             )
         )
     return candidates
 
 
-def _figures(health: Health, now_s: float) -> Figures:
+def _figures(health: Health, now_s: float, whole: bool) -> Figures:  # noqa: FBT001
     return Figures(
         health.first.at(0.5, now_s),
         health.first.at(0.95, now_s),
         health.whole.at(0.5, now_s),
         health.tokens_per_s(now_s),
+        health.tokens_per_s(now_s, 0.95) if whole else None,
     )
 
 

@@ -37,7 +37,7 @@ class ExplainQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 class CandidateShown(Struct, frozen=True):
     """`place` is 1 for the model that is asked first, null for one that is left. `price` is what the call is expected to cost.
-    Latency in seconds, of the last minutes, in all processes; `calls_under_way` in the one that answers.
+    Latency in seconds, of the last minutes, in all processes; 95 % of answers came up to `tokens_per_s_p95`. `calls_under_way` in the one that answers.
     """
 
     model: str
@@ -53,6 +53,7 @@ class CandidateShown(Struct, frozen=True):
     first_token_p95_s: float | None = None
     whole_answer_p50_s: float | None = None
     tokens_per_s: float | None = None
+    tokens_per_s_p95: float | None = None
     calls_under_way: int = 0
 
 
@@ -180,6 +181,7 @@ def _figures(routed: Routed, one: Candidate) -> dict[str, Any]:
         "first_token_p95_s": _rounded(lately.first_p95_s),
         "whole_answer_p50_s": _rounded(lately.whole_p50_s),
         "tokens_per_s": _rounded(lately.tokens_per_s),
+        "tokens_per_s_p95": _rounded(lately.tokens_per_s_p95),
         "calls_under_way": one.busy_count,
     }
 
