@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 import memory
 from installed import INSTALLED, NOT_HERE, newest_go
-from peers import CHAT, MESSAGES, PEERS, Absent, Around, Peer, Running, checkout, freehold
+from peers import CHAT, CORES, MESSAGES, PEERS, Absent, Around, Peer, Running, checkout, freehold
 
 HERE = Path(__file__).resolve().parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -179,7 +180,7 @@ def prepared(go: str | None) -> Iterator[Around]:
     with tempfile.TemporaryDirectory(prefix="freehold-bench-") as name:
         folder = Path(name)
         built(folder, go)
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        os.sched_setaffinity(0, {CORES[-1]})
         with subprocess.Popen([str(folder / "stub")], stdout=subprocess.PIPE, text=True) as serving:
             assert serving.stdout is not None
             try:
@@ -298,6 +299,7 @@ def show_rest(found: Found) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that what was started is stopped.
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -22,6 +22,9 @@ KEY = "bench-key"
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 START_S, STOP_S = 60.0, 30.0
 POLL_S = 0.05
+CORES = sorted(os.sched_getaffinity(0))
+"""Before anybody is bound to one: who is measured has the first, all else the last."""
+
 T = TypeVar("T")
 
 
@@ -145,7 +148,7 @@ def started(
     """On the first core; its standard error is ours where `out` is a pipe, else it goes with the rest."""
 
     def pinned() -> None:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        os.sched_setaffinity(0, {CORES[0]})
 
     running = subprocess.Popen(
         command,
