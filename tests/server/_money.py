@@ -55,7 +55,7 @@ concurrent_calls_max: 4
 
 
 class Plan:
-    """Prices in pico-units a token. Budgets are of so many calls' most that some are likely to be reached."""
+    """Prices in pico-units a token. A twelfth of the most that all calls can cost is about what they do: budgets are of less."""
 
     def __init__(self, seed: int, calls_count: int) -> None:
         self.chance = chance = random.Random(seed)
@@ -63,7 +63,7 @@ class Plan:
         dear = max(max(pair) for pair in self.prices.values())
         self.most = dear * (TEXT_MAX + 2 * ADDED + TOKENS_MAX)
         self.budgets = {
-            name: int(self.most * calls_count * share * chance.uniform(0.05, 0.3)) + self.most
+            name: int(self.most * (1 + calls_count * share * chance.uniform(0.01, 0.06)))
             for name, share in (("all", 1.0), ("team", 0.5), ("user", 0.3))
         }
 
@@ -233,6 +233,7 @@ async def conserved(plan: Plan, traffic: Traffic, operator: httpx2.AsyncClient, 
     of_records = {key: cost for key, cost in spent.items() if key[0] == "all" or key[1]}
     assert _paid(of_records) == _paid(used) == _paid(settled)
     assert all(cost <= plan.budgets[scope] for (scope, _), cost in spent.items()), (spent, plan.budgets)
+    assert traffic.refused["budget"], "no budget was reached, so nothing was shown"
     ids = {row["id"] for row in rows}
     assert set(traffic.answered) <= ids, "an answered call without a record"
     assert len(traffic.answered) == len(set(traffic.answered))
