@@ -1,9 +1,12 @@
-"""Clients that are slow, or go away: the first are waited for, the others hang up on the vendor. (Too large: test_bad_input.py.)"""
+"""Clients that are slow, send too much, or go away: the first are waited for, the last hang up on the vendor. (More: test_bad_input.py.)"""
 
 import asyncio
+from collections.abc import Iterator
+
+import pytest
 
 from tests.gateway._vendors import HOLD, OPENAI_STREAM, OPENAI_TEXT, openai_request, reply, stream
-from tests.server._raw import PATIENCE_S, connected
+from tests.server._raw import PATIENCE_S, connected, request
 from tests.server._world import World
 
 BODY = openai_request("openai/gpt-4o", stream=False)
@@ -46,3 +49,48 @@ async def test_a_client_that_goes_away_hangs_up_on_the_vendor(shared: World) -> 
         assert status == 200
     async with asyncio.timeout(PATIENCE_S):
         await vendor.hung_up.wait()
+
+
+async def test_a_client_that_reads_nothing_holds_the_vendor_back(shared: World) -> None:
+    """The vendor could go on for ever; only sockets' buffers fill."""
+    taken = 0
+
+    def endless() -> Iterator[object]:
+        nonlocal taken
+        *head, _ = stream(*OPENAI_STREAM[:2])
+        yield from head
+        piece = b"%x\r\n%b\r\n" % (300 * len(OPENAI_STREAM[1]), 300 * OPENAI_STREAM[1])
+        while True:
+            taken += len(piece)
+            yield piece
+
+    vendor = shared.script("openai", stream(*OPENAI_STREAM))
+    vendor.choose = lambda _: endless()  # type: ignore[assignment,return-value]
+    try:
+        async with connected(shared.url) as client, asyncio.timeout(PATIENCE_S):
+            await client.send(head(shared, STREAMED) + STREAMED)
+            before = -1
+            while taken != before or not taken:
+                before = taken
+                await asyncio.sleep(0.5)
+            assert taken < 20_000_000
+    finally:
+        vendor.choose = None
+
+
+@pytest.mark.parametrize("framing", ["content-length: 104857600", "transfer-encoding: chunked"])
+async def test_a_hundred_megabytes_are_refused_and_ask_nobody(shared: World, framing: str) -> None:
+    vendor = shared.script("openai", reply(OPENAI_TEXT))
+    piece = b" " * 0x100000
+    if "chunked" in framing:
+        piece = b"100000\r\n" + piece + b"\r\n"
+    async with connected(shared.url) as client:
+        await client.send(request("POST", "/v1/chat/completions", framing, key=shared.key))
+        try:
+            for _ in range(100):
+                await client.send(piece)
+        except ConnectionError:
+            pass  # It need not read what it has refused.
+        answer = await client.answer()
+    assert answer.status == 413
+    assert vendor.asked == []
