@@ -1,10 +1,12 @@
 """`freehold worker`: sessions go on in processes of their own, which come and go while a server without a worker stands."""
 
+import json
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -127,3 +129,22 @@ def test_a_worker_without_a_server_or_a_database_says_what_is_missing(freehold):
     done = freehold("worker")
     assert done.code == 1
     assert "set DATABASE_URL" in done.err
+
+
+def test_a_deployment_waits_for_a_worker_and_is_begun_and_carried_on_by_it(
+    place: tuple[Freehold, Door],
+) -> None:
+    """No worker: nothing begins. Two of them: what was missed begins once."""
+    here, door = place
+    at = datetime.now(UTC) + timedelta(seconds=0.2)
+    declared = {"kind": "deployment", "name": "soon", "agent": "clerk", "messages": ["How many SKU-1?"]}
+    declared["schedule"] = {"type": "once", "at": at.isoformat()}
+    here.ok("apply", "-", "--yes", input=json.dumps([declared]))
+    until(lambda: datetime.now(UTC) > at + timedelta(seconds=0.5))
+    assert here.ok("deployments", "runs", "soon", "--json").json == []
+    with working(here), working(here):
+        until(lambda: here.ok("deployments", "runs", "soon", "--json").json)
+        [run] = here.ok("deployments", "runs", "soon", "--json").json
+        until(lambda: door.answers(run["session_id"]))
+    assert door.answers(run["session_id"]) == ["SKU-1: 7 units."]
+    assert len(here.ok("deployments", "runs", "soon", "--json").json) == 1

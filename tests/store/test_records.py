@@ -203,7 +203,18 @@ async def test_a_limit_out_of_bounds_is_refused(store: Store) -> None:
 
 
 async def test_no_text_is_taken_for_something_else_on_its_way(store: Store) -> None:
-    texts = ["null", "NULL", "", " ", "{a,b}", 'say "x"', r"back\slash \n", "new\nline\ttab\x01", "ü€\U0001f600", "'"]
+    texts = [
+        "null",
+        "NULL",
+        "",
+        " ",
+        "{a,b}",
+        'say "x"',
+        r"back\slash \n",
+        "new\nline\ttab\x01",
+        "ü€\U0001f600",
+        "'",
+    ]
     given = [
         record(number, model=text, key_id=text, labels={text: text}, reason=None if number % 2 else text)
         for number, text in enumerate(texts)

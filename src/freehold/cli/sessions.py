@@ -57,6 +57,7 @@ for _command in (fork, export, replay, diff):
 )
 @click.option("--sort", type=click.Choice(["newest", "cost"]), default="newest", show_default=True)
 @click.option("--agent", metavar="NAME", help="Only sessions with this agent.")
+@click.option("--deployment", metavar="ID", help="Only sessions that this deployment's runs began.")
 @click.option(
     "--older-than", type=AGE, metavar="AGE", help="Only those begun longer ago: 90s, 30min, 2h, 7d."
 )
@@ -69,15 +70,21 @@ def list_sessions(
     status: str | None,
     sort: str,
     agent: str | None,
+    deployment: str | None,
     older_than: timedelta | None,
     limit: int,
     as_json: bool,
 ) -> None:
     """Sessions, newest or dearest first."""
     chosen = settings(ctx)
-    query = {"statuses[]": status, "sort": sort, "agent_id": agent, "limit": min(limit, 100)}
+    query = {"statuses[]": status, "sort": sort, "agent_id": agent, "deployment_id": deployment}
     with connected(chosen) as client:
-        found = list(islice(_older(client.pages("/v1/sessions", query=query), older_than), limit))
+        found = list(
+            islice(
+                _older(client.pages("/v1/sessions", query=query | {"limit": min(limit, 100)}), older_than),
+                limit,
+            )
+        )
     if chosen.output.as_json:
         chosen.output.json(found)
         return

@@ -141,7 +141,8 @@ class Deployments(Protocol):
         ...
 
     async def deal(self, dealt: Sequence[Dealt]) -> frozenset[tuple[str, str]]:
-        """All or nothing, runs and sessions included, but for claims that are void: those are left out. The (tenant, name) of the rest."""
+        """All or nothing, runs and sessions included; but claims that are void are left out, and a slot that has its run gets no other.
+        The (tenant, name) of claims that held."""
         ...
 
     async def wait_until_due(self, now: datetime, timeout_s: float) -> None:

@@ -101,18 +101,29 @@ class Scheduler:
 
     async def _write_alone(self, dealt: Dealt) -> None:
         try:
-            await self._means.kept.deal([dealt])
+            try:
+                await self._means.kept.deal([dealt])
+            except FreeholdError as error:
+                if error.retryable or dealt.run is None:
+                    raise
+                failed = _failed(dealt.run, error.code, error.message)
+                await self._means.kept.deal([replace(dealt, run=failed, session=None)])
         except FreeholdError as error:
-            if error.retryable or dealt.run is None:
-                raise
-            log.warning("schedules.not_begun", extra={"run": dealt.run.id, "error": str(error)})
-            failed = _failed(dealt.run, error.code, error.message)
-            alone = Dealt(claim=dealt.claim, done_until=dealt.done_until, due_at=dealt.due_at, run=failed)
-            await self._means.kept.deal([alone])
+            name = dealt.claim.row.deployment.name
+            log.warning("schedules.put_off", extra={"deployment": name, "error": str(error)})
 
     async def _deal(self, claim: DeploymentClaim) -> Dealt | None:
-        """None where it has to be tried again: then the claim runs out."""
-        now = self._means.clock.now()
+        """None where it has to be tried again: then the claim runs out. One deployment's fault is not the others'."""
+        name = claim.row.deployment.name
+        try:
+            return await self._decided(claim, self._means.clock.now())
+        except FreeholdError as error:
+            log.warning("schedules.put_off", extra={"deployment": name, "error": str(error)})
+        except Exception:
+            log.exception("schedules.crashed", extra={"deployment": name})
+        return None
+
+    async def _decided(self, claim: DeploymentClaim, now: datetime) -> Dealt:
         decision = decide(claim, now)
         match decision:
             case Idle(done_until=done_until, due_at=due_at):
@@ -120,21 +131,20 @@ class Scheduler:
             case Wait(done_until=done_until, due_at=due_at):
                 return Dealt(claim=claim, done_until=done_until, due_at=due_at, queued_at=now)
             case Run():
-                return await self._dealt(claim, decision, now)
+                run, session = await self._run(claim.row, decision, now)
+                return Dealt(
+                    claim=claim, done_until=decision.slot, due_at=decision.due_at, run=run, session=session
+                )
             case _ as unreachable:
                 assert_never(unreachable)
 
-    async def _dealt(self, claim: DeploymentClaim, decision: Run, now: datetime) -> Dealt | None:
-        empty = self._empty(claim.row, now, by=claim.row.by, slot=decision.slot, missed=decision.missed_count)
+    async def _run(
+        self, row: DeploymentRow, decision: Run, now: datetime
+    ) -> tuple[DeploymentRun, NewSession | None]:
+        empty = self._empty(row, now, by=row.by, slot=decision.slot, missed=decision.missed_count)
         if decision.refused is not None:
-            run, session = _failed(empty, *decision.refused), None
-        else:
-            try:
-                run, session = await self._begun(claim.row, empty)
-            except FreeholdError as error:
-                log.warning("schedules.put_off", extra={"deployment": empty.deployment, "error": str(error)})
-                return None
-        return Dealt(claim=claim, done_until=decision.slot, due_at=decision.due_at, run=run, session=session)
+            return _failed(empty, *decision.refused), None
+        return await self._begun(row, empty)
 
     async def begin_by_hand(self, row: DeploymentRow, *, by: str, key: str | None) -> DeploymentRun:
         """Whether it is paused or at work does not matter. Raises what is worth trying again (Unavailable)."""

@@ -172,5 +172,9 @@ WHERE tenant = $1
   AND ($9::text IS NULL OR id < $9)
 ORDER BY id DESC LIMIT $10
 """  # noqa: S608 - our own constants
+FORGET: Final = """
+DELETE FROM deployment_runs WHERE id = ANY (ARRAY(SELECT id FROM deployment_runs ORDER BY id LIMIT $2)) AND created_at < now() - $1::interval
+RETURNING 1
+"""
 NEXT_DUE: Final = "SELECT min(greatest(due_at, 'epoch')) AS due_at FROM deployments WHERE due_at IS NOT NULL"
 """NULL where none is: `greatest` passes over NULL, so it goes inside."""

@@ -5,6 +5,7 @@ Killed before it commits, nothing happened, and the claim runs out; killed after
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -33,9 +34,12 @@ from freehold.store._listen import Listener
 from freehold.store._statements import write_creates
 from freehold.store.database import Connection, Database, Row
 
+log = logging.getLogger(__name__)
+
 CLAIM_MAX: Final = 1000
 LIST_MAX: Final = 1000
 LEASE_S_MAX: Final = 3600.0
+RUNS_KEPT: Final = timedelta(days=400)
 
 _decoder: msgspec.json.Decoder[Deployment] = msgspec.json.Decoder(Deployment)
 
@@ -146,12 +150,7 @@ class PostgresDeployments:
             rows = await self._database.fetch(doing, statements.CLAIM_FIRST, now, limit, lease)
         else:
             rows = await self._database.fetch(doing, statements.CLAIM_SHARED, now, limit, lease, after_tenant)
-        return [
-            DeploymentClaim(
-                row=_row(row), epoch=row["epoch"], at_work=row["at_work"], queued_at=row["queued_at"]
-            )
-            for row in rows
-        ]
+        return [claim for row in rows if (claim := _claim(row)) is not None]
 
     async def deal(self, dealt: Sequence[Dealt]) -> frozenset[tuple[str, str]]:
         in_order = sorted(dealt, key=lambda one: _name(one.claim))
@@ -164,8 +163,7 @@ class PostgresDeployments:
                 for one in in_order
                 if one.run is not None and _name(one.claim) in valid
             ]
-            if len(await _begin(connection, begun)) < len(begun):
-                raise Internal("a slot has been run already, and its deployment does not know of it")
+            await _begin(connection, begun)
             return valid
 
         return await self._database.in_transaction("dealing with due deployments", deal)
@@ -185,6 +183,14 @@ class PostgresDeployments:
         self._changed.clear()
 
 
+async def forget_runs(database: Database, *, at_once: int) -> int:
+    """How many were forgotten: those that are older than RUNS_KEPT. Ids are in the order of time."""
+    count = 0
+    while deleted := len(await database.fetch("forgetting old runs", statements.FORGET, RUNS_KEPT, at_once)):
+        count += deleted
+    return count
+
+
 async def _begin(
     connection: Connection, begun: Sequence[tuple[DeploymentRun, NewSession | None, str | None]]
 ) -> frozenset[str]:
@@ -196,13 +202,25 @@ async def _begin(
     new = frozenset(row["id"] for row in rows)
     sessions = [(run, session) for run, session, _ in begun if session is not None and run.id in new]
     if sessions:
-        await write_creates(connection, [_create(session) for _, session in sessions])
+        made = await write_creates(connection, [_create(session) for _, session in sessions])
+        if len(made.sessions) < len(sessions):
+            raise Conflict("a session of that id exists already")
         await connection.execute(
             statements.MARK_SESSIONS,
             [session.row.id for _, session in sessions],
             [run.deployment for run, _ in sessions],
         )
     return new
+
+
+def _claim(row: Row) -> DeploymentClaim | None:
+    """None where this process can't read what is declared, which is nothing against the others: a newer one may."""
+    try:
+        read = _row(row)
+    except Internal as error:
+        log.warning("store.deployment.not_read", extra={"deployment": row["name"], "detail": error.detail})
+        return None
+    return DeploymentClaim(row=read, epoch=row["epoch"], at_work=row["at_work"], queued_at=row["queued_at"])
 
 
 def _create(session: NewSession) -> Create:
