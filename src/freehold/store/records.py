@@ -29,7 +29,9 @@ from freehold.store.spool import ENTRY_BYTES_MAX, Leftover, Segment, Spool
 
 BATCH_MAX: Final = 500
 PAUSE_S: Final = 0.2
-HELD_MAX: Final = 20_000
+HELD_MAX: Final = 4_000
+"""About 2 MB: a second or so of calls. While PostgreSQL is behind, memory grows by no more than this and a segment."""
+
 UNSPOOLED_MAX: Final = 100_000
 RETRY_PAUSE_S: Final = 1.0
 LIST_MAX: Final = 1000

@@ -30,7 +30,7 @@ if sys.platform != "win32":  # There, data_folder.py refuses before anybody come
     import fcntl
 
 SEGMENT_MARK: Final = b"FHSPOOL1"
-SEGMENT_BYTES: Final = 4 * 1024 * 1024
+SEGMENT_BYTES: Final = 1024 * 1024
 SPOOL_BYTES_MAX: Final = 1024 * 1024 * 1024
 """On disk, of one owner: about three million records, an hour at 800 a second without a database."""
 
