@@ -43,6 +43,7 @@ from freehold.runtime.live import Live
 from freehold.runtime.model_step import RetryPolicy
 from freehold.runtime.offload import Results
 from freehold.runtime.sessions import Sessions
+from freehold.runtime.subagents import Subagents
 from freehold.runtime.tools import ToolSet
 from freehold.runtime.turn import Means
 from freehold.runtime.worker import Worker, WorkerSettings
@@ -236,6 +237,12 @@ LEDGER = Tool(name="ledger", type="ledger", timeout_s=5)
 AGENT = Agent(name="clerk", model="scripted/scripted-1", instructions="Keep the ledger.", tools=("ledger",))
 
 
+class Lent:
+    """A ToolHost, as far as a tool of these tests asks anything of it."""
+
+    sessions: Subagents
+
+
 @dataclass
 class World:
     """One process's runtime over a real database."""
@@ -301,7 +308,8 @@ async def world(
         await pool.execute(LEDGER_TABLES)
         kind, model = LedgerKind(pool), ScriptedModel(script)
         principals, live = Everyone(), Live()
-        tools = ToolSet({"ledger": kind, **kinds}, host=None)
+        lent = Lent()
+        tools = ToolSet({"ledger": kind, **kinds}, host=lent)
         objects = ObstoreObjects(MemoryStore(), sorted_listing=True)
         async with open_store(url, objects=objects, process_id="test") as store, tools.running():
             await store.resources.put(TENANT, [LEDGER, *resources, agent], by="test")
@@ -319,6 +327,7 @@ async def world(
                 retries=QUICK_RETRIES,
                 on_point=on_point,
             )
+            lent.sessions = Subagents(store.log, store.resources, clock)
             sessions = Sessions(store.log, store.resources, live, clock, results=means.results)
             yield World(store, store.log, model, principals, kind, means, sessions, settings)
 

@@ -293,7 +293,8 @@ class ToolFunction(Struct, frozen=True):
 
 class ToolRun(Struct, frozen=True, kw_only=True):
     """`key` is the same on every attempt of the same step: hand it on as the idempotency key. `call_id` is the model's call. `hosts`
-    are those that the session's environment lets tools reach (environments.reaches), None: any; a kind that can't tell refuses."""
+    are those that the session's environment lets tools reach (environments.reaches), None: any; a kind that can't tell refuses.
+    `cost_left_pico` is its share of what its session may still cost; None: no limit says."""
 
     function: str
     arguments: JsonObject
@@ -303,6 +304,7 @@ class ToolRun(Struct, frozen=True, kw_only=True):
     session_id: str | None = None
     call_id: str = ""
     hosts: tuple[str, ...] | None = None
+    cost_left_pico: int | None = None
 
 
 class ToolOutcome(Struct, frozen=True, omit_defaults=True):

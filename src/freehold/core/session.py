@@ -222,10 +222,12 @@ class AwaitsEvent(Struct, frozen=True, tag="event", omit_defaults=True, kw_only=
 
 
 class AwaitsSession(Struct, frozen=True, tag="session", omit_defaults=True, kw_only=True):
-    """A subagent's session works on it. `agent` is whose."""
+    """A subagent's session works on it. `agent` is whose. `cost_max_pico` is set aside for it of what this one may cost, where that is
+    limited."""
 
     session_id: str
     agent: str = ""
+    cost_max_pico: int | None = None
 
 
 class AwaitsPlace(Struct, frozen=True, tag="place", kw_only=True):
@@ -261,7 +263,7 @@ class ApprovalDecided(Struct, frozen=True, tag="approval_decided", omit_defaults
 
 class ResultGiven(Struct, frozen=True, tag="result_given", omit_defaults=True, kw_only=True):
     """The result of a call that was not ours to run: `source` gave it. Ignored where none is awaited. `agent`: of a session, whose. `kept`
-    as in ToolFinished."""
+    as in ToolFinished. `elsewhere_pico` is what was spent on it on a bill of its own: here, limits count it, and nothing else."""
 
     call_id: str
     source: Literal["client", "event", "session"]
@@ -271,6 +273,7 @@ class ResultGiven(Struct, frozen=True, tag="result_given", omit_defaults=True, k
     cost_pico: int = 0
     agent: str = ""
     kept: tuple[KeptResult, ...] = ()
+    elsewhere_pico: int = 0
 
 
 class SessionWaits(Struct, frozen=True, tag="session_waits", omit_defaults=True, kw_only=True):

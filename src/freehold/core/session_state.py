@@ -85,7 +85,7 @@ class SessionState(Struct):
     the ids of the latest tool calls that were made here. `origins` are the sessions that this one was forked from, `results_kept` is how many results
     were put aside, to be read by their handles. Everything `turn_...` starts anew with each turn; a step is a model's answer or a tool's run
     (its further attempts don't count). `waits` holds as long as nothing was written since; `settled`: nothing since a turn's end. `turn_repeats` are the turn's
-    latest calls, by a digest of function and arguments.
+    latest calls, by a digest of function and arguments. `elsewhere_pico` is what subagents spent: limits count it, this session's bill doesn't.
 
     A struct, so that it can be kept as a snapshot: whoever changes what an event does to it counts STATE_FORMAT up.
     """
@@ -127,6 +127,8 @@ class SessionState(Struct):
     _worked: timedelta = timedelta(0)
     usage: Usage = Usage()
     cost_pico: int = 0
+    elsewhere_pico: int = 0
+    turn_elsewhere_pico: int = 0
 
     def apply(self, recorded: Recorded) -> None:
         """Events must come in order, without gaps, and make sense where they stand; raises ValueError otherwise (a bug of
@@ -224,6 +226,7 @@ class SessionState(Struct):
         self.turn, self.turn_seq, self.in_turn, self.turn_started_at = event.turn, self.seq, True, at
         self.turn_steps, self.turn_usage, self.turn_cost_pico = 0, Usage(), 0
         self.turn_waited, self.turn_repeats = timedelta(0), {}
+        self.turn_elsewhere_pico = 0
         self.failed = self.last_answer = None
 
     def _answer(self, event: ModelAnswered) -> None:
@@ -264,6 +267,7 @@ class SessionState(Struct):
         self.cancel, self.cancel_seq, self.paused, self.closed = None, 0, False, False
         self.settled = not self.in_turn
         self.steps, self.usage, self.cost_pico, self._worked = 0, Usage(), 0, timedelta(0)
+        self.elsewhere_pico = 0
         self.turn_waited = timedelta(0)
         if self.in_turn:
             self.turn_started_at = at
@@ -289,6 +293,8 @@ class SessionState(Struct):
         if isinstance(awaits, AwaitsClient | AwaitsEvent | AwaitsSession):
             self._count(Usage(), event.cost_pico)
             self.results_kept += len(event.kept)
+            self.elsewhere_pico += event.elsewhere_pico
+            self.turn_elsewhere_pico += event.elsewhere_pico
             self._result(ToolResult(event.call_id, event.content, event.failed))
 
     def _compact(self, event: Compacted) -> None:

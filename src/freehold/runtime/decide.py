@@ -20,6 +20,7 @@ from freehold.core.resources import Effect, Limits
 from freehold.core.session import (
     AwaitsApproval,
     AwaitsPlace,
+    AwaitsSession,
     CallAwaited,
     ModelAnswered,
     ModelFailed,
@@ -325,8 +326,9 @@ def limit_reached(state: SessionState, plan: Plan, now: datetime, *, steps: int 
         return _reached("steps_max", limits.steps_max, f"{state.turn_steps} done, {steps} more wanted")
     if used >= limits.tokens_max:
         return _reached("tokens_max", limits.tokens_max, f"{used} tokens used")
-    if plan.cost_max_pico is not None and state.turn_cost_pico >= plan.cost_max_pico:
-        return _reached("cost_max_usd", limits.cost_max_usd, f"{pricing.show(state.turn_cost_pico)} spent")
+    turn_pico = state.turn_cost_pico + state.turn_elsewhere_pico
+    if plan.cost_max_pico is not None and turn_pico >= plan.cost_max_pico:
+        return _reached("cost_max_usd", limits.cost_max_usd, _spent(turn_pico, state.turn_elsewhere_pico))
     if ends_at is not None and now >= ends_at:
         spent_s = limits.wall_time_s_max + (now - ends_at).total_seconds()
         return _reached("wall_time_s_max", limits.wall_time_s_max, f"the turn has lasted {spent_s:.0f} s")
@@ -340,14 +342,37 @@ def _session_limit_reached(state: SessionState, plan: Plan, now: datetime, *, st
         return _session_over("session_steps_max", limits.session_steps_max, f"{state.steps} done")
     if limits.session_tokens_max is not None and used >= limits.session_tokens_max:
         return _session_over("session_tokens_max", limits.session_tokens_max, f"{used} tokens used")
-    if plan.session_cost_max_pico is not None and state.cost_pico >= plan.session_cost_max_pico:
-        spent = f"{pricing.show(state.cost_pico)} spent"
+    if (
+        plan.session_cost_max_pico is not None
+        and state.cost_pico + state.elsewhere_pico >= plan.session_cost_max_pico
+    ):
+        spent = _spent(state.cost_pico + state.elsewhere_pico, state.elsewhere_pico)
         return _session_over("session_cost_max_usd", limits.session_cost_max_usd, spent)
     worked_s = state.worked(now).total_seconds()
     if limits.session_wall_time_s_max is not None and worked_s >= limits.session_wall_time_s_max:
         worked = f"its turns have lasted {worked_s:.0f} s"
         return _session_over("session_wall_time_s_max", limits.session_wall_time_s_max, worked)
     return None
+
+
+def _spent(spent_pico: int, elsewhere_pico: int) -> str:
+    by_subagents = f", {pricing.show(elsewhere_pico)} of it by subagents" if elsewhere_pico else ""
+    return f"{pricing.show(spent_pico)} spent{by_subagents}"
+
+
+def cost_left_pico(state: SessionState, plan: Plan) -> int | None:
+    """What may still be spent in this turn, less what is set aside for subagents at work. None: no limit says."""
+    limits = (
+        (plan.cost_max_pico, state.turn_cost_pico + state.turn_elsewhere_pico),
+        (plan.session_cost_max_pico, state.cost_pico + state.elsewhere_pico),
+    )
+    left = [limit - spent for limit, spent in limits if limit is not None]
+    set_aside = sum(
+        call.awaited.awaits.cost_max_pico or 0
+        for call in state.open_calls.values()
+        if call.awaited is not None and isinstance(call.awaited.awaits, AwaitsSession)
+    )
+    return max(0, min(left) - set_aside) if left else None
 
 
 def _going_round(state: SessionState, plan: Plan) -> Reached | None:

@@ -7,6 +7,7 @@ true is written, under a key: a worker that dies in between tells again, and not
 
 import asyncio
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -15,6 +16,7 @@ from freehold.core.errors import Conflict, Internal, LimitReached, NotFound, Too
 from freehold.core.messages import Text, text_of
 from freehold.core.policy import Policy
 from freehold.core.ports import Clock, Delegation, Resources, ToolRun
+from freehold.core.pricing import PICO
 from freehold.core.resources import Agent
 from freehold.core.session import (
     AwaitsSession,
@@ -63,8 +65,17 @@ class Subagents:
             tenant, statuses=AT_WORK, parent_id=parent_id, limit=wanted.children_max
         )
         if len(at_work.rows) >= wanted.children_max:
+            for one in at_work.rows:
+                # Begun by an earlier attempt of this very run, whose worker died before it could say so.
+                child = await _started(self._log, one.id)
+                if child.parent is not None and child.parent.call_id == run.call_id:
+                    return one.id
             raise LimitReached(
                 f"{len(at_work.rows)} subagents are at work, which is children_max of the tool; wait for one of them"
+            )
+        if run.cost_left_pico == 0:
+            raise LimitReached(
+                "the budget is used up, or set aside for subagents at work: do without this one, or wait for them"
             )
         found = await self._resources.get(tenant, "agent", wanted.agent)
         started = SessionStarted(
@@ -76,7 +87,7 @@ class Subagents:
             parent=Parent(parent_id, run.call_id),
             depth=parent.depth + 1,
             labels=run.principal.residency,
-            setup=_inherited_setup(parent),
+            setup=_setup_of(parent, run.cost_left_pico),
             when_busy=found.resource.when_busy if isinstance(found.resource, Agent) else "queue",
         )
         row = SessionRow(
@@ -100,12 +111,15 @@ class Subagents:
         return made.id
 
 
-def _inherited_setup(parent: SessionStarted) -> SessionSetup | None:
-    """The environment: whoever works for a session sees no other network than it."""
-    if parent.setup is None or parent.setup.environment is None:
+def _setup_of(parent: SessionStarted, cost_max_pico: int | None) -> SessionSetup | None:
+    """The environment: whoever works for a session sees no other network than it. And its share of the budget, where there is one."""
+    inherited = parent.setup or SessionSetup()
+    if inherited.environment is None and cost_max_pico is None:
         return None
     return SessionSetup(
-        environment=parent.setup.environment, environment_version=parent.setup.environment_version
+        environment=inherited.environment,
+        environment_version=inherited.environment_version,
+        cost_max_usd=None if cost_max_pico is None else f"{Decimal(cost_max_pico) / PICO:f}",
     )
 
 
@@ -153,6 +167,7 @@ async def tell_parent(
             by=lease.session_id,
             agent=state.started.agent,
             kept=fitted.kept,
+            elsewhere_pico=state.turn_cost_pico + state.turn_elsewhere_pico,
         )
         await log.append(
             parent.session_id, [given], idempotency_key=f"result.{lease.session_id}.{state.turn}"

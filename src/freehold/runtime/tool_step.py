@@ -47,6 +47,7 @@ async def run_tool(
     clock: Clock,
     results: SessionResults,
     hosts: tuple[str, ...] | None = None,
+    cost_left_pico: int | None = None,
 ) -> ToolFinished | ToolOutcomeUnknown | CallAwaited:
     """Raises nothing but CancelledError."""
     began_s = clock.monotonic_s()
@@ -55,7 +56,18 @@ async def run_tool(
             outcome = await results.read(claim.arguments)
             fitted = Fitted(outcome.content)
         else:
-            outcome = await _run(claim, toolbox, principal, session_id=session_id, hosts=hosts)
+            run = ToolRun(
+                function=claim.started.function,
+                arguments=claim.arguments,
+                key=claim.started.key,
+                timeout_s=toolbox.find(claim.started.tool)[1],
+                principal=principal,
+                session_id=session_id,
+                call_id=claim.started.call_id,
+                hosts=hosts,
+                cost_left_pico=cost_left_pico,
+            )
+            outcome = await _run(claim.started.tool, run, toolbox)
             fitted = await results.fitted(outcome.content)
     except TooLarge as error:
         return _failure(claim, error, _ms_since(began_s, clock))
@@ -85,22 +97,9 @@ async def run_tool(
     )
 
 
-async def _run(
-    claim: Claim, toolbox: Toolbox, principal: Principal, *, session_id: str, hosts: tuple[str, ...] | None
-) -> ToolOutcome:
-    started = claim.started
-    authorize(principal, "tool:Run", f"tool/{started.tool}/{started.function}")
-    tool, timeout_s = toolbox.find(started.tool)
-    run = ToolRun(
-        function=started.function,
-        arguments=claim.arguments,
-        key=started.key,
-        timeout_s=timeout_s,
-        principal=principal,
-        session_id=session_id,
-        call_id=started.call_id,
-        hosts=hosts,
-    )
+async def _run(name: str, run: ToolRun, toolbox: Toolbox) -> ToolOutcome:
+    authorize(run.principal, "tool:Run", f"tool/{name}/{run.function}")
+    tool, timeout_s = toolbox.find(name)
     try:
         async with asyncio.timeout(timeout_s):
             return await tool.run(run)

@@ -45,6 +45,7 @@ from freehold.runtime.decide import (
     StartTurn,
     Step,
     Wait,
+    cost_left_pico,
     decide,
     finish,
     wall_time_ends_at,
@@ -118,6 +119,7 @@ class SessionRun:
         self._due_at: datetime | None = None
         self._digests = RequestDigests()
         self._borrowed = AsyncExitStack()
+        self._cost_share_pico: int | None = None
 
     @property
     def _state(self) -> SessionState:
@@ -372,6 +374,8 @@ class SessionRun:
         await self._keep_places(wanted=bool(step.facts and self._plan.limited))
         if not step.claims or self._state.cancel is not None:
             return
+        left = cost_left_pico(self._state, self._plan)
+        self._cost_share_pico = None if left is None else left // len(step.claims)
         if len(step.claims) == 1:
             await self._run_alone(step.claims[0])
             return
@@ -422,6 +426,7 @@ class SessionRun:
                 clock=self._means.clock,
                 results=self._results_of(outfit.equipment.agent),
                 hosts=outfit.hosts,
+                cost_left_pico=self._cost_share_pico,
             )
         if running.stopped:
             return None

@@ -1,7 +1,8 @@
 """Tool kind `agent`: another agent does a task, in a session of its own, while this one waits in its row.
 
 What the subagent may do: its session acts for the same person, through its own tools, and within the `policy` of every agent
-that it works for. Its cost is its own session's; the parent's limits don't count it.
+that it works for. What it costs stands in its own session; the parent's limits in money count it too, and bound it before: it gets its share
+of what is left of them.
 """
 
 from collections.abc import AsyncIterator
@@ -51,7 +52,10 @@ class AgentTool:
             )
             session_id = await host.sessions.start(run, wanted)
             return ToolOutcome(
-                awaits=AwaitsSession(session_id=session_id, agent=config.agent), awaits_s=config.deadline_s
+                awaits=AwaitsSession(
+                    session_id=session_id, agent=config.agent, cost_max_pico=run.cost_left_pico
+                ),
+                awaits_s=config.deadline_s,
             )
 
         does = described(tool, _DOES)

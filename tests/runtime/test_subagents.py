@@ -1,0 +1,228 @@
+"""Agents that work for agents, when somebody asks for more than there is: the parent's rights, its money, its end hold for all below it."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from msgspec import structs
+
+from freehold.core.messages import Text, text_of
+from freehold.core.policy import Policy
+from freehold.core.ports import ToolOutcome, ToolRun
+from freehold.core.resources import Agent, Limits, Tool
+from freehold.core.session import CancelRequested, ModelAnswered, ResultGiven, ToolFinished, TurnFinished
+from freehold.core.session_log import SessionRow
+from freehold.core.validation import convert
+from freehold.runtime.turn import SessionRun
+from freehold.tools.agent import KIND
+from tests.runtime._world import (
+    AGENT,
+    COST_PICO,
+    OWNER,
+    SETTINGS,
+    TENANT,
+    World,
+    calls,
+    events_of,
+    said,
+    world,
+)
+
+HELPER = Tool(name="helper", type="agent", config={"agent": "clerk", "children_max": 4})
+DELEGATE = ("helper_delegate", '{"task": "Look."}')
+KINDS = {"agent": KIND}
+
+
+def boss(**limits) -> Agent:
+    return Agent(
+        name="boss",
+        model="scripted/scripted-1",
+        instructions="Boss.",
+        tools=("helper",),
+        limits=Limits(**limits),
+    )
+
+
+def is_boss(request) -> bool:
+    return text_of(request.instructions) == "Boss."
+
+
+async def start(place: World) -> SessionRow:
+    return await place.sessions.create(OWNER, "boss", content=(Text("go"),))
+
+
+async def children(place: World, parent_id: str) -> list[SessionRow]:
+    return list((await place.log.list(TENANT, parent_id=parent_id)).rows)
+
+
+def end_of(log) -> TurnFinished:
+    return events_of(log, TurnFinished)[-1]
+
+
+async def test_a_parents_budget_covers_its_subagents(database_url: str) -> None:
+    def script(request):
+        if not is_boss(request):
+            return calls(("ledger_look", "{}"))
+        return calls(DELEGATE)
+
+    limit = Limits(cost_max_usd="0.00004")
+    assert COST_PICO * 8 == 40_000_000, "eight calls, all together"
+    async with world(
+        database_url, script, kinds=KINDS, resources=[HELPER, boss(cost_max_usd=limit.cost_max_usd)]
+    ) as place:
+        async with place.worker().running():
+            parent = await start(place)
+            await place.reaches(parent.id, lambda row: row.status == "idle")
+        [child] = await children(place, parent.id)
+        told = end_of(await place.log_of(child.id))
+        assert (told.outcome, told.limit) == ("limit_reached", "session_cost_max_usd")
+        log = await place.log_of(parent.id)
+        assert (end_of(log).outcome, end_of(log).limit) == ("limit_reached", "cost_max_usd")
+        assert "of it by subagents" in end_of(log).message
+        [given] = events_of(log, ResultGiven)
+        assert given.elsewhere_pico == 7 * COST_PICO
+        assert given.failed
+        assert len(events_of(await place.log_of(child.id), ModelAnswered)) == 7
+        assert (await place.log.get(TENANT, parent.id)).cost_pico == COST_PICO, "each on its own bill"
+
+
+async def test_subagents_side_by_side_share_what_is_left(database_url: str) -> None:
+    def script(request):
+        if not is_boss(request):
+            return calls(("ledger_look", "{}"))
+        return calls(DELEGATE, DELEGATE, DELEGATE)
+
+    async with world(
+        database_url, script, kinds=KINDS, resources=[HELPER, boss(cost_max_usd="0.00005")]
+    ) as place:
+        async with place.worker().running():
+            parent = await start(place)
+            await place.reaches(parent.id, lambda row: row.status == "idle")
+        rows = await children(place, parent.id)
+        assert [row.setup.cost_max_usd for row in rows] == ["0.000015"] * 3
+        assert sum(row.cost_pico for row in rows) == 9 * COST_PICO
+        assert end_of(await place.log_of(parent.id)).limit == "cost_max_usd"
+
+
+async def test_without_budget_nothing_is_set_aside(database_url: str) -> None:
+    def script(request):
+        return (
+            said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
+        )
+
+    async with world(database_url, script, kinds=KINDS, resources=[HELPER, boss()]) as place:
+        async with place.worker().running():
+            parent = await start(place)
+            await place.reaches(parent.id, lambda row: row.status == "idle")
+        [child] = await children(place, parent.id)
+        assert child.setup is None
+        assert end_of(await place.log_of(parent.id)).outcome == "completed"
+
+
+async def test_a_cancelled_parent_ends_a_child_that_another_worker_carries(database_url: str) -> None:
+    began = asyncio.Event()
+
+    async def stands_still(run: ToolRun) -> ToolOutcome:
+        began.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def script(request):
+        return calls(DELEGATE) if is_boss(request) else calls(("ledger_look", "{}"))
+
+    one_each = structs.replace(SETTINGS, sessions_max=1)
+    async with world(database_url, script, kinds=KINDS, resources=[HELPER, boss()]) as place:
+        place.kind.do = stands_still
+        async with AsyncExitStack() as workers:
+            carrying = [place.worker(one_each), place.worker(one_each)]
+            for worker in carrying:
+                await workers.enter_async_context(worker.running())
+            parent = await start(place)
+            await asyncio.wait_for(began.wait(), 20)
+            await place.reaches(parent.id, lambda row: row.status == "waiting")
+            assert sum(worker.busy_count for worker in carrying) <= 2
+            [child] = await children(place, parent.id)
+            await place.sessions.cancel(OWNER, parent.id, for_good=True)
+            assert (
+                await place.reaches(parent.id, lambda row: row.status == "cancelled")
+            ).status == "cancelled"
+            assert (
+                await place.reaches(child.id, lambda row: row.status == "cancelled")
+            ).status == "cancelled"
+        [asked] = events_of(await place.log_of(child.id), CancelRequested)
+        assert asked.by == parent.id
+        assert place.kind.running == 0
+        assert events_of(await place.log_of(parent.id), ResultGiven) == [], "nobody waits for it any more"
+
+
+async def test_a_child_begun_by_a_worker_that_died_is_the_same_child(database_url: str) -> None:
+    """Also where there may be no other: it takes no second place beside itself."""
+    only_one = structs.replace(HELPER, config={"agent": "clerk", "children_max": 1})
+
+    def script(request):
+        return (
+            said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
+        )
+
+    async with world(database_url, script, kinds=KINDS, resources=[only_one, boss()]) as place:
+        starts: list[str] = []
+        begin = place.means.tools._host.sessions.start
+
+        async def dies_once(run, wanted):
+            starts.append(await begin(run, wanted))
+            if len(starts) == 1:
+                raise asyncio.CancelledError
+            return starts[-1]
+
+        place.means.tools._host.sessions.start = dies_once
+        parent = await start(place)
+        [lease] = await place.log.claim("dead", limit=1, lease_s=0.1)
+        await _ended(place, lease)
+        async with place.worker().running():
+            await place.reaches(parent.id, lambda row: row.status == "idle")
+        assert len(set(starts)) == 1
+        assert len(await children(place, parent.id)) == 1
+        assert [one.code for one in events_of(await place.log_of(parent.id), ToolFinished)] == []
+
+
+async def _ended(place: World, lease) -> None:
+    try:
+        await SessionRun(place.means, lease, asyncio.Event()).run()
+    except asyncio.CancelledError:
+        return
+
+
+async def test_rights_of_all_above_hold_three_levels_down(database_url: str) -> None:
+    denies = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"},
+              {"Effect": "Deny", "Action": "tool:Run", "Resource": "tool/ledger/pay"}]}  # fmt: skip
+    greedy = convert(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]},
+        Policy,
+        root="policy",
+    )
+    top = structs.replace(boss(), policy=convert(denies, Policy, root="policy"))
+    middle = Agent(
+        name="middle", model="scripted/scripted-1", instructions="Middle.", tools=("deeper",), policy=greedy
+    )
+    deeper = Tool(name="deeper", type="agent", config={"agent": "clerk"})
+    helper = structs.replace(HELPER, config={"agent": "middle"})
+    clerk = structs.replace(AGENT, policy=greedy)
+
+    def script(request):
+        if request.messages[-1].role == "tool":
+            return said("done")
+        who = text_of(request.instructions)
+        if who == "Middle.":
+            return calls(("deeper_delegate", '{"task": "Pay."}'))
+        return calls(DELEGATE) if who == "Boss." else calls(("ledger_pay", "{}"))
+
+    async with world(
+        database_url, script, agent=clerk, kinds=KINDS, resources=[helper, deeper, middle, top]
+    ) as place:
+        async with place.worker().running():
+            parent = await start(place)
+            await place.reaches(parent.id, lambda row: row.status == "idle")
+        [child] = await children(place, parent.id)
+        [grandchild] = await children(place, child.id)
+        [result] = events_of(await place.log_of(grandchild.id), ToolFinished)
+        assert (result.failed, result.code) == (True, "forbidden")
+        assert "tool/ledger/pay" in text_of(result.content)
