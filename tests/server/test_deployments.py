@@ -106,6 +106,13 @@ async def test_a_pause_is_manual_and_ends(sdk: AsyncAnthropic) -> None:
     assert paused.schedule.upcoming_runs_at
     back = await sdk.beta.deployments.unpause(one.id)
     assert (back.status, back.paused_reason) == ("active", None)
+    await sdk.beta.deployments.pause(one.id)
+    archived = await sdk.beta.deployments.archive(one.id)
+    assert (archived.status, archived.paused_reason) == ("active", None)
+    assert archived.schedule is not None
+    assert archived.schedule.upcoming_runs_at == []
+    with pytest.raises(anthropic.ConflictError, match="archived"):
+        await sdk.beta.deployments.unpause(one.id)
 
 
 async def test_a_run_by_hand_begins_a_session(shared: World, sdk: AsyncAnthropic) -> None:

@@ -29,7 +29,7 @@ ON CONFLICT (tenant, name) DO UPDATE SET
     )
 """
 _ARCHIVE: Final = """
-UPDATE deployments SET archived_at = now(), due_at = NULL, queued_at = NULL, paused_at = NULL, epoch = epoch + 1
+UPDATE deployments SET archived_at = now(), due_at = NULL, queued_at = NULL, epoch = epoch + 1
 WHERE tenant = $1 AND name = $2
 """
 

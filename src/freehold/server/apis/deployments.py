@@ -215,7 +215,7 @@ def _message(event: Initial, place: int) -> Message:
 
 def deployment_shown(row: DeploymentRow, now: datetime) -> DeploymentShown:
     deployment, archived = row.deployment, row.archived_at is not None
-    paused = row.paused_at is not None
+    paused = row.paused_at is not None and not archived
     schedule = deployment.schedule
     return DeploymentShown(
         id=deployment.name,
