@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +39,7 @@ async def test_money_is_conserved_whatever_vendors_and_clients_do(
 
 
 @pytest.mark.slow
-@few(max_examples=5)
+@few(max_examples=2)
 @seeded
 async def test_money_is_conserved_over_more_calls(
     postgres_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, seed: int
@@ -64,7 +64,7 @@ async def in_one_server(server: EmbeddedServer, folder: Path, plan: Plan, calls_
 
 
 @pytest.mark.slow
-@few(max_examples=3)
+@few(max_examples=2)
 @seeded
 async def test_money_is_conserved_whatever_is_killed(
     postgres_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, seed: int
@@ -140,7 +140,7 @@ def ready(folder: Path, openai: Vendor, anthropic: Vendor) -> None:
     (folder / "freehold.toml").write_text(f"[models.upstreams]\n{upstreams}")
 
 
-def served(folder: Path, url: str):  # type: ignore[no-untyped-def]
+def served(folder: Path, url: str) -> AbstractContextManager[Running]:
     return freehold(
         folder, environment={"DATABASE_URL": url, "OPENAI_API_KEY": "sk-x", "ANTHROPIC_API_KEY": "sk-y"}
     )
@@ -164,6 +164,6 @@ async def team_keys(operator: httpx2.AsyncClient) -> list[str]:
 
 
 async def settled(operator: httpx2.AsyncClient) -> bool:
-    """No record waits, and what was leased for nothing was given back or is known to be held."""
+    """No record of this server waits."""
     answer = await operator.get("/v1/budgets")
     return answer.status_code == 200 and answer.json()["waiting_calls"] == 0
