@@ -308,7 +308,7 @@ async def _inside(
     await stack.enter_async_context(leasing.running())
     limiting = Limiting(store.resources, store.allowances, leasing, clock)
     shadows, canaries = Shadows(), Canaries(store.experiments, clock)
-    figures = Exchange(store.figures, model_table, clock)
+    figures = Exchange(store.figures, model_table, clock, store.experiments)
     retaining = Retaining(store.retention, store.log, clock, default_days=config.sessions.retention_days)
     for lasting in (shadows, canaries, figures, retaining):
         await stack.enter_async_context(lasting.running())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from freehold.gateway.qualities import SCORES_MIN
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
 from tests.gateway._vendors import (
@@ -165,6 +166,37 @@ async def test_an_arm_may_be_a_route_and_circles_are_refused_with_their_path(own
     assert answer.status_code == 400
     said = answer.json()["error"]["message"]
     assert "experiment.arms[1].model: the route comes to itself again: plain > outer > plain" in said
+
+
+async def test_a_route_goes_by_the_quality_that_people_see(own: World) -> None:
+    """Better scores go before a better declared quality, once there are enough of them."""
+    own.script("openai", reply(OPENAI_TEXT))
+    own.script("anthropic", reply(ANTHROPIC_TEXT))
+    declared, liked, few = "openai/gpt-4o", "anthropic/claude-sonnet-4-5", "openai/gpt-4o-mini"
+    for model, scores in ((declared, SCORES_MIN), (liked, SCORES_MIN), (few, 2)):
+        for number in range(scores):
+            _, call_id = await ask(own, model, f"q{number}")
+            score = {"call_id": call_id, "name": "solved", "score": 0.2 if model == declared else 0.8}
+            await own.json("POST", "/v1/feedback", score)
+    await own.apply(
+        f"""
+kind: route
+name: liked
+strategy: best
+quality_by: solved
+models: [{{ model: {declared}, quality: 1 }}, {liked}, {{ model: {few}, quality: 0.5 }}]
+constraints: {{ quality_min: 0.3 }}
+"""
+    )
+    body = {"model": "liked", "messages": [{"role": "user", "content": "Hi"}]}
+    told = (await own.http.post("/v1/routes/liked/explain", json=body)).json()
+    assert [(one["model"], one["place"], one["quality"]) for one in told["models"]] == [
+        (liked, 1, pytest.approx(0.8)),
+        (few, 2, 0.5),
+        (declared, None, pytest.approx(0.2)),
+    ]
+    answer = await own.http.post("/v1/chat/completions", json=body)
+    assert answer.headers["x-freehold-route-reason"] == "best: quality 0.8"
 
 
 TURNING = """

@@ -16,6 +16,7 @@ from freehold.core.serving import Slo
 from freehold.gateway import health
 from freehold.gateway.figures import AWAKE_S, Exchange, Shared
 from freehold.gateway.health import Health
+from freehold.gateway.qualities import Scores
 from freehold.gateway.slo import Served
 from freehold.gateway.terms import Fill
 from freehold.store.store import Store
@@ -36,10 +37,14 @@ class Process:
     def __init__(self, store: Store, clock: HandClock) -> None:
         self.model, self.route, self.fill = Health(), Served(), Fill(BOUGHT)
         self.clock = clock
-        self.exchange = Exchange(store.figures, self, clock)
+        self.scores = Scores("helpful")
+        self.exchange = Exchange(store.figures, self, clock, store.experiments)
 
     async def load(self, _tenant: str) -> None: ...
     def judge(self, _tenant: str, _now_s: float, _at: datetime) -> None: ...
+
+    def scored(self) -> Iterator[tuple[str, Scores]]:
+        yield "acme", self.scores
 
     def shared(self) -> Iterator[tuple[Subject, Shared]]:
         yield ("acme", "model/a/m"), self.model

@@ -10,7 +10,7 @@ from datetime import datetime
 from hashlib import blake2b
 from itertools import pairwise
 from math import log
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -259,6 +259,14 @@ class Sums(Struct, frozen=True):
     count: int
     mean: float
     variance: float
+
+
+class ModelScores(Protocol):
+    """What feedback says of models. Raises Unavailable."""
+
+    async def scores(self, tenant: str, name: str, *, since: datetime) -> Mapping[str, Sums]:
+        """By `provider/name`, of calls that began then or later: the newest of them, where they are very many."""
+        ...
 
 
 class ArmSums(Struct, frozen=True, kw_only=True):

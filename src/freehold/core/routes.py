@@ -23,6 +23,7 @@ AGAIN_MAX: Final = 5
 WAITING_MAX: Final = 10_000
 WAIT_S_MAX: Final = 300.0
 CONCURRENT_MAX: Final = 100_000
+SCORE_NAME_CHARS_MAX: Final = 128
 
 Strategy: TypeAlias = Literal["ordered", "weighted", "cheapest", "fastest", "best", "least_busy", "sticky"]
 
@@ -110,7 +111,8 @@ class Route(
 
     ordered: the first that can. weighted: by chance. cheapest: by the price expected. fastest: by what was measured. best: by quality.
     least_busy: the fewest calls under way. sticky: the same for a session (or a principal), so that vendors' prompt caches stay warm.
-    `output_tokens` is a typical answer, for prices, until the models' own are known.
+    `output_tokens` is a typical answer, for prices, until the models' own are known. `quality_by` is the name of a score of feedback: a
+    model's mean of late, once there are enough, goes before the quality that is declared.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Route(
     constraints: Constraints = Constraints()
     currency: str = "USD"
     output_tokens: int = 500
+    quality_by: str | None = None
     sticky_by: Literal["session", "principal"] = "session"
     retries: Retries = Retries()
     timeouts: CallTimeouts | None = None
@@ -211,8 +214,11 @@ def _problems(route: Route) -> Iterator[tuple[str, str]]:
             yield path, f"{one.model} is there a second time"
         seen.add(one.model)
         yield from _model_problems(one, path)
-    if route.strategy == "best" and all(one.quality is None for one in route.members()):
-        yield "strategy", "best goes by quality: give the models one"
+    unrated = route.quality_by is None and all(one.quality is None for one in route.members())
+    if route.strategy == "best" and unrated:
+        yield "strategy", "best goes by quality: give the models one, or say quality_by"
+    if route.quality_by is not None and not 0 < len(route.quality_by) <= SCORE_NAME_CHARS_MAX:
+        yield "quality_by", "expected the name of a score of feedback"
     if not route.output_tokens > 0:
         yield "output_tokens", f"expected more than 0, got {route.output_tokens}"
     yield from timeout_problems(route.timeouts, "timeouts")

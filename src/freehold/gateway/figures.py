@@ -17,8 +17,10 @@ import msgspec
 
 from freehold.background import background
 from freehold.core.errors import FreeholdError
+from freehold.core.experiments import ModelScores
 from freehold.core.figures import Heard, SharedFigures, Subject, Told
 from freehold.core.ports import Clock
+from freehold.gateway.qualities import Qualities, Scores
 
 EXCHANGED_S: Final = 2.0
 AWAKE_S: Final = 600.0
@@ -56,13 +58,15 @@ class Counting(Protocol):
     async def load(self, tenant: str) -> None: ...
     def shared(self) -> Iterator[tuple[Subject, Shared]]: ...
     def judge(self, tenant: str, now_s: float, at: datetime) -> None: ...
+    def scored(self) -> Iterator[tuple[str, Scores]]: ...
 
 
 class Exchange:
     """One a process. `running` for as long as it is used."""
 
-    def __init__(self, kept: SharedFigures, counting: Counting, clock: Clock) -> None:
+    def __init__(self, kept: SharedFigures, counting: Counting, clock: Clock, scores: ModelScores) -> None:
         self._kept = kept
+        self._qualities = Qualities(scores, counting, clock)
         self._counting = counting
         self._clock = clock
         self._untold: dict[tuple[Subject, int], Told] = {}
@@ -105,6 +109,7 @@ class Exchange:
                 await self._listen(tenants, {one: at for one, at in shared.items() if one[0] in tenants})
                 for tenant in tenants:
                     self._counting.judge(tenant, now_s, self._clock.now())
+            await self._qualities.look(tenants, now_s)
             if tenants and now_s - self._forgotten_s > FORGOTTEN_S:
                 self._forgotten_s = now_s
                 await self._kept.forget()

@@ -31,6 +31,7 @@ from freehold.core.resources import Provider as DeclaredProvider
 from freehold.core.routes import CallTimeouts, Drain, Route
 from freehold.gateway.capabilities import Suspicion
 from freehold.gateway.figures import Shared
+from freehold.gateway.qualities import Scores
 from freehold.gateway.residency import NOWHERE, Place
 from freehold.gateway.routing_table import Routes, merged
 from freehold.gateway.slo import Objectives
@@ -187,6 +188,11 @@ class ModelTable:
         for tenant, known in list(self._tenants.items()):
             for name, one in chain(known.routes.shared(), known.terms.shared()):
                 yield (tenant, name), one
+
+    def scored(self) -> Iterator[tuple[str, Scores]]:
+        """With its tenant, each route that goes by scores."""
+        for tenant, known in list(self._tenants.items()):
+            yield from ((tenant, one) for one in known.routes.scores.values())
 
     def judge(self, tenant: str, now_s: float, at: datetime) -> None:
         """Holds the figures of its routes against their objectives, though nobody calls."""

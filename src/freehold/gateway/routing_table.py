@@ -18,6 +18,7 @@ from freehold.core.records import Choice
 from freehold.core.routes import PREFIX, CallTimeouts, Drain, Route, RouteModel
 from freehold.gateway.figures import Shared
 from freehold.gateway.health import Health
+from freehold.gateway.qualities import Scores
 from freehold.gateway.routing import UNMEASURED, Candidate, Figures, Traits, Wanted, rule_of
 from freehold.gateway.routing_places import UNLIMITED
 from freehold.gateway.routing_share import Share
@@ -51,6 +52,12 @@ class Routes:
             route.name: Objectives(route.slo, objectives.get(route.name))
             for route in routes
             if route.slo is not None
+        }
+        scores: Mapping[str, Scores] = before.scores if before else {}
+        self.scores: dict[str, Scores] = {
+            route.name: _scores(route.quality_by, scores.get(route.name))
+            for route in routes
+            if route.quality_by is not None
         }
         limits = _limits(routes)
         for model, one in self.health.items():
@@ -111,7 +118,7 @@ class Routes:
         routed = Routed(
             route=route, rule=structs.replace(rule, needs_draw=rule.needs_draw or chances), members=tuple(members), missing=tuple(missing), retries=retries,
             hedges=hedges, unasked=Choice(route=route.name, attempts=0), objectives=self.objectives.get(route.name),
-            shadows=tuple(self._shadows(route, find)), arms=arms,
+            shadows=tuple(self._shadows(route, find)), arms=arms, scores=self.scores.get(route.name),
         )  # fmt: skip
         first = members[0].target
         return structs.replace(first, resource=routed.resource, route=routed, health=None)
@@ -176,6 +183,10 @@ def _shares(route: Route, before: tuple[Share, Share] | None) -> tuple[Share, Sh
     return Share(wanted[0]), Share(wanted[1])
 
 
+def _scores(name: str, before: Scores | None) -> Scores:
+    return before if before is not None and before.name == name else Scores(name)
+
+
 def _limits(routes: Sequence[Route]) -> Mapping[str, int]:
     """Where several routes limit a model, the least of them holds."""
     found: dict[str, int] = {}
@@ -194,12 +205,12 @@ def seen(
     """The route's members in their order; figures where the route needs them, or `measured`. Raises what is wrong with the request
     for everybody.
     """
-    rule, candidates = routed.rule, []
+    rule, scores, candidates = routed.rule, routed.scores, []
     for one in routed.members:
         health, places = one.health, one.health.places
         candidates.append(
             Candidate(
-                one.traits,
+                one.traits if scores is None else scores.seen(one.traits),
                 one.drained or health.barred(now_s) or why_not(one),
                 places.full,
                 places.taken_count,

@@ -15,6 +15,7 @@ from freehold.core.records import FREE_OF_CHARGE, LIST, Choice
 from freehold.core.routes import PREFIX, Route
 from freehold.gateway.capabilities import Suspicion
 from freehold.gateway.health import Health
+from freehold.gateway.qualities import Scores
 from freehold.gateway.routing import Rule, Traits
 from freehold.gateway.routing_share import Share
 from freehold.gateway.slo import Objectives
@@ -136,6 +137,7 @@ class Routed(Struct, frozen=True, kw_only=True):
 
     `unasked` is what the record says while nobody was asked. `shadows` are those of its experiment that can be asked here, each
     with the percentage of calls. `arms` are those of its experiment that are routes, by `route/NAME`.
+    `scores` are of its models' answers, where it goes by them.
     """
 
     route: Route
@@ -148,6 +150,7 @@ class Routed(Struct, frozen=True, kw_only=True):
     objectives: Objectives | None = None
     shadows: tuple[tuple[Target, float], ...] = ()
     arms: Mapping[str, "Routed"] = {}
+    scores: Scores | None = None
 
     @property
     def resource(self) -> str:

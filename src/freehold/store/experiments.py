@@ -1,4 +1,4 @@
-"""Canaries' places, feedback, and sums of what records say of arms: implements core.ports.Experiments.
+"""Canaries' places, feedback, and sums of what records say of arms and models: implements core.ports.Experiments and ModelScores.
 
 A call's error, here, is one that its client saw, or that another model or attempt had to mend: an arm that always fails over is no
 good one. Not here: what sums mean (core/confidence.py), and when a canary takes a step (core/experiments.py).
@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from freehold.core import ids
 from freehold.core.experiments import (
     CANARY,
     ArmSums,
@@ -17,6 +18,7 @@ from freehold.core.experiments import (
     CanaryState,
     CanaryStep,
     Feedback,
+    ModelScores,
     Seen,
     Step,
     Sums,
@@ -27,6 +29,8 @@ from freehold.store.database import Database, Row
 STEPS_MAX: Final = 200
 ARMS_MAX: Final = 1000
 SCORES_MAX: Final = 1000
+JUDGED_MAX: Final = 100_000
+MODELS_MAX: Final = 1000
 MEASURES: Final = ("cost", "first_token_ms", "whole_ms")
 
 _FAILED: Final = "(outcome NOT IN ('ok', 'client_gone') OR attempts > 1)"
@@ -81,6 +85,14 @@ SELECT c.arm, f.name, {_OF.format("f.score", "score")}
 FROM feedback AS f JOIN call_records AS c ON c.id = f.call_id AND c.tenant = f.tenant
 WHERE f.tenant = $1 AND c.route = $2 AND c.arm IS NOT NULL AND c.at >= $3
 GROUP BY c.arm, f.name ORDER BY c.arm, f.name LIMIT $4
+"""  # noqa: S608 - our own constants
+_BY_MODEL: Final = f"""
+SELECT c.provider || '/' || c.model AS served, {_OF.format("f.score", "score")}
+FROM (
+    SELECT call_id, score FROM feedback WHERE tenant = $1 AND name = $2 AND call_id >= $3
+    ORDER BY call_id DESC LIMIT $4
+) AS f JOIN call_records AS c ON c.id = f.call_id AND c.tenant = $1
+GROUP BY served ORDER BY served LIMIT $5
 """  # noqa: S608 - our own constants
 _ADD: Final = """
 INSERT INTO feedback (tenant, call_id, name, score, comment, principal)
@@ -145,6 +157,14 @@ class PostgresExperiments:
             for row in rows
         ]
 
+    async def scores(self, tenant: str, name: str, *, since: datetime) -> Mapping[str, Sums]:
+        """Ids of calls sort by time."""
+        first = ids.compose("call", int(since.timestamp() * 1000), bytes(ids.CHANCE_BYTES))
+        rows = await self._database.fetch(
+            "adding up scores of models", _BY_MODEL, tenant, name, first, JUDGED_MAX, MODELS_MAX
+        )
+        return {row["served"]: _sums(row, "score") for row in rows}
+
     async def add(self, feedback: Feedback) -> bool:
         rows = await self._database.fetch(
             "keeping feedback", _ADD, feedback.tenant, feedback.call_id, feedback.name, feedback.score,
@@ -160,3 +180,4 @@ def _sums(row: Mapping[str, object] | Row, name: str) -> Sums:
 
 
 _IMPLEMENTS: type[Experiments] = PostgresExperiments
+_TELLS_SCORES: type[ModelScores] = PostgresExperiments
