@@ -38,6 +38,8 @@ def test_deployments_are_listed_and_shown(deployed: Freehold) -> None:
     assert "by hand" in told
     listed = deployed.ok("deployments", "list", "--agent", "clerk", "--json").json
     assert {one["id"] for one in listed} == {"nightly", "whenever"}
+    assert "clerk: 30 2 * * *" in deployed.ok("get", "deployments").out
+    assert "30 2 * * *" in deployed.ok("describe", "deployment", "nightly").out
     shown = deployed.ok("deployments", "show", "nightly").out
     assert "overlap: skip" in shown
     assert "its newest version" in shown

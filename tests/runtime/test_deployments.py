@@ -3,13 +3,15 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from freehold.core.errors import Conflict, Forbidden, Unauthenticated
+from freehold.core.errors import Conflict, Forbidden, Unauthenticated, Unavailable
 from freehold.core.messages import Text
 from freehold.core.policy import Policy, Principal, Statement
 from freehold.core.ports import Principals
@@ -207,6 +209,25 @@ async def test_a_running_scheduler_begins_a_slot_when_its_time_comes(here: Bench
         await eventually(lambda: has_run(here, "soon"))
     runs = await here.runs("soon")
     assert runs[0].created_at - at < timedelta(seconds=2), "it waits for the time, not for the next poll"
+
+
+async def test_a_running_scheduler_outlives_its_connections(here: Bench, database_url: str) -> None:
+    async with here.scheduler.running():
+        at = datetime.now(UTC) + timedelta(seconds=0.5)
+        await here.declare("cut-off", schedule=Once(at=at))
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await connection.close()
+        await eventually(lambda: has_run_by_now(here, "cut-off"))
+    assert len(await here.runs("cut-off")) == 1
+
+
+async def has_run_by_now(here: Bench, name: str) -> bool:
+    with suppress(Unavailable):
+        return await has_run(here, name)
+    return False
 
 
 async def has_run(here: Bench, name: str) -> bool:

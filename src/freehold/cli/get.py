@@ -108,6 +108,11 @@ def _about(resource: dict[str, Any]) -> str:
                 else "for ever"
             )
             return f"{', '.join(resource.get('agents', ())) or 'all agents'}: {days}"[:80]
+        case "deployment":
+            schedule = resource.get("schedule", {})
+            return f"{resource['agent']}: {schedule.get('expression') or schedule.get('at') or 'by hand'}"[
+                :80
+            ]
         case "drain":
             return f"{resource['models']}{': ' + resource['reason'] if resource.get('reason') else ''}"[:80]
         case _:
