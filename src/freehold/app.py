@@ -22,12 +22,10 @@ from freehold.clock import SystemClock
 from freehold.companions import companions
 from freehold.config import Config
 from freehold.core import ids
-from freehold.core.errors import BadRequest, NotFound
+from freehold.core.errors import BadRequest
 from freehold.core.policy import Principal
 from freehold.core.ports import EmbeddingWire, ModelInfo, Objects, ToolKind, Wire
 from freehold.core.ports import Provider as ProviderPort
-from freehold.core.resources import Provider, Resource, Rules
-from freehold.core.routes import PREFIX, Route
 from freehold.gateway import listing
 from freehold.gateway.batch_worker import BatchMeans, BatchSettings, BatchWorker
 from freehold.gateway.batches import Batches
@@ -36,7 +34,7 @@ from freehold.gateway.canaries import Canaries
 from freehold.gateway.figures import Exchange
 from freehold.gateway.leasing import Leasing
 from freehold.gateway.limiting import Limiting
-from freehold.gateway.models import AUTO, RULES, ModelTable
+from freehold.gateway.models import ModelTable
 from freehold.gateway.pipeline import Gateway
 from freehold.gateway.residency import Place, labelled
 from freehold.gateway.shadowing import Shadows
@@ -54,6 +52,7 @@ from freehold.runtime.declared import Declarations
 from freehold.runtime.equipment import Equipments
 from freehold.runtime.live import Live
 from freehold.runtime.offload import Results
+from freehold.runtime.outside import Telling
 from freehold.runtime.relay import Relay
 from freehold.runtime.replays import Replays
 from freehold.runtime.retaining import Retaining
@@ -73,6 +72,7 @@ from freehold.server.apis import (
     data,
     deployments,
     environments,
+    events,
     experiments,
     families,
     keys,
@@ -325,14 +325,14 @@ async def _inside(
     children = Subagents(store.log, store.resources, clock)
     host = Host(secrets_of, urls, store.key_values, store.objects, children, config.tools.function_folders)
     tools = ToolSet(kinds, host)
-    relay = Relay(store.live, clock)
-    live = Live(relay)
+    live = Live(relay := Relay(store.live, clock))
     means = Means(
         log=store.log,
         gateway=gateway,
         declarations=Declarations(store.resources),
         equipments=Equipments(store.log),
         places=store.tool_places,
+        expecting=store.expected_events,
         tools=tools,
         results=Results(store.objects),
         principals=principals,
@@ -423,9 +423,12 @@ async def _furnish(
         principals=principals,
     )
     await stack.enter_async_context(background.running())
+    means = inside.means
+    outside = Telling(store.expected_events, store.log, means.results, means.declarations)
+    await stack.enter_async_context(outside.running())
     signing = Signing(_pepper(folder))
     await stack.enter_async_context(telling(config.webhooks, store.webhooks, signing, clock))
-    operations = _operations(config, store, inside, keeper, signing)
+    operations = _operations(config, store, inside, keeper, signing, secrets_of)
     if works:
         await _work_on_batches(stack, config, store, inside)
     health = Health(store.database.check, lambda: store.records.trouble)
@@ -445,7 +448,12 @@ async def _furnish(
 
 
 def _operations(
-    config: Config, store: Store, inside: _Inside, keeper: ResponseKeeper, signing: Signing
+    config: Config,
+    store: Store,
+    inside: _Inside,
+    keeper: ResponseKeeper,
+    signing: Signing,
+    secrets_of: Secrets,
 ) -> list[Operation]:
     clock, wires, gateway, model_table = inside.clock, inside.wires, inside.gateway, inside.models
     declarations = inside.means.declarations
@@ -453,7 +461,7 @@ def _operations(
         store.resources,
         tool_configs={name: kind.config for name, kind in inside.kinds.items()},
         provider_types=sorted({*_adapters(config), *catalog.providers()}),
-        check_model=partial(_check_model, model_table),
+        check_model=partial(listing.check_model, model_table),
         check_rules=rules_provider.check,
         finds_likeness=store.answers.finds_likeness,
         private_webhooks=config.webhooks.allow_private,
@@ -472,6 +480,7 @@ def _operations(
         *templates.operations(declared, store.resources),
         *data.operations(store.key_values, store.objects),
         *keys.operations(inside.keys, clock),
+        *events.operations(store.expected_events, store.resources, secrets_of.resolve, clock),
         *webhooks.operations(
             store.resources, store.webhooks, signing, private_allowed=config.webhooks.allow_private
         ),
@@ -551,26 +560,6 @@ def _recorded(
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BadRequest("a recording must lie in the folder models.recordings_folder", field="base_url")
     return create(row, key, **bound)  # type: ignore[no-any-return]  # found by name, so its type is not known here
-
-
-async def _check_model(table: ModelTable, tenant: str, model: str, beside: Sequence[Resource]) -> None:
-    """Whether an agent may name this model. What is declared in the same template counts; `auto` is always right."""
-    if model == AUTO:
-        return
-    prefix, _, name = model.partition("/")
-    declared_rules = {one.name for one in beside if isinstance(one, Rules)}
-    declared_providers = {one.name for one in beside if isinstance(one, Provider)}
-    declared_routes = {one.name for one in beside if isinstance(one, Route)}
-    if model.removeprefix(f"{PREFIX}/") in declared_routes:
-        return
-    if (prefix == RULES and name in declared_rules) or (name and prefix in declared_providers):
-        return
-    target = await table.resolve(tenant, model)
-    if target.route is not None or target.free or not target.provider.is_language_model:
-        return
-    upstreams = [one for one in await table.usable(tenant) if one.row.name == target.provider.name]
-    if target.listed is None and not any(one.may_have(target.name) for one in upstreams):
-        raise NotFound(f"{target.provider.name} is not known to have a model {target.name!r}", field="model")
 
 
 async def _visible(table: ModelTable, clock: SystemClock, principal: Principal) -> Sequence[ModelInfo]:

@@ -319,6 +319,7 @@ async def world(
                 declarations=Declarations(store.resources),
                 equipments=Equipments(store.log),
                 places=store.tool_places,
+                expecting=store.expected_events,
                 tools=tools,
                 results=Results(objects),
                 principals=principals,

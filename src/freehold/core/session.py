@@ -216,9 +216,11 @@ class AwaitsTimer(Struct, frozen=True, tag="timer"):
 
 
 class AwaitsEvent(Struct, frozen=True, tag="event", omit_defaults=True, kw_only=True):
-    """Something outside will report under `token`, which says nothing of the session."""
+    """Something outside will report `event`, about `correlation`, or under `token`, which says nothing of the session."""
 
     token: str
+    event: str = ""
+    correlation: str = ""
 
 
 class AwaitsSession(Struct, frozen=True, tag="session", omit_defaults=True, kw_only=True):

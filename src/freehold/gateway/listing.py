@@ -1,4 +1,4 @@
-"""Gateway: the models that a principal may call, for lists (`GET /v1/models`, `freehold get models`).
+"""Gateway: the models that a principal may call, for lists (`GET /v1/models`, `freehold get models`), and that an agent may name.
 
 A provider's own list counts where it answers in time, its price list otherwise; both are cut to what the principal may
 call. Not on the path of a call.
@@ -11,11 +11,12 @@ from typing import Final
 
 from msgspec import structs
 
-from freehold.core.errors import FreeholdError
+from freehold.core.errors import FreeholdError, NotFound
 from freehold.core.policy import Principal, allowed
 from freehold.core.ports import Clock, ModelInfo
-from freehold.core.routes import PREFIX
-from freehold.gateway.models import RULES, ModelTable
+from freehold.core.resources import Provider, Resource, Rules
+from freehold.core.routes import PREFIX, Route
+from freehold.gateway.models import AUTO, RULES, ModelTable
 from freehold.gateway.pipeline import ACTION
 from freehold.gateway.targets import Upstream
 
@@ -87,3 +88,23 @@ def _known(info: ModelInfo, upstream: Upstream, models: ModelTable, clock: Clock
     return structs.replace(
         info, context_tokens=context, output_tokens_max=facts.output_tokens_max, **abilities
     )
+
+
+async def check_model(table: ModelTable, tenant: str, model: str, beside: Sequence[Resource]) -> None:
+    """Whether an agent may name this model. What is declared in the same template counts; `auto` is always right."""
+    if model == AUTO:
+        return
+    prefix, _, name = model.partition("/")
+    declared_rules = {one.name for one in beside if isinstance(one, Rules)}
+    declared_providers = {one.name for one in beside if isinstance(one, Provider)}
+    declared_routes = {one.name for one in beside if isinstance(one, Route)}
+    if model.removeprefix(f"{PREFIX}/") in declared_routes:
+        return
+    if (prefix == RULES and name in declared_rules) or (name and prefix in declared_providers):
+        return
+    target = await table.resolve(tenant, model)
+    if target.route is not None or target.free or not target.provider.is_language_model:
+        return
+    upstreams = [one for one in await table.usable(tenant) if one.row.name == target.provider.name]
+    if target.listed is None and not any(one.may_have(target.name) for one in upstreams):
+        raise NotFound(f"{target.provider.name} is not known to have a model {target.name!r}", field="model")

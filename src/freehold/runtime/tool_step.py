@@ -23,16 +23,21 @@ from freehold.core.errors import (
     Unsupported,
 )
 from freehold.core.messages import Text
+from freehold.core.outside import ExpectedEvents
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, ToolOutcome, ToolRun
-from freehold.core.session import CallAwaited, ToolFinished, ToolOutcomeUnknown
+from freehold.core.session import AwaitsEvent, CallAwaited, ToolFinished, ToolOutcomeUnknown
 from freehold.runtime import offload
 from freehold.runtime.calls import Claim
 from freehold.runtime.decide import REPEATABLE, outcome_unknown
 from freehold.runtime.offload import Fitted, SessionResults
+from freehold.runtime.outside import expected
 from freehold.runtime.tools import Toolbox
 
 log = logging.getLogger(__name__)
+
+EVENT_S_MAX: Final = 366 * 86_400.0
+"""How long an outside event is waited for where its tool says nothing."""
 
 HAPPENED_NOT: Final = (BadRequest, Unsupported, Unauthenticated, Forbidden, NotFound, RateLimited)
 """Errors that say that nothing was done. Any other leaves it open."""
@@ -46,6 +51,7 @@ async def run_tool(
     session_id: str,
     clock: Clock,
     results: SessionResults,
+    expecting: ExpectedEvents,
     hosts: tuple[str, ...] | None = None,
     cost_left_pico: int | None = None,
 ) -> ToolFinished | ToolOutcomeUnknown | CallAwaited:
@@ -68,6 +74,11 @@ async def run_tool(
                 cost_left_pico=cost_left_pico,
             )
             outcome = await _run(claim.started.tool, run, toolbox)
+            if isinstance(outcome.awaits, AwaitsEvent):
+                wait_s = outcome.awaits_s or EVENT_S_MAX
+                return await expected(
+                    expecting, clock, outcome.awaits, run, tool=claim.started.tool, wait_s=wait_s
+                )
             fitted = await results.fitted(outcome.content)
     except TooLarge as error:
         return _failure(claim, error, _ms_since(began_s, clock))

@@ -18,6 +18,7 @@ from freehold.core.context import Reach
 from freehold.core.environments import hosts_of
 from freehold.core.errors import ContextTooLong, FreeholdError, Internal
 from freehold.core.messages import ToolCall
+from freehold.core.outside import ExpectedEvents
 from freehold.core.places import ToolPlaces
 from freehold.core.policy import Policy, Principal, Statement
 from freehold.core.ports import Clock, Principals
@@ -82,6 +83,7 @@ class Means(Struct, frozen=True, kw_only=True):
     clock: Clock
     equipments: Equipments
     places: ToolPlaces
+    expecting: ExpectedEvents
     retries: RetryPolicy = RetryPolicy()
     on_point: OnPoint = no_points
 
@@ -425,6 +427,7 @@ class SessionRun:
                 session_id=self._lease.session_id,
                 clock=self._means.clock,
                 results=self._results_of(outfit.equipment.agent),
+                expecting=self._means.expecting,
                 hosts=outfit.hosts,
                 cost_left_pico=self._cost_share_pico,
             )

@@ -76,6 +76,9 @@ class Operation(Struct, frozen=True, kw_only=True):
     status: int = 200
     media_type: str = "application/json"
     open_to_all: bool = False
+    body_bytes_max: int | None = None
+    """Of its body, where that is less than the door takes."""
+
     dialect: Wire | None = None
     """How errors are told, where not as the door does."""
 
@@ -92,7 +95,7 @@ def endpoint(operation: Operation, door: Door) -> Endpoint:
         query = _query(request, operation.query)
         body: Any = None
         if operation.raw_body or decoder is not None:
-            data = await read_body(request, door.body_bytes_max)
+            data = await read_body(request, operation.body_bytes_max or door.body_bytes_max)
             body = data if decoder is None else decode(data, decoder, known=_fields(operation.body))
         answered = await operation.handler(
             Call(

@@ -13,7 +13,7 @@ from typing import Final
 from freehold.background import background
 from freehold.core.errors import FreeholdError
 from freehold.core.ports import Objects
-from freehold.store import _deletions, _responses_statements, deployments, webhooks
+from freehold.store import _deletions, _responses_statements, deployments, outside_events, webhooks
 from freehold.store.database import Database
 
 EVERY_S: Final = 3600.0
@@ -66,6 +66,7 @@ async def _run(database: Database, objects: Objects, responses_days: float) -> N
             responses_count = await forget_responses(database, days=responses_days)
             await deployments.forget_runs(database, at_once=DELETED_MAX)
             await webhooks.forget(database, at_once=DELETED_MAX)
+            await outside_events.forget(database, at_once=DELETED_MAX)
             await _deletions.sweep(database, objects)
         except FreeholdError as error:
             log.warning("store.housekeeping.failed", extra={"detail": error.detail})

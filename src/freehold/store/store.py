@@ -28,6 +28,7 @@ from freehold.store.live import PostgresLiveChannel
 from freehold.store.log import PostgresSessionLog, open_log
 from freehold.store.message_batches import PostgresMessageBatches
 from freehold.store.migrations import migrate
+from freehold.store.outside_events import PostgresExpectedEvents
 from freehold.store.records import PostgresCallRecords, open_records
 from freehold.store.resources import PostgresResources, open_resources
 from freehold.store.responses import RETENTION_DAYS, PostgresResponses, open_responses
@@ -60,6 +61,7 @@ class Store(Struct, frozen=True):
     retention: PostgresRetention
     deployments: PostgresDeployments
     webhooks: PostgresWebhooks
+    expected_events: PostgresExpectedEvents
 
 
 @asynccontextmanager
@@ -95,6 +97,7 @@ async def open_store(
         live = PostgresLiveChannel(database, listener)
         deployments = PostgresDeployments(database, listener)
         webhooks = PostgresWebhooks(database, listener)
+        expected_events = PostgresExpectedEvents(database, listener)
         await stack.enter_async_context(listener.running())
         await stack.enter_async_context(housekeeping(database, objects, responses_days=responses_days))
         yield Store(
@@ -118,4 +121,5 @@ async def open_store(
             PostgresRetention(database, objects),
             deployments,
             webhooks,
+            expected_events,
         )
