@@ -9,7 +9,7 @@ from freehold.clock import SystemClock
 from freehold.core.errors import BadRequest, BrokenOff, Overloaded
 from freehold.gateway.attempts import Call, Plan
 from freehold.gateway.forwarding import Bytes
-from freehold.gateway.metering import Meter
+from freehold.gateway.metering import Meter, meter_of
 from freehold.gateway.passing import Envelope
 from tests.gateway._vendors import (
     CUT,
@@ -54,7 +54,7 @@ async def course(*scripts: list[Step], streamed: bool = False) -> AsyncIterator[
             settled.append(f"{meter.target.name} {type(error).__name__ if error else 'ok'}")
 
         envelope = Envelope(openai_request("either", stream=streamed))
-        meter = Meter(SystemClock(), house.spool, ANN, wire=wire.name, requested="either")  # type: ignore[arg-type]
+        meter = meter_of(SystemClock(), house.spool, ANN, wire=wire.name, requested="either")  # type: ignore[arg-type]
         call = Call(Bytes(envelope, wire, {}), meter, plan, settle)  # type: ignore[arg-type]
         yield Course(vendor, call, house.spool, settled)  # type: ignore[arg-type]
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from freehold.core.contracts import BookPrice, Capacity, PriceBook
 from freehold.core.messages import Usage
 from freehold.core.records import Account, CallRecord, Choice
-from freehold.gateway.metering import OK, Meter
+from freehold.gateway.metering import OK, meter_of
 from tests.gateway.conftest import ANN, House, open_house
 
 ENVIRONMENT = {"OPENAI_API_KEY": "sk-x"}
@@ -23,7 +23,7 @@ BOUGHT = Capacity(
 async def metered(
     house: House, model: str, usage: Usage = USED, *, choice: Choice | None = None
 ) -> CallRecord:
-    meter = Meter(house.gateway._clock, house.spool, ANN, wire="openai_chat", requested=model)  # type: ignore[arg-type]
+    meter = meter_of(house.gateway._clock, house.spool, ANN, wire="openai_chat", requested=model)  # type: ignore[arg-type]
     meter.target = await house.models.resolve(ANN.tenant, model)
     meter.account = Account(team="search", labels={"project": "x"})
     meter.choice = choice or Choice()

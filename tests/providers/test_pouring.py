@@ -25,7 +25,7 @@ class Source:
 
 def open_reply() -> tuple[Reply, Source]:
     source = Source()
-    return Reply(200, b"HTTP/1.1 200 OK\r\n\r\n", name="vendor", source=source), source
+    return Reply(200, b"HTTP/1.1 200 OK\r\n\r\n", "vendor", source), source
 
 
 async def never() -> None:

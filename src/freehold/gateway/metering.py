@@ -58,67 +58,34 @@ class RoutedCourse(Protocol):
         ...
 
 
-class Meter:
-    """One call, from before its model is known. Whoever opens it finishes it, once."""
+class Meter(Struct, eq=False):
+    """One call, from before its model is known. Whoever opens it finishes it, once. Made by `meter_of`.
 
-    __slots__ = (
-        "_clock",
-        "_records",
-        "account",
-        "agent",
-        "at",
-        "cache",
-        "choice",
-        "course",
-        "first_s",
-        "id",
-        "keeping", "objectives",
-        "principal",
-        "record",
-        "requested",
-        "rules",
-        "session_id",
-        "started_s",
-        "streamed",
-        "taken",
-        "target",
-        "wire",
-    )  # fmt: skip
+    `started_s` and `first_s` are by the monotonic clock; `objectives` are of the route by which it goes.
+    """
 
-    def __init__(
-        self,
-        clock: Clock,
-        records: CallRecords,
-        principal: Principal,
-        *,
-        wire: str,
-        requested: str,
-        id: str | None = None,  # noqa: A002
-    ) -> None:
-        self._clock = clock
-        self._records = records
-        self.principal = principal
-        self.id: str = ids.new("call", clock) if id is None else id
-        self.at: datetime = clock.now()
-        self.started_s = clock.monotonic_s()
-        self.first_s: float | None = None
-        """By the monotonic clock, as `started_s`."""
-        self.wire = wire
-        self.requested = requested
-        self.target: Target | None = None
-        self.session_id: str | None = None
-        self.agent: str | None = None
-        self.rules: str | None = None
-        self.streamed = False
-        self.account: Account = principal.account
-        self.choice: Choice = DIRECT
-        self.course: RoutedCourse | None = None
-        self.record: CallRecord | None = None
-        self.taken: Taken | None = None
-        self.cache: Note | None = None
-        self.keeping: Keeping | None = None
-        self.objectives: Measured | None = None
-        """Of the route by which it goes."""
+    clock: Clock
+    records: CallRecords
+    principal: Principal
+    wire: str
+    requested: str
+    id: str
+    at: datetime
+    started_s: float
+    account: Account
+    streamed: bool = False
+    first_s: float | None = None
+    target: Target | None = None
+    session_id: str | None = None
+    agent: str | None = None
+    rules: str | None = None
+    choice: Choice = DIRECT
+    course: RoutedCourse | None = None
+    record: CallRecord | None = None
+    taken: Taken | None = None
+    cache: Note | None = None
+    keeping: Keeping | None = None
+    objectives: Measured | None = None
 
     def called_for(self, user: str | None) -> None:
         """Whom the client names; a key that is somebody's own says it better."""
@@ -127,7 +94,7 @@ class Meter:
 
     def first_event(self) -> None:
         if self.first_s is None:
-            self.first_s = self._clock.monotonic_s()
+            self.first_s = self.clock.monotonic_s()
 
     def finish(self, outcome: str, usage: Usage) -> CallRecord:
         target = self.target
@@ -140,7 +107,7 @@ class Meter:
         """A record of its own, for an attempt whose vendor may bill it although another one answered, or was asked. It is no call of an
         experiment's arm.
         """
-        record = self._recorded(ids.new("call", self._clock), None, target, outcome, usage)
+        record = self._recorded(ids.new("call", self.clock), None, target, outcome, usage)
         if self.taken is not None:
             self.taken.add(record, target.resource)
         return record
@@ -148,7 +115,7 @@ class Meter:
     def _recorded(
         self, id_: str, arm: str | None, target: Target | None, outcome: str, usage: Usage
     ) -> CallRecord:
-        now_s, started_s, first_s = self._clock.monotonic_s(), self.started_s, self.first_s
+        now_s, started_s, first_s = self.clock.monotonic_s(), self.started_s, self.first_s
         account, choice, principal = self.account, self.choice, self.principal
         saved_pico = 0
         if choice.cached is None:
@@ -199,8 +166,24 @@ class Meter:
         if self.session_id is not None or self.agent is not None or self.taken is not None:
             leases = None if self.taken is None or target is None else self.taken.lease_ids(target.resource)
             record = structs.replace(record, session_id=self.session_id, agent=self.agent, leases=leases)
-        self._records.add(record)
+        self.records.add(record)
         return record
+
+
+def meter_of(
+    clock: Clock,
+    records: CallRecords,
+    principal: Principal,
+    *,
+    wire: str,
+    requested: str,
+    id: str | None = None,  # noqa: A002
+) -> Meter:
+    """Of a call that begins now."""
+    id_ = ids.new("call", clock) if id is None else id
+    return Meter(
+        clock, records, principal, wire, requested, id_, clock.now(), clock.monotonic_s(), principal.account
+    )
 
 
 class Metered:

@@ -33,7 +33,7 @@ from freehold.gateway.counting import Count, counted
 from freehold.gateway.embedding import Embedded, Texts
 from freehold.gateway.forwarding import Bytes, Passing
 from freehold.gateway.limiting import Limiting
-from freehold.gateway.metering import OK, Meter, estimated, may_be_billed, outcome
+from freehold.gateway.metering import OK, Meter, estimated, may_be_billed, meter_of, outcome
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
 from freehold.gateway.residency import hold, within_reach
@@ -93,7 +93,7 @@ class Gateway:
         Entering raises NotFound, Forbidden, Unsupported and whatever the provider refused the call with; iterating raises
         what broke it off.
         """
-        meter = Meter(self._clock, self._records, principal, wire=wire, requested=request.model)
+        meter = meter_of(self._clock, self._records, principal, wire=wire, requested=request.model)
         meter.session_id, meter.agent, meter.streamed, meter.rules = session_id, agent, request.stream, rules
         return Call(Values(request, body, self._wires.get(wire)), meter, self._plan, self._settle)
 
@@ -110,7 +110,7 @@ class Gateway:
 
         `headers` are the client's, names lower-cased. `call_id` is its record's, where there is one already. Raises as `call` does, and BadRequest for what `wire` cannot read.
         """
-        meter = Meter(
+        meter = meter_of(
             self._clock, self._records, principal, wire=wire.name, requested=envelope.model, id=call_id
         )
         meter.streamed = envelope.stream
@@ -121,7 +121,7 @@ class Gateway:
     async def embed(self, principal: Principal, envelope: Envelope, *, wire: EmbeddingWire) -> Embedded:
         """Raises as `call` does on entering, and BadRequest before anybody is asked."""
         texts = Texts(envelope, wire)
-        meter = Meter(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
+        meter = meter_of(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
         meter.called_for(envelope.end_user())
         async with Call(texts, meter, self._plan, self._settle) as embedded:
             return embedded
@@ -216,7 +216,7 @@ class Gateway:
         for target, percent in routed.shadows:
             if self._chance() * 100 >= percent or not may_shadow(meter.principal, ACTION, asked, target):
                 continue
-            beside = Meter(
+            beside = meter_of(
                 self._clock, self._records, meter.principal, wire=meter.wire, requested=meter.requested
             )
             beside.session_id, beside.agent, beside.streamed = meter.session_id, meter.agent, meter.streamed

@@ -362,7 +362,7 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._refuse(f"answered with something that is not HTTP/1.1 ({error})", head)
             return b""
-        reply = Reply(self._parser.get_status_code(), head, name=self._name, source=self)
+        reply = Reply(self._parser.get_status_code(), head, self._name, self)
         lowered = head.lower()
         if lowered.find(b"-encoding:") >= 0 or not self._served_count:
             try:
