@@ -5,12 +5,16 @@ import logging
 
 import asyncpg
 import pytest
+from msgspec import structs
 
 from freehold.core.messages import Text, text_of
 from freehold.core.ports import ToolOutcome
+from freehold.core.resources import Tool
 from freehold.core.session import ModelAnswered, ToolFinished, ToolStarted, TurnFinished
 from freehold.runtime.worker import WorkerSettings
+from freehold.tools import timer
 from tests.runtime._world import (
+    AGENT,
     OWNER,
     TENANT,
     Held,
@@ -230,3 +234,33 @@ async def test_input_to_a_resting_session_wakes_a_worker(database_url):
             await here.sessions.send(OWNER, row.id, [Text(f"{turn}")])
             await here.reaches(row.id, lambda one: one.status == "idle", timeout_s=2)
             assert len(here.model.requests) == turn
+
+
+LEFT_BEHIND = """
+UPDATE freehold.sessions SET owner = 'dead', epoch = epoch + 1, due_at = now() WHERE id = $1 RETURNING wake_at
+"""
+GIVEN_BACK = "SELECT owner IS NULL AND due_at = wake_at FROM freehold.sessions WHERE id = $1"
+
+
+async def test_a_timer_does_not_go_off_early_since_the_worker_that_set_it_died(database_url):
+    """It had recorded the wait, and not yet given its lease back."""
+
+    def once(request):
+        return said("done") if results_in(request) else calls(("clock_wait", '{"seconds": 86400}'))
+
+    agent = structs.replace(AGENT, tools=("ledger", "clock"))
+    options = {
+        "agent": agent,
+        "kinds": {"timer": timer.KIND},
+        "resources": [Tool(name="clock", type="timer")],
+    }
+    async with world(database_url, once, **options) as here:
+        async with here.worker().running():
+            row = await here.start()
+            await here.reaches(row.id, lambda one: one.status == "waiting")
+        await here.kind.pool.execute(LEFT_BEHIND, row.id)
+        async with here.worker().running(), asyncio.timeout(10):
+            while not await here.kind.pool.fetchval(GIVEN_BACK, row.id):  # noqa: ASYNC110 - the row tells nobody
+                await asyncio.sleep(0.01)
+        assert not events_of(await here.log_of(row.id), ToolFinished)
+        assert (await here.log.get(TENANT, row.id)).status == "waiting"

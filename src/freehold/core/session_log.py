@@ -69,12 +69,14 @@ ANY_TIME: Final = Created()
 
 
 class Lease(Struct, frozen=True):
-    """The right to write a session's turn. `epoch` fences: an append under an older epoch raises Conflict."""
+    """The right to write a session's turn. `epoch` fences: an append under an older epoch raises Conflict. `due_at`: since when the
+    session wanted a worker, by the log's own clock."""
 
     session_id: str
     tenant: str
     owner: str
     epoch: int
+    due_at: datetime | None = None
 
 
 class SessionPage(Struct, frozen=True):

@@ -136,7 +136,7 @@ class SessionRun:
             async with self._borrowed:
                 await self._journal.catch_up()
                 found_seq = self._state.seq
-                self._due_at = self._state.waits.until if self._state.waits else None
+                self._due_at = self._reached()
                 while not self._stopping.is_set() and await self._step():
                     pass
                 await self._journal.flush()
@@ -452,6 +452,11 @@ class SessionRun:
         if ends_at is None:
             return 0.0
         return (ends_at - now).total_seconds() + WALL_TIME_MARGIN_S
+
+    def _reached(self) -> datetime | None:
+        """What the session waited for, where it was claimed since its time had come, and not since another's lease had run out."""
+        until, due_at = self._state.waits.until if self._state.waits else None, self._lease.due_at
+        return until if until is not None and due_at is not None and due_at >= until else None
 
     def _now(self) -> datetime:
         """A session that was claimed since its time had come is past that time, whatever our own clock says."""

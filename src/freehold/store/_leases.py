@@ -66,7 +66,10 @@ async def claim(
         raise BadRequest(f"expected 1 to {CLAIM_MAX}, got {limit}", field="limit")
     rows = await database.fetch("claiming sessions", _CLAIM, owner, limit, _duration(lease_s), tenant_max)
     waited = sorted(rows, key=lambda row: row["waited_since"])
-    return [Lease(row["session_id"], row["of_tenant"], owner, row["of_epoch"]) for row in waited]
+    return [
+        Lease(row["session_id"], row["of_tenant"], owner, row["of_epoch"], row["waited_since"])
+        for row in waited
+    ]
 
 
 async def renew(database: Database, owner: str, leases: Sequence[Lease], *, lease_s: float) -> frozenset[str]:
