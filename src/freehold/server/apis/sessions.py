@@ -352,11 +352,14 @@ class SessionApi:
 
 
 def first_cursor(row: SessionRow, query: StreamEvents, last_event_id: str | None) -> tuple[int, int]:
-    """Behind what a stream goes on: behind what there is now, where nothing is said."""
-    if query.after is not None:
-        return read_cursor(query.after, field="after")
+    """Behind what a stream goes on: behind what there is now, where nothing is said.
+
+    A browser comes back to the address that it began with, `?after=` and all: what it has seen since goes first.
+    """
     if last_event_id:
         return read_cursor(last_event_id, field="Last-Event-ID")
+    if query.after is not None:
+        return read_cursor(query.after, field="after")
     return row.version, 1_000_000
 
 
