@@ -348,6 +348,10 @@ def _agent_problems(agent: Agent, names: frozenset[tuple[Kind, str]]) -> Iterato
         ("wall_time_s_max", limits.wall_time_s_max),
         ("tool_calls_parallel_max", limits.tool_calls_parallel_max),
         ("sessions_running_max", limits.sessions_running_max),
+        ("repeats_max", limits.repeats_max),
+        ("session_steps_max", limits.session_steps_max),
+        ("session_tokens_max", limits.session_tokens_max),
+        ("session_wall_time_s_max", limits.session_wall_time_s_max),
     ):
         if value is not None and not value > 0:
             yield f"limits.{field}", f"expected more than 0, got {value}"

@@ -391,6 +391,15 @@ def wall_time_ends_at(state: SessionState, limits: Limits, now: datetime) -> dat
     return state.turn_started_at + timedelta(seconds=limits.wall_time_s_max) + state.waited(now)
 
 
+def time_left_s(state: SessionState, limits: Limits, now: datetime) -> float:
+    """Until the turn's time is up, or the session's."""
+    ends_at = wall_time_ends_at(state, limits, now)
+    left_s = 0.0 if ends_at is None else (ends_at - now).total_seconds()
+    if limits.session_wall_time_s_max is None:
+        return left_s
+    return min(left_s, limits.session_wall_time_s_max - state.worked(now).total_seconds())
+
+
 def _reached(limit: str, size: object, used: str) -> Reached:
     return Reached(
         limit,

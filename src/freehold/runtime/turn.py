@@ -49,7 +49,7 @@ from freehold.runtime.decide import (
     cost_left_pico,
     decide,
     finish,
-    wall_time_ends_at,
+    time_left_s,
 )
 from freehold.runtime.declared import Declarations, DeclaredTool, custom_tool, set_up
 from freehold.runtime.digests import RequestDigests
@@ -446,12 +446,8 @@ class SessionRun:
         return Watch(self._journal, self._time_left_s)
 
     def _time_left_s(self) -> float:
-        """Until the turn's wall time is up; a little more, so that a timer that fires early finds it so."""
-        now = self._now()
-        ends_at = wall_time_ends_at(self._state, self._plan.limits, now)
-        if ends_at is None:
-            return 0.0
-        return (ends_at - now).total_seconds() + WALL_TIME_MARGIN_S
+        """A little more than there is, so that a timer that fires early finds it over."""
+        return time_left_s(self._state, self._plan.limits, self._now()) + WALL_TIME_MARGIN_S
 
     def _reached(self) -> datetime | None:
         """What the session waited for, where it was claimed since its time had come, and not since another's lease had run out."""

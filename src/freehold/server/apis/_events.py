@@ -388,6 +388,9 @@ def _turn_end(event: TurnFinished, made: _Made) -> Iterator[dict[str, Any]]:
     yield made("session.status_idle", part, stop_reason={"type": _stop_type(event)}, freehold=extra)
 
 
+_BUDGETS: Final = frozenset({"cost_max_usd", "session_cost_max_usd"})
+
+
 def _stop_type(event: TurnFinished) -> str:
     match event.outcome:
         case "completed" | "cancelled":
@@ -397,7 +400,7 @@ def _stop_type(event: TurnFinished) -> str:
         case "failed":
             return "retries_exhausted"
         case "limit_reached":
-            return "budget_reached" if event.limit == "cost_max_usd" else "end_turn"
+            return "budget_reached" if event.limit in _BUDGETS else "end_turn"
 
 
 def _at(at: datetime) -> str:
