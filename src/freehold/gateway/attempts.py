@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from freehold.catalog.models import ModelFacts
 from freehold.core.begins import Done, HangUp
-from freehold.core.errors import FreeholdError, Internal
+from freehold.core.errors import Internal
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.gateway.bounds import Most
 from freehold.gateway.cache_copies import Copy
@@ -28,9 +28,9 @@ from freehold.gateway.targets import Target
 
 
 class Plan(Struct, frozen=True):
-    """What was decided before anybody is asked: at least one target, the first one first.
+    """What was decided before anybody is asked: one target, or those of a route, the first one first.
 
-    `course` is a route's way of asking them: some maybe twice, or two at once. `asks_max` is how often a vendor may bill for it.
+    `course` is a route's way of asking them: one after the other, some maybe twice, or two at once. `asks_max` is how often a vendor may bill for it.
     With `earlier`, nobody is asked: that is the answer.
     """
 
@@ -176,20 +176,13 @@ class Call(Generic[A]):
         return False
 
     async def _attempt(self, plan: Plan) -> A:
-        """The first target that answers. What one refused for a reason that is its own, the next may take."""
         if plan.earlier is not None:
             return await self._asked.again(plan.earlier, plan.targets[0], self._meter)
         if plan.course is not None:
             return await plan.course.answer(self._asked)
         meter = self._meter
-        for index, target in enumerate(plan.targets, 1):
-            meter.target = target
-            try:
-                return await self._asked.ask(target, meter)
-            except FreeholdError as error:
-                if index == len(plan.targets) or not error.retryable:
-                    raise
-        raise Internal("a plan without a target")
+        meter.target = target = plan.targets[0]
+        return await self._asked.ask(target, meter)
 
 
 class PromptCall(Call[A], Generic[A, W]):
