@@ -209,6 +209,20 @@ async def test_who_is_not_called_writes_nothing_and_what_is_over_is_forgotten(
         await connection.close()
 
 
+async def test_a_clock_that_is_a_little_ahead_counts_and_one_that_is_far_ahead_does_not(
+    store: Store, other: Store, clock: HandClock
+) -> None:
+    here, ahead = Process(store, clock), Process(other, later := HandClock())
+    later.s = clock.s + 50
+    ahead.ended("ok", times=3)
+    await exchanged(ahead, here)
+    assert here.counted == (3, 0)
+    later.s = clock.s + 7200
+    ahead.ended("ok", times=5)
+    await exchanged(ahead, here)
+    assert here.counted == (3, 0)
+
+
 async def test_what_another_release_tells_is_left_where_it_is_not_understood(
     two: tuple[Process, Process], clock: HandClock, store: Store
 ) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from freehold.background import background
 from freehold.core.errors import FreeholdError
 from freehold.core.experiments import ModelScores
-from freehold.core.figures import Heard, SharedFigures, Subject, Told
+from freehold.core.figures import MINUTE_S, Heard, SharedFigures, Subject, Told
 from freehold.core.ports import Clock
 from freehold.gateway.qualities import Qualities, Scores
 
@@ -161,9 +161,12 @@ class Exchange:
 
     def _hear(self, heard: Iterable[Heard], shared: dict[Subject, Shared]) -> None:
         now_s = self._clock.monotonic_s()
+        last = int(now_s / MINUTE_S) + 1
         for one in heard:
             listener = shared.get(one.subject)
-            if listener is None:
+            if (
+                listener is None or one.minute > last
+            ):  # A clock that is far ahead of ours tells nothing of use.
                 continue
             try:
                 listener.hear(one.minute, one.bodies, now_s)
