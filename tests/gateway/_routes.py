@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from freehold.core.policy import Principal
@@ -23,13 +23,13 @@ REQUESTS = {"openai_chat": openai_request, "anthropic_messages": anthropic_reque
 
 
 class HandClock:
-    """Goes where it is moved. Chance is a half."""
+    """Goes where it is moved: `s` is both the time of day, since 1970, and the clock that never goes back. Chance is a half."""
 
     def __init__(self) -> None:
-        self.s = 1000.0
+        self.s = datetime(2026, 11, 21, tzinfo=UTC).timestamp() + 1000
 
     def now(self) -> datetime:
-        return datetime(2026, 11, 21, tzinfo=UTC) + timedelta(seconds=self.s)
+        return datetime.fromtimestamp(self.s, UTC)
 
     def now_ms(self) -> int:
         return int(self.s * 1000)
