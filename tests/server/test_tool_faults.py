@@ -83,3 +83,14 @@ async def test_a_service_that_is_down_fails_the_run_and_not_the_session(shared: 
     result, told = await turn(shared, "depot-down", f"http://127.0.0.1:{port}")
     assert result["is_error"]
     assert "depot-down" in str(told)
+
+
+async def test_a_call_that_its_model_did_not_finish_is_not_run(shared: World) -> None:
+    """All of the call is there, but not the answer's end: it may have been about to say more, or something else."""
+    async with Vendor(reply(b"{}")) as depot:
+        await shared.apply(template("depot-half", depot.url))
+        head, called, *_ = calls(("depot-half_stock", {}))
+        shared.script("openai", [head, called, CUT], says("I could not ask."))
+        events = await shared.until_idle(await shared.session("depot-half", "How many?"))
+        assert depot.asked == []
+    assert of(events, "agent.tool_use") == of(events, "agent.tool_result") == []
