@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
 from msgspec import structs
 
 from freehold.core.messages import Text
@@ -91,6 +92,7 @@ async def test_all_workers_together_run_a_tool_no_more_often_than_it_says(databa
         assert again.divergence is None
 
 
+@pytest.mark.slow
 async def test_sessions_take_turns_however_many_calls_one_has(database_url: str) -> None:
     async with world(database_url, once_each(LOOK, LOOK, LOOK)) as place:
         await place.declare(at_once(1))
@@ -170,6 +172,7 @@ async def _carried_until_killed(place: World, owner: str) -> None:
     await SessionRun(place.means, lease, asyncio.Event()).run()
 
 
+@pytest.mark.slow
 async def test_a_raised_limit_is_seen_by_those_who_wait(database_url: str) -> None:
     async with world(database_url, once_each(LOOK)) as place:
         await place.declare(at_once(1))

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
 from msgspec import structs
 
 from freehold.core.messages import Text, text_of
@@ -85,6 +86,7 @@ async def test_a_parents_budget_covers_its_subagents(database_url: str) -> None:
         assert (await place.log.get(TENANT, parent.id)).cost_pico == COST_PICO, "each on its own bill"
 
 
+@pytest.mark.slow
 async def test_subagents_side_by_side_share_what_is_left(database_url: str) -> None:
     def script(request):
         if not is_boss(request):
@@ -103,6 +105,7 @@ async def test_subagents_side_by_side_share_what_is_left(database_url: str) -> N
         assert end_of(await place.log_of(parent.id)).limit == "cost_max_usd"
 
 
+@pytest.mark.slow
 async def test_without_budget_nothing_is_set_aside(database_url: str) -> None:
     def script(request):
         return (
@@ -191,6 +194,7 @@ async def _ended(place: World, lease) -> None:
         return
 
 
+@pytest.mark.slow
 async def test_rights_of_all_above_hold_three_levels_down(database_url: str) -> None:
     denies = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"},
               {"Effect": "Deny", "Action": "tool:Run", "Resource": "tool/ledger/pay"}]}  # fmt: skip

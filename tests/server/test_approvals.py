@@ -148,6 +148,7 @@ async def test_edited_arguments_need_the_others_again_and_a_stale_word_is_refuse
     assert started["input"] == edited
 
 
+@pytest.mark.slow
 async def test_a_rule_that_changed_meanwhile_asks_anew(people: People) -> None:
     session_id, call_id = await asked(people, "quorum: 1")
     await people.world.apply(TEMPLATE.replace("RULE", "quorum: 2"))
@@ -185,6 +186,7 @@ async def test_who_is_asked_next_decides_alone(people: People) -> None:
 @pytest.mark.parametrize(
     ("on_expiry", "code", "ran"), [("tell", "timed_out", 0), ("deny", "forbidden", 0), ("allow", None, 1)]
 )
+@pytest.mark.slow
 async def test_an_expiry_does_what_the_rule_says_and_is_no_denial(
     people: People, on_expiry: str, code: str | None, ran: int
 ) -> None:

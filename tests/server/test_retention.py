@@ -58,6 +58,7 @@ async def test_sessions_go_by_policy_and_leave_their_evidence(shared: World) -> 
     assert (await shared.json("POST", "/v1/retention/run", {}))["data"] == []
 
 
+@pytest.mark.slow
 async def test_what_waits_too_long_is_ended_and_says_by_what(shared: World) -> None:
     await shared.apply(TEMPLATE.replace("days: 0\nwaiting", "days: 30\nwaiting"))
     shared.script("openai", calls(("passing_put", PUT)), says("Never said."))

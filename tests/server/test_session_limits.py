@@ -87,6 +87,7 @@ async def test_a_loop_is_found_long_before_its_steps_are_used_up(shared: World) 
 
 
 @pytest.mark.parametrize("limit", ["session_steps_max: 3", "session_tokens_max: 40"])
+@pytest.mark.slow
 async def test_a_sessions_limit_holds_over_its_turns_and_a_turns_does_not(shared: World, limit: str) -> None:
     name = "over-" + limit.partition(":")[0].replace("_", "-")
     told = (await ended(shared, name, f"{{{limit}}}", *(says("Well.") for _ in range(9)), turns=6))[
@@ -97,6 +98,7 @@ async def test_a_sessions_limit_holds_over_its_turns_and_a_turns_does_not(shared
     assert fresh["freehold"]["outcome"] == "completed"
 
 
+@pytest.mark.slow
 async def test_an_answer_that_its_own_limit_cuts_off_says_so(shared: World) -> None:
     cut = stream(
         sse(openai_chunk({"content": "Half an ans"})), sse(openai_chunk({}, "length")), sse(b"[DONE]")

@@ -75,6 +75,7 @@ async def test_what_keeps_a_session_longest_decides(store: Store, store_url: str
     assert await there(store) == {shop, gold, fresh}
 
 
+@pytest.mark.slow
 async def test_where_no_policy_matches_the_configuration_decides(store: Store, store_url: str) -> None:
     await declare(store, Retention(name="shop", agents=("shop",), days=1))
     other = await aged(store, store_url, 10)
@@ -124,6 +125,7 @@ async def test_what_people_decided_outlives_its_session(store: Store, store_url:
     assert await store.retention.forget_evidence() == 0
 
 
+@pytest.mark.slow
 async def test_evidence_goes_when_its_own_time_is_over(store: Store, store_url: str) -> None:
     await declare(store, Retention(name="audited", days=5, evidence_days=0))
     await aged(store, store_url, 10, ASKED, DECIDED)
@@ -145,6 +147,7 @@ async def test_those_that_wait_too_long_are_found_by_their_own_time(store: Store
     assert (found.session_id, found.policy, found.version) == (row.id, "all", 3)
 
 
+@pytest.mark.slow
 async def test_a_sessions_large_texts_go_with_it(store: Store, store_url: str) -> None:
     await declare(store, Retention(name="short", days=1, evidence_days=10))
     await aged(store, store_url, 10, ASKED, DECIDED, RAN)
