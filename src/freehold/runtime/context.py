@@ -280,3 +280,30 @@ def compacted(state: SessionState, step: Compact, answered: ModelAnswered | Mode
         tokens_before=step.tokens_before,
         tokens_after=step.tokens_kept + (tokens.estimate(summary) if summary else 0),
     )
+
+
+def said_for(state: SessionState, step: Compact, event: Compacted) -> ModelAnswered | ModelFailed | None:
+    """Back from what was recorded: the model's part in it, as far as `compacted` goes by it. None where no model was asked."""
+    spent = event.usage != Usage() or event.cost_pico
+    if not event.model:
+        if not spent:
+            return None
+        return ModelFailed(
+            seen_seq=state.seq,
+            model="",
+            code="",
+            message="",
+            attempts=0,
+            usage=event.usage,
+            cost_pico=event.cost_pico,
+        )
+    said = event.summary.removeprefix(SUMMARISED).removesuffix(_request_in(state, step.left_out))
+    return ModelAnswered(
+        seen_seq=state.seq,
+        model="",
+        served_by=event.model,
+        content=(Text(said),),
+        stop_reason="end_turn",
+        usage=event.usage,
+        cost_pico=event.cost_pico,
+    )

@@ -4,7 +4,8 @@ At every place where a worker took a decision, decide.py is asked for its own, a
 anew; both must be what was recorded. What came from outside is taken as recorded: input, answers, tools' results, times.
 
 Our own clock's readings are not in a log, the times of its events are. So what depends on time is decided at the time of the event
-before and at that of the event itself, and texts and deadlines that a reading was put into are not compared.
+before and at that of the event itself; where a reading was put into a text or a deadline, it is taken from there (replay_readings.py).
+Of a compaction, only what a model said in the summary is taken as recorded.
 """
 
 from collections import deque
@@ -32,7 +33,7 @@ from freehold.core.session import (
     TurnStarted,
 )
 from freehold.core.session_state import SessionState
-from freehold.runtime.context import Compact
+from freehold.runtime.context import Compact, compacted, said_for
 from freehold.runtime.decide import (
     CallModel,
     FinishTurn,
@@ -47,12 +48,10 @@ from freehold.runtime.decide import (
 )
 from freehold.runtime.digests import RequestDigests
 from freehold.runtime.equipment import Equipment
+from freehold.runtime.replay_readings import CLOCK_LIMITS, made_at, reading_of
 
 CLOCKS_APART: Final = timedelta(seconds=5)
 """How far a worker's clock may have been from the database's."""
-
-_CLOCK_LIMITS: Final = frozenset({"wall_time_s_max", "session_wall_time_s_max"})
-_TIMER_SAYS: Final = "the time has come"
 
 
 class Divergence(Struct, frozen=True):
@@ -94,10 +93,18 @@ def replayed(session_id: str, events: Sequence[Recorded], equipments: Mapping[st
     )
 
 
+class Decided(Struct, frozen=True):
+    """A step, and what the clock was taken to say."""
+
+    step: Step
+    at: datetime
+
+
 class _Again:
     """`points` are the decisions that a worker may have acted on: the one after the last event of its own, and those after each
-    input since (it may not have known of it yet). `rest` is what must follow of a decision that is recorded as several events,
-    `running` are the calls whose results are yet to come."""
+    input since (it may not have known of it yet). `rest` is what must follow of a decision that is recorded as several events, made
+    `later` than it is made here; `running` are the calls whose results are yet to come. `known_at` is when the event was recorded that
+    the first of `points` goes by."""
 
     def __init__(
         self, session_id: str, events: Sequence[Recorded], equipments: Mapping[str, Equipment]
@@ -117,8 +124,10 @@ class _Again:
         self._begun = _begun_with(events)
         self._plan: Plan | None = None
         self._equip(next((one.equipment for one in self._asked.values()), None))
-        self._points: list[Step] = []
+        self._points: list[Decided] = []
         self._rest: deque[SessionEvent] = deque()
+        self._later = timedelta(0)
+        self._known_at: datetime | None = None
         self._running: set[str] = set()
         self._given = False
 
@@ -130,7 +139,7 @@ class _Again:
             return found
         self._given = isinstance(event, SessionForked) and event.edited_seq is not None
         if not isinstance(event, Input):
-            self._points = []
+            self._points, self._known_at = [], recorded.at
         if isinstance(event, SessionForked):
             self._owner = self._owners.popleft()
             self._plan = self._plan and structs.replace(self._plan, session_id=self._owner)
@@ -160,7 +169,7 @@ class _Again:
                 return self._compacted_rightly(recorded, event)
             case _ if self._rest:
                 expected = self._rest.popleft()
-                return None if _same(expected, event) else _diverged(recorded, [expected])
+                return None if made_at(expected, self._later, event) else _diverged(recorded, [expected])
             case _:
                 return self._decided_rightly(recorded, event)
 
@@ -187,39 +196,59 @@ class _Again:
             self.unchecked += 1
             self._note_running(event)
             return None
-        steps = [*self._points, *self._late_steps(recorded, event)]
-        for step in steps:
-            expected = _events_of(step, limited=self._plan.limited, begun=self._begun[recorded.seq])
-            if expected and _same(expected[0], event):
+        points = [*self._points, *self._late_points(recorded, event)]
+        for point in points:
+            expected = _events_of(point.step, limited=self._plan.limited, begun=self._begun[recorded.seq])
+            reading = reading_of(expected[0], point.at, event) if expected else None
+            if reading is not None and self._possible(reading, recorded):
                 self.decisions += 1
-                self._rest = deque(expected[1:])
+                self._rest, self._later = deque(expected[1:]), reading - point.at
                 for one in (event, *self._rest):
                     self._note_running(one)
                 return None
-        return _diverged(recorded, _events_of(steps[-2]))
+        return _diverged(recorded, _events_of(points[-2].step))
+
+    def _possible(self, reading: datetime, recorded: Recorded) -> bool:
+        """Between the event that was gone by and what was made of it, if clocks were not too far apart."""
+        known_at = self._known_at or recorded.at
+        return known_at - CLOCKS_APART <= reading <= max(recorded.at, known_at) + CLOCKS_APART
 
     def _compacted_rightly(self, recorded: Recorded, event: Compacted) -> Divergence | None:
-        """The summary itself is a model's."""
         self.taken += 1
         if self._plan is None:
             self.unchecked += 1
             return None
-        steps = [*self._points, *self._late_steps(recorded, event)]
-        if not any(isinstance(step, Compact) and step.up_to_seq == event.up_to_seq for step in steps):
-            return _diverged(recorded, _events_of(steps[-2]))
+        points = [*self._points, *self._late_points(recorded, event)]
+        would = [again for point in points if (again := self._compacted_again(point.step, event)) is not None]
+        if event not in would:
+            return _diverged(recorded, would[-1:] or _events_of(points[-2].step))
         self.decisions += 1
         return None
 
-    def _late_steps(self, recorded: Recorded, event: SessionEvent) -> list[Step]:
+    def _compacted_again(self, step: Step, event: Compacted) -> Compacted | None:
+        """With what a model said for it; None where nothing was to be compacted."""
+        if not isinstance(step, Compact) or step.up_to_seq != event.up_to_seq:
+            return None
+        answered = said_for(self.state, step, event)
+        if answered is not None and not step.summarise:
+            return None
+        return compacted(self.state, step, answered)
+
+    def _late_points(self, recorded: Recorded, event: SessionEvent) -> "list[Decided]":
         """What would be decided at the event's own time; a fault of ours, too, may end a turn."""
         assert self._plan is not None  # noqa: S101 - for the type checker; its only caller has looked
         waits = self.state.waits
         now = max(recorded.at, waits.until) if waits and waits.until else recorded.at
         begun = self._begun[recorded.seq]
-        steps = [decide(self.state, self._plan, moment, places=begun) for moment in (now, now + CLOCKS_APART)]
+        points = [
+            Decided(decide(self.state, self._plan, moment, places=begun), moment)
+            for moment in (now, now + CLOCKS_APART)
+        ]
         if isinstance(event, TurnFinished) and event.code == "internal":
-            steps.insert(0, finish(self.state, "failed", message=event.message, code="internal"))
-        return steps
+            points.insert(
+                0, Decided(finish(self.state, "failed", message=event.message, code="internal"), now)
+            )
+        return points
 
     def _note_running(self, event: SessionEvent) -> None:
         match event:
@@ -238,7 +267,7 @@ class _Again:
             if equipment is None:
                 self._plan = None
             else:
-                step = _in_time(self.state, equipment.plan(self._owner), at)
+                step = _in_time(self.state, equipment.plan(self._owner), at).step
                 self._asks[self.state.seq] = (step, self._digests.of(equipment.request(self.state)))
         if self._plan is not None and not self._rest:
             self._points.append(_in_time(self.state, self._plan, at))
@@ -250,13 +279,17 @@ class _Again:
         return equipment
 
 
-def _in_time(state: SessionState, plan: Plan, at: datetime) -> Step:
+def _in_time(state: SessionState, plan: Plan, at: datetime) -> "Decided":
     """Where our clock was behind the database's, there was time left."""
     step = decide(state, plan, at)
     out_of_time = isinstance(step, FinishTurn) and any(
-        isinstance(one, TurnFinished) and one.limit in _CLOCK_LIMITS for one in step.events
+        isinstance(one, TurnFinished) and one.limit in CLOCK_LIMITS for one in step.events
     )
-    return decide(state, plan, at - CLOCKS_APART) if out_of_time else step
+    return (
+        Decided(decide(state, plan, at - CLOCKS_APART), at - CLOCKS_APART)
+        if out_of_time
+        else Decided(step, at)
+    )
 
 
 def owners(session_id: str, events: Sequence[Recorded]) -> list[str]:
@@ -324,23 +357,6 @@ def _events_of(
             return ()
         case _ as unreachable:
             assert_never(unreachable)
-
-
-def _same(expected: SessionEvent, recorded: SessionEvent) -> bool:
-    return _without_readings(expected) == _without_readings(recorded)
-
-
-def _without_readings(event: SessionEvent) -> SessionEvent:
-    """Without what our own clock was read for."""
-    match event:
-        case CallAwaited():
-            return structs.replace(event, until=None)
-        case TurnFinished() if event.limit in _CLOCK_LIMITS:
-            return structs.replace(event, message="")
-        case ToolFinished(content=(said,)) if getattr(said, "text", "").startswith(_TIMER_SAYS):
-            return structs.replace(event, content=())
-        case _:
-            return event
 
 
 def _diverged(recorded: Recorded, expected: Sequence[SessionEvent]) -> Divergence:

@@ -28,6 +28,7 @@ from freehold.core.session_state import OpenCall
 from freehold.runtime.calls import PlannedFunction
 
 TIMER_S_MAX: Final = 366 * 86_400.0
+TIMER_SAYS: Final = "the time has come: it is "
 CLIENT_DEADLINE_S: Final = 7 * 86_400.0
 """How long a client has for its result where the tool says nothing: a tool's own `timeout_s` is for what runs here."""
 
@@ -129,8 +130,7 @@ def awaited_outcome(call: OpenCall, awaited: CallAwaited, now: datetime) -> Tool
         return Pending(awaited)
     match awaited.awaits:
         case AwaitsTimer():
-            said = f"the time has come: it is {_rfc3339(now)}"
-            return ToolFinished(call_id=call.call.id, content=(Text(said),))
+            return ToolFinished(call_id=call.call.id, content=(Text(timer_says(now)),))
         case AwaitsClient():
             return _expired(call, "the client gave no result in time; whether it has run there is not known")
         case AwaitsEvent():
@@ -196,5 +196,5 @@ def _expired(call: OpenCall, why: str) -> ToolFinished:
     return ToolFinished(call_id=call.call.id, content=(Text(why),), failed=True, code=TimedOut.code)
 
 
-def _rfc3339(at: datetime) -> str:
-    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
+def timer_says(at: datetime) -> str:
+    return TIMER_SAYS + at.isoformat(timespec="seconds").replace("+00:00", "Z")
