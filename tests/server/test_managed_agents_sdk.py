@@ -16,7 +16,8 @@ import pytest
 from anthropic import Anthropic
 from pydantic import BaseModel
 
-from tests.gateway._vendors import HOLD, openai_chunk, sse, stream
+from tests.gateway._vendors import HOLD, OPENAI_USAGE_CHUNK, openai_chunk, sse, stream
+from tests.matrix._node import node_folder
 from tests.server._world import World
 from tests.server.test_sessions import calls, says
 
@@ -411,16 +412,72 @@ async def test_a_session_may_be_set_up_otherwise_than_its_agent(ready: World) ->
 async def test_a_session_that_has_spent_its_budget_stops_and_says_so(ready: World) -> None:
     beta = ready.anthropic.beta
     agent = await beta.agents.create(name="spender", model="openai/gpt-4o", tools=[WEATHER])
-    ready.script("openai", calls(("get_weather", {"city": "Oslo"})), says("One more."))
+    dear = OPENAI_USAGE_CHUNK | {
+        "usage": {"prompt_tokens": 100_000, "completion_tokens": 10, "total_tokens": 100_010}
+    }
+    asks = {"name": "get_weather", "arguments": "{}"}
+    call = {"index": 0, "id": "call_0", "type": "function", "function": asks}
+    spent = stream(
+        sse(openai_chunk({"role": "assistant", "tool_calls": [call]})),
+        sse(openai_chunk({}, "tool_calls")),
+        sse(dear, b"[DONE]"),
+    )
+    vendor = ready.script("openai", spent, says("Never asked."))
     session = await beta.sessions.create(
         agent=agent.id,
         environment_id="default",
         budget={"type": "limit", "max_list_cost": {"amount": "1", "currency": "USD"}},
         initial_events=[{"type": "user.message", "content": [{"type": "text", "text": "Go"}]}],
     )
-    assert session.budget is not None
-    assert session.budget.max_list_cost.amount == "1"
     await heard(ready, session.id, "session.status_idle")
+    result: Any = {"type": "user.custom_tool_result", "custom_tool_use_id": "call_0"}
+    await beta.sessions.events.send(session.id, events=[result])
+    events = await ready.until_idle(session.id, turns=2)
+    assert events[-1]["stop_reason"]["type"] == "budget_reached"
+    assert len(vendor.asked) == 1
+    spent_now = (await beta.sessions.retrieve(session.id)).usage.list_cost
+    assert spent_now is not None
+    assert int(spent_now.amount) > 1
+
+
+NODE_STORY = """
+import Anthropic from "@anthropic-ai/sdk";
+const { beta } = new Anthropic({ baseURL: process.env.FREEHOLD_URL, apiKey: process.env.FREEHOLD_API_KEY });
+const agent = await beta.agents.create({ name: "Node Assistant", model: "openai/gpt-4o", tools: [{
+  type: "custom", name: "get_weather", description: "?", input_schema: { type: "object" } }] });
+const environment = await beta.environments.create({ name: "Node" });
+const session = await beta.sessions.create({ agent: agent.id, environment_id: environment.id });
+const events = await beta.sessions.events.stream(session.id);
+const say = (event) => beta.sessions.events.send(session.id, { events: [event] });
+await say({ type: "user.message", content: [{ type: "text", text: "Oslo?" }] });
+for await (const event of events) {
+  if (event.type === "agent.custom_tool_use")
+    await say({ type: "user.custom_tool_result", custom_tool_use_id: event.id, content: [{ type: "text", text: "2" }] });
+  if (event.type === "agent.message") console.log(event.content[0].text);
+  if (event.type === "session.status_idle" && event.stop_reason.type === "end_turn") break;
+}
+let count = 0;
+for await (const event of beta.sessions.events.list(session.id, { limit: 2, order: "desc" })) count += 1;
+const [thread] = (await beta.sessions.threads.list(session.id)).data;
+await beta.sessions.archive(session.id);
+console.log(count > 5, thread.session_id === session.id, (await beta.agents.retrieve(agent.id)).name);
+"""
+
+
+@pytest.mark.slow
+async def test_the_sdk_for_node_tells_the_same_story(ready: World) -> None:
+    ready.script("openai", calls(("get_weather", {})), says("Take a coat."))
+    environment = os.environ | {"FREEHOLD_URL": ready.url, "FREEHOLD_API_KEY": ready.key}
+    folder = await asyncio.to_thread(node_folder)
+    process = await asyncio.create_subprocess_exec(
+        "node", "--input-type=module", "-e", NODE_STORY,
+        cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    assert [line.strip() for line in said.decode().splitlines()] == [
+        "Take a coat.",
+        "true true Node Assistant",
+    ]
 
 
 async def test_an_environment_limits_what_tools_reach(ready: World) -> None:

@@ -165,7 +165,7 @@ def test_what_a_session_waits_for_survives_a_kill(tmp_path: Path) -> None:
 kind: rules
 name: patient
 rules:
-  - {name: pay, when: pay, steps: [{tool: payment_wait, arguments: {correlation: order-1}, save_as: paid}], answer: "Paid {{ results.paid.amount }}."}
+  - {name: pay, when: pay, steps: [{tool: payment_wait, arguments: {correlation: order-1}, save_as: paid}], answer: "Paid {{ results.paid.data.amount }}."}
 otherwise: "?"
 ---
 kind: tool

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from anthropic import Anthropic
 from standardwebhooks import Webhook as Verifier
@@ -221,6 +222,26 @@ async def test_threads_and_declarations_are_told(told: World) -> None:
             "environment.deleted",
         }
         await forget(told, "threads")
+
+
+async def test_a_subagent_that_asks_is_told_of_as_its_sessions_thread(told: World) -> None:
+    async with receiver() as mine:
+        made = await declared(told, "asks", mine.url, ["session.requires_action"])
+        told.script(
+            "openai",
+            calls(("hooked_helper_delegate", {"task": "Put it"})),
+            calls(("hooked_put", {"items": {"a": 1}})),
+        )
+        session_id = await told.session("hooked-chief", "Put it")
+        [one] = await mine.until(lambda found: len(found) == 1)
+        data = msgspec.json.decode(one.body)["data"]
+        assert kinds(told, [one], made["secret"]) == ["session.requires_action"]
+        assert data["id"] == session_id
+        threads = (await told.json("GET", f"/v1/sessions/{session_id}/threads"))["data"]
+        assert data["session_thread_id"] in [thread["id"] for thread in threads if thread["parent_thread_id"]]
+        await told.json("POST", f"/v1/sessions/{session_id}/cancel", {})
+        await told.until_idle(session_id)
+        await forget(told, "asks")
 
 
 async def test_what_fails_is_tried_again_under_the_same_id_until_it_is_taken(told: World) -> None:

@@ -1,0 +1,38 @@
+-- Where a subagent asks for somebody to act, that is its session's to tell.
+
+CREATE OR REPLACE FUNCTION webhook_session_moved() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    root text;
+    thread text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.tenant = NEW.tenant AND e.disabled_at IS NULL) THEN
+        RETURN NULL;
+    END IF;
+    IF NEW.parent_id IS NOT NULL THEN
+        root := webhook_root(NEW.parent_id);
+        thread := 'sthr_' || substr(NEW.id, 6);
+        IF NEW.status = 'idle' THEN
+            PERFORM webhook_event(NEW.tenant, 'session.thread_idled', root, thread);
+        ELSIF NEW.status = 'cancelled' THEN
+            PERFORM webhook_event(NEW.tenant, 'session.thread_terminated', root, thread);
+        ELSIF NEW.status = 'waiting' AND webhook_asks(NEW.waits) THEN
+            PERFORM webhook_event(NEW.tenant, 'session.requires_action', root, thread);
+        END IF;
+        RETURN NULL;
+    END IF;
+    IF NEW.status = 'running' AND (OLD.status <> 'waiting' OR webhook_asks(OLD.waits)) THEN
+        PERFORM webhook_event(NEW.tenant, 'session.status_run_started', NEW.id);
+    ELSIF NEW.status = 'idle' THEN
+        PERFORM webhook_event(NEW.tenant, 'session.status_idled', NEW.id);
+        PERFORM webhook_event(NEW.tenant, 'session.idled', NEW.id);
+    ELSIF NEW.status = 'cancelled' THEN
+        PERFORM webhook_event(NEW.tenant, 'session.status_terminated', NEW.id);
+    ELSIF NEW.status = 'waiting' AND webhook_asks(NEW.waits) THEN
+        PERFORM webhook_event(NEW.tenant, 'session.status_idled', NEW.id);
+        PERFORM webhook_event(NEW.tenant, 'session.requires_action', NEW.id);
+    END IF;
+    RETURN NULL;
+END
+$$;
