@@ -17,15 +17,18 @@ from freehold.core.session import (
     TurnStarted,
 )
 from freehold.core.session_state import replay
-from tests.chaos._place import rounds_of
+from tests.chaos._place import DELEGATE, rounds_of
 
 
 class Found(Counter[str]):
     """What was seen over all histories."""
 
 
-def check_history(log: Sequence[Recorded], plan: str, counts: Mapping[str, int], found: Found) -> set[str]:
-    """Raises AssertionError. Returns the ledger's lines that this history accounts for."""
+def check_history(
+    log: Sequence[Recorded], plan: str, counts: Mapping[str, int], found: Found, children: Mapping[str, int]
+) -> set[str]:
+    """Raises AssertionError. Returns the ledger's lines that this history accounts for. `children`: how many sessions work for this one,
+    by the call that asked for them."""
     assert [one.seq for one in log] == list(range(1, len(log) + 1)), "each event once, in order"
     assert all(one.at <= other.at for one, other in itertools.pairwise(log)), "time goes on"
     state = replay(log)
@@ -41,10 +44,12 @@ def check_history(log: Sequence[Recorded], plan: str, counts: Mapping[str, int],
     called = [[part.name for part in one.content if isinstance(part, ToolCall)] for one in answers[:-1]]
     assert called == rounds_of(plan)
     found.update(events=len(log), sessions=1, answers=len(answers))
-    return _check_calls(events, counts, found)
+    return _check_calls(events, counts, found, children)
 
 
-def _check_calls(events: Sequence[object], counts: Mapping[str, int], found: Found) -> set[str]:
+def _check_calls(
+    events: Sequence[object], counts: Mapping[str, int], found: Found, children: Mapping[str, int]
+) -> set[str]:
     results: Counter[str] = Counter()
     started: dict[str, list[ToolStarted]] = defaultdict(list)
     unknown: set[str] = set()
@@ -74,7 +79,14 @@ def _check_calls(events: Sequence[object], counts: Mapping[str, int], found: Fou
     assert set(results) == wanted, "each call has a result"
     assert all(results[one] == 1 for one in wanted - given), "and only one"
     lines = set()
+    delegated = {call_id for call_id, attempts in started.items() if attempts[0].function == DELEGATE}
+    assert dict(children) == dict.fromkeys(delegated, 1), (
+        "one session for each task, whoever asked for it again"
+    )
+    found["subagents"] += len(delegated)
     for call_id, attempts in started.items():
+        if call_id in delegated:
+            continue
         lines.add(_check_effect(attempts, counts, found, unknown=call_id in unknown))
     return lines
 

@@ -1,4 +1,4 @@
-"""Kills a worker at one await point of a turn after the other: `python -m tests.chaos._every_await URL LEDGER_PORT FIRST STEP LAST`.
+"""Kills a worker at one await point of a turn after the other: `python -m tests.chaos._every_await URL LEDGER FIRST STEP LAST`.
 
 For each number from FIRST by STEP to LAST a forked process carries a session of its own and kills itself when the tasks of that
 session are suspended for the so-many-th time: the work that is awaited has begun, and its result is never seen. A second
@@ -64,8 +64,8 @@ async def _as_coroutine(work: Coroutine[Any, Any, Any], suspended: Callable[[], 
     return await watched(work, suspended)
 
 
-async def carry(url: str, ledger_port: int, kill_at: int, session_id: str | None) -> str:
-    async with place(url, ledger_port) as here:
+async def carry(url: str, ledger: str, kill_at: int, session_id: str | None) -> str:
+    async with place(url, ledger) as here:
         if session_id is None:
             session_id = (await here.sessions.create(OWNER, "clerk", content=[Text(EVERYTHING)])).id
             print(json.dumps(session_id), flush=True)
@@ -102,17 +102,17 @@ def forked(work: Callable[[], Coroutine[Any, Any, Any]]) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
 
 
-def main(url: str, ledger_port: int, first: int, step: int, last: int) -> None:
+def main(url: str, ledger: str, first: int, step: int, last: int) -> None:
     for kill_at in range(first, last + 1, step):
-        code, said = forked(lambda at=kill_at: carry(url, ledger_port, at, None))
+        code, said = forked(lambda at=kill_at: carry(url, ledger, at, None))
         session_id = json.loads(said.splitlines()[0])
         killed = code == -signal.SIGKILL
         if killed:
-            code, _ = forked(lambda one=session_id: carry(url, ledger_port, 0, one))
+            code, _ = forked(lambda one=session_id: carry(url, ledger, 0, one))
         print(json.dumps({"session": session_id, "killed": killed, "code": code, "at": kill_at}), flush=True)
         if not killed:
             break
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *(int(one) for one in sys.argv[2:]))
+    main(sys.argv[1], sys.argv[2], *(int(one) for one in sys.argv[3:]))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
 
+from tests.chaos._database import Postgres
 from tests.chaos._place import LEASE_S
 from tests.chaos._processes import WorkerProcess
 
@@ -22,11 +23,12 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
 
 
 class Chaos:
-    """`url` is the database itself, past all networks."""
+    """Asks the database itself, past all networks."""
 
-    def __init__(self, url: str, workers: Sequence[WorkerProcess], seed: int, *, crashes: bool) -> None:
+    def __init__(self, database: Postgres, workers: Sequence[WorkerProcess], seed: int) -> None:
         self.counts: Counter[str] = Counter()
-        self._url = url
+        self._database = database
+        self._restarting = asyncio.Lock()
         self._workers = workers
         self._chance = random.Random(seed)
         self._kinds: dict[str, Callable[[], Awaitable[None]]] = {
@@ -35,9 +37,9 @@ class Chaos:
             "network cut": self._cut,
             "network stalled": self._stall,
             "connections terminated": self._terminate,
+            "database crashed": self._crash,
+            "database restarted": self._restart,
         }
-        if crashes:
-            self._kinds["database crashed"] = self._crash
 
     async def run(self) -> None:
         """For ever. When it is cancelled, what is broken is mended."""
@@ -90,12 +92,18 @@ class Chaos:
         if pids := await self._backends():
             os.kill(self._chance.choice(pids), signal.SIGKILL)
 
+    async def _restart(self) -> None:
+        """One that is being restarted already is left alone."""
+        if not self._restarting.locked():
+            async with self._restarting:
+                await self._database.restart()
+
     async def _backends(self) -> list[int]:
         return [row["pid"] for row in await self._asked(_BACKENDS)]
 
     async def _asked(self, query: str) -> list:
         try:
-            connection = await asyncpg.connect(self._url, timeout=5)
+            connection = await asyncpg.connect(self._database.url, timeout=5)
             try:
                 return await connection.fetch(query)
             finally:

@@ -1,6 +1,6 @@
-"""The world outside: a service that counts what it is asked to do, by idempotency key. `python -m tests.chaos._ledger`
+"""The world outside: a service that counts what it is asked to do, by idempotency key. `python -m tests.chaos._ledger SOCKET`
 
-It prints its port and lives as long as its standard input. A line `do KEY FUNCTION` is answered with `done` once it is counted;
+It answers on a Unix socket, which no cut network reaches, says `ready`, and lives as long as its standard input. A line `do KEY FUNCTION` is answered with `done` once it is counted;
 `counts` with all counts as JSON. After `hold`, whoever asks it to do something waits for his answer until `free`; `held` says how
 many do. After `slow`, some answers take seconds. It knows nothing of Freehold, and no fault reaches it.
 """
@@ -56,10 +56,10 @@ class Ledger:
             writer.close()
 
 
-async def ask(port: int, line: str) -> str:
+async def ask(ledger: str, line: str) -> str:
     """Raises Unavailable, after which nobody knows whether it was counted."""
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**26)
+        reader, writer = await asyncio.open_unix_connection(ledger, limit=2**26)
         try:
             writer.write(line.encode() + b"\n")
             answer = await reader.readline()
@@ -70,11 +70,11 @@ async def ask(port: int, line: str) -> str:
     return answer.decode().strip()
 
 
-async def main() -> None:
-    server = await asyncio.start_server(Ledger().answer, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
+async def main(socket: str) -> None:
+    await asyncio.start_unix_server(Ledger().answer, socket)
+    print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(sys.argv[1]))

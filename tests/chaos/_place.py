@@ -1,4 +1,4 @@
-"""What runs under chaos: sessions whose model asks for every class of effect, for people, clients, timers and approvals.
+"""What runs under chaos: sessions whose model asks for every class of effect, for people, clients, timers, approvals and subagents.
 
 What the model says follows from the conversation alone, so that any process can go on. The tools' effects are counted by the
 ledger (_ledger.py), out of reach of every fault.
@@ -11,9 +11,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from msgspec import Struct
 
+from freehold.clock import SystemClock
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import ModelRequest, ModelResponse, Text
-from freehold.core.ports import ToolOutcome, ToolRun
+from freehold.core.ports import OpenTool, ToolOutcome, ToolRun
 from freehold.core.resources import Agent, Approval, Limits, Tool
 from freehold.core.session import (
     AwaitsApproval,
@@ -24,8 +25,9 @@ from freehold.core.session import (
 )
 from freehold.core.session_log import SessionRow
 from freehold.runtime.journal import OnPoint, no_points
+from freehold.runtime.subagents import Subagents
 from freehold.runtime.worker import WorkerSettings
-from freehold.tools import client, timer
+from freehold.tools import agent, client, timer
 from tests.chaos._ledger import ask
 from tests.runtime._world import (
     OWNER,
@@ -49,16 +51,26 @@ TOOLS = (
     Tool(name="bank", type="ledger", timeout_s=20, approval=RULE, config={"functions": ["pay"]}),
     Tool(name="clock", type="timer"),
     Tool(name="desk", type="client", config={"functions": [{"name": "pick"}]}),
+    Tool(name="helper", type="agent", config={"agent": "helper"}),
+    Agent(
+        name="helper",
+        model="scripted/scripted-1",
+        tools=("ledger", "clock"),
+        limits=Limits(steps_max=200, wall_time_s_max=3600),
+    ),
 )
+DELEGATE = "delegate"
+TASKS = ("ledger_set", "ledger_look+ledger_pay clock_wait", "clock_wait ledger_set ledger_pay")
 AGENT = Agent(
     name="clerk",
     model="scripted/scripted-1",
-    tools=("ledger", "bank", "clock", "desk"),
+    tools=("ledger", "bank", "clock", "desk", "helper"),
     limits=Limits(steps_max=200, wall_time_s_max=3600),
 )
 FUNCTIONS = (
     ("ledger_look",), ("ledger_set",), ("ledger_pay",), ("bank_pay",), ("clock_wait",), ("desk_pick",),
     ("ledger_look", "ledger_set", "ledger_pay"), ("ledger_pay", "clock_wait"), ("bank_pay", "ledger_set"), ("desk_pick", "ledger_look"),
+    ("helper_delegate",), ("helper_delegate", "ledger_pay"),
 )  # fmt: skip
 EVERYTHING = "ledger_look ledger_set+ledger_pay bank_pay clock_wait desk_pick+ledger_set"
 
@@ -85,19 +97,21 @@ def script(request: ModelRequest) -> ModelResponse:
 
 
 def _arguments(function: str, number: int) -> str:
+    if function == "helper_delegate":
+        return f'{{"task": "{TASKS[number % len(TASKS)]}"}}'
     return f'{{"seconds": {0.05 + number % 3 / 10}}}' if function == "clock_wait" else f'{{"n": {number}}}'
 
 
 class OutsideKind(LedgerKind):
     """Tools whose every run is counted by the ledger."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, outside: str) -> None:
         super().__init__()
-        self._port = port
+        self._outside = outside
         self.do = self._ask
 
     async def _ask(self, run: ToolRun) -> ToolOutcome:
-        await ask(self._port, f"do {run.key} {run.function}")
+        await ask(self._outside, f"do {run.key} {run.function}")
         return ToolOutcome((Text(f"{run.function} done"),))
 
     @asynccontextmanager
@@ -105,9 +119,29 @@ class OutsideKind(LedgerKind):
         yield LedgerTool(config, self)
 
 
-def place(url: str, ledger_port: int, *, on_point: OnPoint = no_points) -> AbstractAsyncContextManager[World]:
-    kinds = {"ledger": OutsideKind(ledger_port), "timer": timer.KIND, "client": client.KIND}
-    return world(url, script, agent=AGENT, settings=SETTINGS, kinds=kinds, resources=TOOLS, on_point=on_point)
+class HelperKind:
+    """Lends its tools what they need of Freehold: `sessions`, once they are there."""
+
+    name, config = agent.KIND.name, agent.KIND.config
+    sessions: Subagents
+
+    def open(self, tool: Tool, config: agent.Config, host: object) -> AbstractAsyncContextManager[OpenTool]:
+        return agent.KIND.open(tool, config, self)
+
+
+@asynccontextmanager
+async def place(url: str, outside: str, *, on_point: OnPoint = no_points) -> AsyncIterator[World]:
+    helpers = HelperKind()
+    kinds = {
+        "ledger": OutsideKind(outside),
+        "timer": timer.KIND,
+        "client": client.KIND,
+        "agent": helpers,
+    }
+    options = {"agent": AGENT, "settings": SETTINGS, "kinds": kinds, "resources": TOOLS, "on_point": on_point}
+    async with world(url, script, **options) as here:
+        helpers.sessions = Subagents(here.log, here.store.resources, SystemClock())
+        yield here
 
 
 class Deeds(Struct):

@@ -1,6 +1,7 @@
 """One run of chaos: sessions on several workers while everything fails, then the check. `python -m tests.chaos._run --minutes N`
 
-(`scripts/chaos` does it.) On a PostgreSQL of its own that keeps what it promised: it is crashed, too. Prints what was done and found.
+(`scripts/chaos` does it.) On a PostgreSQL of its own that keeps what it promised: it is crashed and restarted, too. With `--namespaces`
+each worker is in a network namespace, and its network is cut by the kernel. Prints what was done and found.
 """
 
 import argparse
@@ -9,21 +10,23 @@ import contextlib
 import random
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from msgspec import Struct, structs
 
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import Text
-from freehold.store.database import open_database
-from freehold.store.embedded import embedded
-from freehold.store.migrations import migrate
 from tests.chaos._checker import Found
+from tests.chaos._database import Postgres, postgres
 from tests.chaos._faults import Chaos
 from tests.chaos._ledger import ask
+from tests.chaos._namespaces import namespaces, why_not
 from tests.chaos._place import Deeds, person, place, plan_of
-from tests.chaos._processes import check_all, ledger, workers
+from tests.chaos._processes import Network, check_all, ledger, workers
 from tests.runtime._world import OWNER, TENANT, World
+from tests.store._proxy import proxied
 
 WORKERS = 3
 AT_ONCE_MAX = 60
@@ -47,35 +50,45 @@ class Report(Struct):
         return "\n".join(lines)
 
 
-async def chaos(seconds: float, seed: int) -> Report:
-    with tempfile.TemporaryDirectory(prefix="freehold-chaos-") as folder:
-        async with embedded(Path(folder) / "data") as server, ledger() as port:
-            url = server.dsn()
-            async with open_database(url) as database:
-                await migrate(database)
-            return await _on(url, port, seconds, seed)
+async def chaos(seconds: float, seed: int, *, apart: bool = False) -> Report:
+    """`apart`: each worker in a network namespace."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freehold-chaos-")))
+        outside = await stack.enter_async_context(ledger())
+        made = stack.enter_context(namespaces(WORKERS)) if apart else []
+        database = await stack.enter_async_context(postgres(folder, [one.address for one in made]))
+        networks: Sequence[Network] = made or [
+            await stack.enter_async_context(proxied(database.url)) for _ in range(WORKERS)
+        ]
+        # Whoever asks and looks here finds the database again after a restart, and is never cut off.
+        door = await stack.enter_async_context(proxied(database.url))
+        database.moved.append(door.goes_to)
+        return await _on(database, door.url, outside, networks, seconds=seconds, seed=seed)
 
 
-async def _on(url: str, port: int, seconds: float, seed: int) -> Report:
+async def _on(
+    database: Postgres, url: str, outside: str, networks: Sequence[Network], *, seconds: float, seed: int
+) -> Report:
     plans: dict[str, str] = {}
     deeds = Deeds()
-    await ask(port, "slow")
+    await ask(outside, "slow")
     began_s = time.monotonic()
-    async with workers(url, port, WORKERS) as found, place(url, port) as here:
-        faults = Chaos(url, found, seed, crashes=True)
+    async with workers(database, outside, networks) as found, place(url, outside) as here:
+        faults = Chaos(database, found, seed)
         helper = asyncio.create_task(person(here, deeds, seed=seed, pauses=True))
         wild = asyncio.create_task(faults.run())
         try:
             await _feed(here, plans, random.Random(seed), until_s=began_s + seconds)
             wild.cancel()
             await asyncio.wait([wild])
-            await _settled(here, plans)
+            await database.up()
+            await _settled(here)
         finally:
             for task in (wild, helper):
                 task.cancel()
             await asyncio.wait([wild, helper])
         deaths = sum(one.deaths for one in found)
-    result = await check_all(url, port, plans)
+    result = await check_all(url, outside, plans)
     return Report(time.monotonic() - began_s, dict(faults.counts), deaths, structs.asdict(deeds), result)
 
 
@@ -95,7 +108,7 @@ async def _feed(here: World, plans: dict[str, str], chance: random.Random, *, un
                 number += 1
 
 
-async def _settled(here: World, plans: dict[str, str]) -> None:
+async def _settled(here: World) -> None:
     async with asyncio.timeout(SETTLED_S_MAX):
         while True:
             with contextlib.suppress(FreeholdError):
@@ -109,9 +122,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description="Sessions while everything fails.")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument(
+        "--namespaces", action="store_true", help="cut networks in the kernel (root, iproute2)"
+    )
     options = parser.parse_args()
+    if options.namespaces and (missing := why_not()):
+        parser.exit(2, f"{missing}\n")
     print(f"seed {options.seed}", flush=True)
-    print(asyncio.run(chaos(60 * options.minutes, options.seed)))
+    print(asyncio.run(chaos(60 * options.minutes, options.seed, apart=options.namespaces)))
 
 
 if __name__ == "__main__":

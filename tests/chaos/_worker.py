@@ -1,4 +1,4 @@
-"""A worker process under chaos: `python -m tests.chaos._worker URL LEDGER_PORT [SEED]`. Lives until it is killed or told to stop (SIGTERM).
+"""A worker process under chaos: `python -m tests.chaos._worker URL LEDGER [SEED]`. Lives until it is killed or told to stop (SIGTERM).
 
 With a SEED it kills itself now and then at a point of a turn (after an append, before and after an effect).
 """
@@ -27,13 +27,13 @@ class Dies:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def main(url: str, ledger_port: int, seed: int) -> None:
+async def main(url: str, ledger: str, seed: int) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     options = {"on_point": Dies(seed)} if seed else {}
     while not stop.is_set():
         try:
-            async with place(url, ledger_port, **options) as here, here.worker().running():
+            async with place(url, ledger, **options) as here, here.worker().running():
                 print("ready", flush=True)
                 await stop.wait()
         except (FreeholdError, OSError):
@@ -41,4 +41,4 @@ async def main(url: str, ledger_port: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if sys.argv[3:] else 0))
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if sys.argv[3:] else 0))

@@ -5,7 +5,8 @@ The long form is `scripts/chaos --minutes N`.
 
 import pytest
 
-from tests.chaos._run import chaos
+from tests.chaos._namespaces import why_not
+from tests.chaos._run import Report, chaos
 
 FAULTS_MIN = 10
 SESSIONS_MIN = 5
@@ -14,7 +15,21 @@ SESSIONS_MIN = 5
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_sessions_reach_their_end_with_effects_as_promised_while_everything_fails():
-    report = await chaos(20, seed=1)
+    _enough(await chaos(20, seed=1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_sessions_reach_their_end_while_networks_are_cut_by_the_kernel():
+    """Each worker in a network namespace, joined to the database's by a cable that is pulled for longer than a lease."""
+    if missing := why_not():
+        pytest.skip(f"network namespaces: {missing}")
+    report = await chaos(12, seed=2, apart=True)
+    _enough(report)
+    assert report.faults["network cut"] + report.faults["network stalled"]
+
+
+def _enough(report: Report) -> None:
     print(report)
     assert sum(report.faults.values()) >= FAULTS_MIN
     assert report.deaths

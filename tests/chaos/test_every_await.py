@@ -9,13 +9,13 @@ from tests.chaos._processes import check_all, ledger, spawn
 
 
 async def _kill_at(url: str, first: int, step: int, last: int) -> str:
-    async with ledger() as port:
-        process = await spawn("tests.chaos._every_await", url, str(port), str(first), str(step), str(last))
+    async with ledger() as outside:
+        process = await spawn("tests.chaos._every_await", url, outside, str(first), str(step), str(last))
         out, _ = await process.communicate()
         runs = [json.loads(line) for line in out.decode().splitlines()]
         assert process.returncode == 0
         assert all(one["code"] == 0 for one in runs), runs
-        found = await check_all(url, port, {one["session"]: EVERYTHING for one in runs})
+        found = await check_all(url, outside, {one["session"]: EVERYTHING for one in runs})
     kills = sum(one["killed"] for one in runs)
     return f"{kills} kills at await points {first} to {runs[-1]['at']} by {step}: {dict(found)}"
 

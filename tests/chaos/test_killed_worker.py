@@ -20,28 +20,28 @@ KINDS = ("ledger_look", "ledger_set", "ledger_pay")
 async def test_what_a_killed_worker_was_doing_is_finished_elsewhere_within_its_lease_and_five_seconds(
     database_url,
 ):
-    async with ledger() as port, place(database_url, port) as here:
-        await ask(port, "hold")
-        first = await spawn("tests.chaos._worker", database_url, str(port))
+    async with ledger() as outside, place(database_url, outside) as here:
+        await ask(outside, "hold")
+        first = await spawn("tests.chaos._worker", database_url, outside)
         plans = {}
         for number in range(IN_FLIGHT):
             plan = f"{KINDS[number % 3]} ledger_set"
             plans[(await here.sessions.create(OWNER, "clerk", content=[Text(plan)])).id] = plan
         async with asyncio.timeout(60):
-            while int(await ask(port, "held")) < IN_FLIGHT:  # noqa: ASYNC110 - the ledger is asked, it tells nobody
+            while int(await ask(outside, "held")) < IN_FLIGHT:  # noqa: ASYNC110 - the ledger is asked, it tells nobody
                 await asyncio.sleep(0.02)
-        second = await spawn("tests.chaos._worker", database_url, str(port))
+        second = await spawn("tests.chaos._worker", database_url, outside)
         try:
             assert await second.stdout.readline() == b"ready\n"
             await end(first)
-            await ask(port, "free")
+            await ask(outside, "free")
             killed_s = time.monotonic()
             await asyncio.gather(*(here.settled(one) for one in plans))
             took_s = time.monotonic() - killed_s
         finally:
             await end(second)
             await end(first)
-        found = await check_all(database_url, port, plans)
+        found = await check_all(database_url, outside, plans)
         print(
             f"{IN_FLIGHT} runs in flight, all finished elsewhere {took_s:.1f} s after SIGKILL (lease {LEASE_S:g} s): {dict(found)}"
         )

@@ -10,11 +10,7 @@ class Proxy:
     """Keeps its port while it is cut: newcomers are hung up on at once."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        query = parse_qs(parts.query)
-        self._socket = f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}"
-        self._login = parts.netloc.rpartition("@")[0]
-        self._database = parts.path
+        self.goes_to(url)
         self._open: set[asyncio.StreamWriter] = set()
         self._whole = True
         self._passing = asyncio.Event()
@@ -24,6 +20,14 @@ class Proxy:
     @property
     def url(self) -> str:
         return f"postgresql://{self._login}@127.0.0.1:{self.port}{self._database}"
+
+    def goes_to(self, url: str) -> None:
+        """From the next connection on."""
+        parts = urlsplit(url)
+        query = parse_qs(parts.query)
+        self._socket = f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}"
+        self._login = parts.netloc.rpartition("@")[0]
+        self._database = parts.path
 
     def heal(self) -> None:
         self._whole = True
@@ -44,7 +48,11 @@ class Proxy:
         if not self._whole:
             writer.transport.abort()
             return
-        server_reader, server_writer = await asyncio.open_unix_connection(self._socket)
+        try:
+            server_reader, server_writer = await asyncio.open_unix_connection(self._socket)
+        except OSError:
+            writer.transport.abort()
+            return
         pair = {writer, server_writer}
         self._open |= pair
         try:
