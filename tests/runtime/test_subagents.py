@@ -187,6 +187,30 @@ async def test_a_child_begun_by_a_worker_that_died_is_the_same_child(database_ur
         assert [one.code for one in events_of(await place.log_of(parent.id), ToolFinished)] == []
 
 
+async def test_a_child_may_be_done_before_its_parent_knows_that_it_waits(database_url: str) -> None:
+    def script(request):
+        return (
+            said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
+        )
+
+    async with world(database_url, script, kinds=KINDS, resources=[HELPER, boss()]) as place:
+        begin = place.means.tools._host.sessions.start
+
+        async def slowly(run, wanted):
+            made = await begin(run, wanted)
+            await place.reaches(made, lambda row: row.status == "idle")
+            return made
+
+        place.means.tools._host.sessions.start = slowly
+        async with place.worker().running():
+            parent = await start(place)
+            await place.reaches(parent.id, lambda row: row.status == "idle")
+        log = await place.log_of(parent.id)
+        assert end_of(log).outcome == "completed"
+        kinds = [type(one.event).__name__ for one in log]
+        assert kinds.index("ResultGiven") < kinds.index("CallAwaited"), "or this shows nothing"
+
+
 async def _ended(place: World, lease) -> None:
     try:
         await SessionRun(place.means, lease, asyncio.Event()).run()

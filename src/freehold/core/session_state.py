@@ -16,6 +16,7 @@ from freehold.core.errors import ContextTooLong
 from freehold.core.messages import NO_USAGE, Message, Part, Text, ToolCall, ToolResult, Usage
 from freehold.core.session import (
     ApprovalDecided,
+    Awaits,
     AwaitsApproval,
     AwaitsClient,
     AwaitsEvent,
@@ -44,7 +45,7 @@ from freehold.core.session import (
 
 _encoder: Final = msgspec.json.Encoder()
 
-STATE_FORMAT: Final = 1
+STATE_FORMAT: Final = 2
 """Of what `apply` makes of events. Snapshots of another are not read; a change of fields alone is found out without it."""
 
 CALL_IDS_REMEMBERED_MAX: Final = 4096
@@ -58,7 +59,8 @@ class OpenCall(Struct):
     """A tool call that the model made and that has no result yet. `started` is its latest attempt, `awaited` what it waits for.
 
     `place` is turn, step and number within the answer: no other call of the session has it, so its idempotency key is made of it.
-    `votes` are those on the awaited approval as it is now, by principal.
+    `votes` are those on the awaited approval as it is now, by principal. `early` came for a run before the log knew that it had only begun
+    something: whoever works on it may be quicker than the worker's next append.
     """
 
     call: ToolCall
@@ -66,6 +68,7 @@ class OpenCall(Struct):
     started: ToolStarted | None = None
     awaited: CallAwaited | None = None
     votes: dict[str, ApprovalDecided] = {}
+    early: ResultGiven | None = None
 
 
 class Repeated(Struct):
@@ -176,6 +179,8 @@ class SessionState(Struct):
             case CallAwaited() as event:
                 call = self._open_call(event.call_id)
                 call.awaited, call.votes = event, {}
+                if call.early is not None and _is_whose(event.awaits, call.early):
+                    self._take_result(call.early)
             case ApprovalDecided() as event:
                 self._vote(event)
             case ResultGiven() as event:
@@ -272,6 +277,7 @@ class SessionState(Struct):
         if self.in_turn:
             self.turn_started_at = at
         for call in self.open_calls.values():
+            call.early = None
             if call.awaited is not None and not isinstance(call.awaited.awaits, AwaitsTimer):
                 call.awaited, call.votes = None, {}
 
@@ -289,8 +295,11 @@ class SessionState(Struct):
 
     def _take_result(self, event: ResultGiven) -> None:
         call = self.open_calls.get(event.call_id)
-        awaits = call.awaited.awaits if call is not None and call.awaited is not None else None
-        if isinstance(awaits, AwaitsClient | AwaitsEvent | AwaitsSession):
+        if call is None:
+            return
+        if call.awaited is None:
+            call.early = event if call.started is not None else None
+        elif isinstance(call.awaited.awaits, AwaitsClient | AwaitsEvent | AwaitsSession):
             self._count(Usage(), event.cost_pico)
             self.results_kept += len(event.kept)
             self.elsewhere_pico += event.elsewhere_pico
@@ -363,6 +372,17 @@ class SessionState(Struct):
         self.in_turn, self.cancel, self.cancel_seq = False, None, 0
         self.settled = True
         self.closed = event.outcome == "cancelled" and event.code == "session"
+
+
+def _is_whose(awaits: Awaits, early: ResultGiven) -> bool:
+    """Whether what came early is what is awaited now."""
+    match awaits:
+        case AwaitsSession(session_id=session_id):
+            return early.source == "session" and early.by == session_id
+        case AwaitsEvent():
+            return early.source == "event"
+        case _:
+            return False
 
 
 def _digest(value: object) -> str:
