@@ -81,6 +81,27 @@ class Limiting:
         known = self._tenants.get(tenant)
         return known is not None and known.generation == self._resources.generation() and not known.rules
 
+    def take_now(self, meter: Meter, asked: Bounded, targets: Sequence[Target]) -> bool:
+        """As `take`, of a call for which one of the targets is asked once, into `meter.taken`. False where it has to be waited for:
+        nothing was taken then. Raises LimitReached where no waiting helps.
+        """
+        known = self._tenants.get(meter.principal.tenant)
+        if known is None or known.generation != self._resources.generation():
+            return False
+        if not known.rules:
+            return True
+        held = self._held_of(known, meter, targets)
+        slices = held.slices
+        if not slices:
+            return True
+        amounts = self._amounts(held, meter, asked, targets, 1)
+        minute, now_s = self._clock.now_ms() // MINUTE_MS, self._clock.monotonic_s()
+        if take(slices, amounts, minute=minute, now_s=now_s) is not None:
+            return False
+        self._leasing.look_after(slices, now_s)
+        meter.taken = Taken(slices, amounts, minute)
+        return True
+
     async def take(
         self, meter: Meter, asked: Bounded, targets: Sequence[Target], *, asks_max: int = 1
     ) -> Taken | None:
@@ -110,11 +131,14 @@ class Limiting:
         return (await self._tenant(tenant)).rules
 
     async def _held(self, meter: Meter, targets: Sequence[Target]) -> _Held:
-        principal, account = meter.principal, meter.account
-        tenant = principal.tenant
+        tenant = meter.principal.tenant
         known = self._tenants.get(tenant)
         if known is None or known.generation != self._resources.generation():
             known = await self._tenant(tenant)
+        return self._held_of(known, meter, targets)
+
+    def _held_of(self, known: _Tenant, meter: Meter, targets: Sequence[Target]) -> _Held:
+        principal, account = meter.principal, meter.account
         models = tuple([target.resource for target in targets])
         who = (account.key_id, principal.key_name, account.team, account.user, models)
         held, at_s = known.held.get(who), meter.at.timestamp()

@@ -173,14 +173,14 @@ class Gateway:
         )
 
     def _plan_now(self, meter: Meter, asked: Asked[Answered]) -> Plan | None:
-        """Where calls begin of which all is known and that nothing limits; None for the others."""
+        """Where calls begin of which all is known, and for which what limits them has been leased; None for the others."""
         tenant = meter.principal.tenant
         target = self.models.known(tenant, meter.requested, wire=meter.wire, rules=meter.rules)
         if target is None or target.route is not None:
             return None
-        if self._limiting is not None and not self._limiting.is_free(tenant):
-            return None
-        return self._planned(meter, asked, target)
+        plan = self._planned(meter, asked, target)
+        limiting = self._limiting
+        return plan if limiting is None or limiting.take_now(meter, asked, plan.targets) else None
 
     async def _plan(self, meter: Meter, asked: Asked[Answered]) -> Plan:
         """Where every other call begins. Waits only after a declaration has changed, for the database."""

@@ -74,6 +74,10 @@ class Headers(Mapping[str, str]):
         value = self._raw.get(name.encode("latin-1"))
         return default if value is None else value.decode("latin-1")
 
+    @property
+    def expect_continue(self) -> bool:
+        return b"expect" in self._raw and self._raw[b"expect"].lower() == b"100-continue"
+
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._raw)
 
@@ -116,7 +120,8 @@ class Exchange:
         self.path = path
         self.target: bytes = protocol.url
         self.pairs: Sequence[tuple[bytes, bytes]] = protocol.headers
-        self.headers: Mapping[str, str] = Headers(protocol.headers)
+        headers = Headers(protocol.headers)
+        self.headers: Mapping[str, str] = headers
         self.keep_alive = not http_1_0 and parser.should_keep_alive()
         self.body: bytes | bytearray = b""
         self.more_body = True
@@ -126,7 +131,7 @@ class Exchange:
         self.started = False
         """Whether some of the answer may be on its way."""
         self._chunked = not http_1_0
-        self._expects = protocol.expect_100_continue
+        self._expects = headers.expect_continue
         self._protocol = protocol
         self._transport = protocol.transport
         self._flow: FlowControl = protocol.flow
@@ -232,8 +237,9 @@ class Exchange:
         """As `respond`, but at once, whatever waits already. Where `direct`."""
         if not self.disconnected:
             shown = b"" if self.method == b"HEAD" else body
-            opened = self._opened(status, lines)
-            self._transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (opened, len(body), shown))
+            self._transport.write(
+                b"%bcontent-length: %d\r\n\r\n%b" % (self._opened(status, lines), len(body), shown)
+            )
         self._complete()
 
     def begin(self, status: int, lines: bytes) -> None:

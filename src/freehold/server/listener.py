@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from freehold.server.app import Server
 from freehold.server.certificates import Certificate
-from freehold.server.exchange import Exchange
+from freehold.server.exchange import Exchange, Headers
 from freehold.server.listener_h2 import ALPN, PREFACE, Http2
 
 STREAMS_END_S: Final = 2.0
@@ -129,14 +129,11 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         if self._slow is not None:
             self._in_time()
-        for name, value in self.headers:
-            if name == b"expect":
-                self.expect_100_continue = value.lower() == b"100-continue"
         path = self.url.partition(b"?")[0]
         if self._server.takes(path) and len(self.connections) < CONNECTIONS_MAX:
             self._take(Exchange(self, path))
         else:
-            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            url, headers, expects = self.url, self.headers, Headers(self.headers).expect_continue
             super().on_message_begin()  # Makes a scope, which only ASGI wants, and begins anew.
             self.url, self.headers, self.expect_100_continue = url, headers, expects
             self.scope["headers"] = headers
