@@ -1,6 +1,7 @@
 """CPU of a gateway per model call and per streamed event, from outside, beside others in the same run: see README.md above.
 
     bench/gateway/run --requests 1000000 [--json]
+    bench/gateway/run --streams 2000 [--minutes 10] [--cases translated] [--json]
     bench/gateway/run [--peers] [--seconds 4] [--rounds 3] [--only NAME,...] [--cases WORD] [--other CHECKOUT] [--json]
 
 A compiled load (load.go) and a compiled stub of a vendor (stub.go) share the last core; each peer (peers.py) has the first, and
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import memory
+import streams
 from installed import INSTALLED, NOT_HERE, newest_go
 from peers import CHAT, CORES, MESSAGES, PEERS, Absent, Around, Peer, Running, checkout, freehold
 
@@ -91,7 +93,7 @@ def built(folder: Path, go: str | None) -> None:
         sys.exit(
             "Go is not installed: the load, the stub and the gateway to compare with are Go (apt install golang)"
         )
-    for name in ("stub", "load", "bare"):
+    for name in ("stub", "load", "bare", "streams"):
         command = [go, "build", "-o", str(folder / name), str(HERE / f"{name}.go")]
         subprocess.run(command, check=True, cwd=HERE, env=os.environ | {"GO111MODULE": "off"})
 
@@ -198,6 +200,19 @@ def remembered(requests: int, go: str | None) -> memory.Grown:
             running.pids[0],
             requests,
             tell,
+        )
+
+
+def slow_streams(count: int, minutes: float, words: str, go: str | None) -> streams.Slow:
+    case = next(case for case in cases() if case.body.get("stream") and words in case.name)
+    with prepared(go) as around:
+        return streams.held(
+            around,
+            freehold,
+            lambda running: request(running, case),
+            cpu_s,
+            streams=count,
+            seconds=60 * minutes,
         )
 
 
@@ -311,6 +326,10 @@ def main() -> None:
     parser.add_argument(
         "--requests", type=int, help=f"instead: memory after so many against after {memory.FEW:,}"
     )
+    parser.add_argument(
+        "--streams", type=int, help="instead: so many slow streams at once, held for --minutes"
+    )
+    parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--only", default="", help="names of peers, by commas")
     parser.add_argument("--cases", default="", help="a word in their names")
     parser.add_argument("--other", help="a folder with another checkout, measured as `other`")
@@ -327,6 +346,10 @@ def main() -> None:
         else:
             print("\n".join(map(memory.shown, grown.held)))
             print(f"grown by {grown.growth:+.1%}, wanted {memory.GROWTH_MAX:.0%} at most")
+        return
+    if options.streams:
+        slow = slow_streams(options.streams, options.minutes, options.cases, shutil.which("go"))
+        print(json.dumps(slow._asdict(), indent=1) if options.json else streams.shown(slow))
         return
     only = set(filter(None, options.only.split(",")))
     peers = [peer for peer in (*PEERS, *INSTALLED * options.peers) if not only or peer.name in only]

@@ -22,6 +22,22 @@ COLLECT_AT_OBJECTS: Final = 10_000
 """Python's own default is 700, which the parts of a long request are already."""
 
 
+FILES: Final = 65_536
+"""Each stream that passes takes two."""
+
+
+def open_many() -> None:
+    """Soft limits of open files are mostly 1024, for programs that still `select`: ours goes up to the hard one."""
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415 - does not exist on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def collect_seldom() -> None:
     """What was opened by now lives as long as the server: the collector need not walk it again, 90 ms each time.
 

@@ -18,7 +18,7 @@ from freehold import __version__
 from freehold.app import House, open_house, write_private
 from freehold.cli._connection import ServerFile, settings
 from freehold.cli._output import Output
-from freehold.cli._running import CLOSING_S_MAX, Stop, collect_seldom, listen, loop_factory
+from freehold.cli._running import CLOSING_S_MAX, Stop, collect_seldom, listen, loop_factory, open_many
 from freehold.cli._tls import SELF_SIGNED, certificate
 from freehold.config import Config, read_config
 from freehold.server import listener as http
@@ -106,6 +106,7 @@ def run(
     works: bool = True,
 ) -> None:
     """Serves until SIGINT or SIGTERM; running turns finish their step or are handed back."""
+    open_many()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         work = _serve(
             config, announce, until_stdin_closes=until_stdin_closes, throwaway=throwaway, works=works

@@ -43,7 +43,7 @@ class HttpPool:
     def __init__(
         self,
         *,
-        connections_max: int = 512,
+        connections_max: int = 4096,
         queue_max: int = 4096,
         idle_timeout_s: float = 30.0,
         drain_s: float = 10.0,
