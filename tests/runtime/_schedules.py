@@ -1,6 +1,6 @@
 """A scheduler over a real database, by a clock that a test puts forward. As a process of its own: `python -m tests.runtime._schedules URL
-UNTIL KILL_AT`: it deals with what is due until that time (Unix, seconds), one minute after the other, and kills itself with SIGKILL at the
-point number KILL_AT (0: never): before and after each claim and each transaction.
+UNTIL KILL_AT`: it deals with what is due until that time (Unix, seconds), one minute after the other, and kills itself with SIGKILL at
+KILL_AT (`before write:2`; `never`): before or after a claim, the transaction that deals with it, or the writing of sessions in the middle of that.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from freehold.core.deployments import DeploymentRun
 from freehold.core.schedules import Cron, Deployment
 from freehold.runtime.schedules_service import DeploymentService
 from freehold.runtime.schedules_worker import ScheduleMeans, Scheduler
+from freehold.store import deployments as kept_in
 from tests.runtime._world import OWNER, TENANT, World, said, world
 
 MINUTE = timedelta(minutes=1)
@@ -90,30 +91,33 @@ def slots(runs: Sequence[DeploymentRun]) -> list[datetime]:
 
 
 class Points:
-    def __init__(self, kill_at: int) -> None:
-        self.kill_at = kill_at
-        self.count = 0
+    """Kills at the `count`-th time that a point is reached."""
 
-    def around(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def __init__(self, kill_at: str) -> None:
+        self.name, _, count = kill_at.partition(":")
+        self.left = int(count or 0)
+
+    def around(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def called(*given: Any, **named: Any) -> Any:
-            self.reached()
+            self.reached(f"before {name}")
             result = await call(*given, **named)
-            self.reached()
+            self.reached(f"after {name}")
             return result
 
         return called
 
-    def reached(self) -> None:
-        self.count += 1
-        if self.count == self.kill_at:
+    def reached(self, name: str) -> None:
+        self.left -= name == self.name
+        if name == self.name and self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def main(url: str, until: float, kill_at: int) -> None:
+async def main(url: str, until: float, kill_at: str) -> None:
     end, points = datetime.fromtimestamp(until, UTC), Points(kill_at)
     async with bench(url) as here:
-        here.kept.claim = points.around(here.kept.claim)
-        here.kept.deal = points.around(here.kept.deal)
+        here.kept.claim = points.around("claim", here.kept.claim)
+        here.kept.deal = points.around("deal", here.kept.deal)
+        kept_in.write_creates = points.around("write", kept_in.write_creates)
         at = datetime.now(UTC)
         while at <= end:
             await here.at(at)
@@ -122,4 +126,4 @@ async def main(url: str, until: float, kill_at: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2]), sys.argv[3]))
