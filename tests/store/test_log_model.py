@@ -1,4 +1,5 @@
-"""The log and its leases against a model in memory that a child could check: same results, same refusals, same contents."""
+"""The log, its leases, forks, snapshots and queues against a model in memory that a child could check: same results, same refusals,
+same contents."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -23,8 +24,9 @@ from hypothesis.stateful import (
 from tests.store._parts import CANCELLED, IDLE, LONG_AGO, STARTED, new_row, said
 
 from freehold.core.errors import Conflict
-from freehold.core.session import SessionWaits
+from freehold.core.session import SessionForked, SessionWaits
 from freehold.core.session_log import Lease
+from freehold.core.session_state import SessionState
 from freehold.store.store import Store
 
 pytestmark = pytest.mark.slow
@@ -38,6 +40,8 @@ WAITS = {
     "waits for long": SessionWaits(why="calls", until=FAR_AWAY),
     "pauses": SessionWaits(why="paused"),
 }
+SESSIONS_MAX = 6
+RUN_OUT = "UPDATE sessions SET due_at = now() WHERE id = $1 AND owner IS NOT NULL"
 EVENTS = {"said": said("x"), "idle": IDLE, "cancelled": CANCELLED, **WAITS}
 STATUS = {"said": "running", "idle": "idle", "cancelled": "cancelled", "pauses": "paused"}
 
@@ -51,6 +55,8 @@ class Model:
     owner: str | None = None
     epoch: int = 0
     waits: str | None = None
+    expired: bool = False
+    snapshot_seq: int = 0
     keys: dict[str, int] = field(default_factory=dict)
 
     def append(
@@ -71,7 +77,13 @@ class Model:
 
     @property
     def claimable(self) -> bool:
-        return self.owner is None and (self.status == "running" or self.waits == "waits till then")
+        """A lease that has run out holds as long as nobody else has asked; then it does not."""
+        if self.owner is not None:
+            return self.expired and self.status in {"running", "waiting"}
+        return self.status == "running" or self.waits == "waits till then"
+
+    def held_by(self, lease: Lease) -> bool:
+        return (self.owner, self.epoch) == (lease.owner, lease.epoch)
 
 
 @dataclass
@@ -103,12 +115,17 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             super().__init__()
             self.models: dict[str, Model] = {}
             self.planned: list[Planned] = []
+            self.forked: dict[str, SessionForked] = {}
+
+        @property
+        def tenant(self) -> str:
+            return f"model-{id(self)}"
 
         @initialize(target=leases, count=st.integers(1, 3))
         def create(self, count: int) -> Any:
             """All of them run, and somebody has them."""
             for _ in range(count):
-                row = new_row(tenant=f"model-{id(self)}")
+                row = new_row(tenant=self.tenant)
                 wait(store.log.create(row, [STARTED, EVENTS["said"]]))
                 self.models[row.id] = Model(events=["started", "said"], status="running")
             return self.claim("ann")
@@ -173,8 +190,59 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             for lease in found:
                 model = self.models[lease.session_id]
                 assert lease.epoch > model.epoch
-                model.owner, model.epoch = owner, lease.epoch
+                model.owner, model.epoch, model.expired = owner, lease.epoch, False
             return multiple(*found)
+
+        @rule(tenant_max=st.integers(1, 3))
+        def claim_as_far_as_the_tenant_may(self, tenant_max: int) -> None:
+            """Given back at once: which of those that wait equally long it is nobody says."""
+            self._flush()
+            claimable = {session for session, model in self.models.items() if model.claimable}
+            held = sum(model.owner is not None and not model.expired for model in self.models.values())
+            claimed = wait(store.log.claim("zoe", limit=500, lease_s=FOR_EVER_S, tenant_max=tenant_max))
+            ours = [lease for lease in claimed if lease.session_id in self.models]
+            assert {lease.session_id for lease in ours} <= claimable
+            assert len(ours) == max(0, min(tenant_max - held, len(claimable)))
+            for lease in ours:
+                model = self.models[lease.session_id]
+                assert lease.epoch > model.epoch
+                model.owner, model.epoch, model.expired = "zoe", lease.epoch, False
+                self._release(lease)
+
+        @rule(data=st.data())
+        def let_a_lease_run_out(self, data: st.DataObject) -> None:
+            """Its worker knows nothing of it yet, and may write until somebody else has the session."""
+            self._flush()
+            session = data.draw(st.sampled_from(list(self.models)))
+            model = self.models[session]
+            if model.owner is not None:
+                wait(store.database.fetch("ending a lease", RUN_OUT, session))
+                model.expired = True
+
+        @rule(data=st.data())
+        def fork(self, data: st.DataObject) -> None:
+            """It shares what stood before, and what becomes of one is no matter of the other's."""
+            self._flush()
+            if len(self.models) >= SESSIONS_MAX:
+                return
+            origin = data.draw(st.sampled_from(list(self.models)))
+            at = data.draw(st.integers(1, len(self.models[origin].events)))
+            row = new_row(tenant=self.tenant, origin_id=origin, origin_seq=at)
+            name, event = f"forked {len(self.forked)}", SessionForked(origin=origin, origin_seq=at)
+            made = wait(store.log.fork(row, [event, IDLE]))
+            self.forked[name] = event
+            self.models[made.id] = Model(events=[*self.models[origin].events[:at], name, "idle"])
+
+        @rule(lease=leases)
+        def keep_a_snapshot(self, lease: Lease) -> None:
+            """Of who holds the lease, the newest."""
+            self._flush()
+            model = self.models[lease.session_id]
+            wait(store.log.keep_snapshot(lease, SessionState(seq=len(model.events))))
+            if model.held_by(lease):
+                model.snapshot_seq = len(model.events)
+            found = wait(store.log.snapshot(lease.session_id))
+            assert (0 if found is None else found.seq) == model.snapshot_seq
 
         @rule(lease=consumes(leases))
         def release_for_good(self, lease: Lease) -> None:
@@ -188,8 +256,8 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             self._flush()
             wait(store.log.release(lease))
             model = self.models[lease.session_id]
-            if (model.owner, model.epoch) == (lease.owner, lease.epoch):
-                model.owner, model.epoch = None, model.epoch + 1
+            if model.held_by(lease):
+                model.owner, model.epoch, model.expired = None, model.epoch + 1, False
 
         @rule(target=leases, lease=consumes(leases), name=st.sampled_from([*WAITS, "idle"]))
         def put_to_rest(self, lease: Lease, name: str) -> Any:
@@ -202,9 +270,10 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
         def renew(self, lease: Lease) -> None:
             self._flush()
             model = self.models[lease.session_id]
-            held = (model.owner, model.epoch) == (lease.owner, lease.epoch)
+            held = model.held_by(lease)
             kept = wait(store.log.renew(lease.owner, [lease], lease_s=FOR_EVER_S))
             assert kept == ({lease.session_id} if held else frozenset())
+            model.expired = model.expired and not held
 
         def _flush(self) -> None:
             if self.planned:
@@ -215,7 +284,7 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             if self.planned:
                 return
             for session, model in self.models.items():
-                row = wait(store.log.get(f"model-{id(self)}", session))
+                row = wait(store.log.get(self.tenant, session))
                 assert (row.version, row.status) == (len(model.events), model.status)
                 assert row.waits == (WAITS[model.waits] if model.waits else None)
 
@@ -225,7 +294,7 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
                 recorded = wait(store.log.read(session))
                 assert [one.seq for one in recorded] == list(range(1, len(model.events) + 1))
                 for one, name in zip(recorded[1:], model.events[1:], strict=True):
-                    assert one.event == EVENTS[name]
+                    assert one.event == (EVENTS | self.forked)[name]
                 if model.status != "cancelled":  # Nothing of this run may be claimed in the next one.
                     wait(store.log.append(session, [CANCELLED]))
 
