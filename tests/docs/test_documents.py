@@ -103,6 +103,7 @@ def test_every_kind_of_resource_and_tool_is_documented() -> None:
         "docs/limits.md",
         "docs/routes.md",
         "docs/workers.md",
+        "docs/webhooks.md",
         "docs/deployments.md",
     ],
 )

@@ -244,6 +244,33 @@ async def test_a_subagent_that_asks_is_told_of_as_its_sessions_thread(told: Worl
         await forget(told, "asks")
 
 
+async def test_deployments_and_their_runs_are_told(told: World) -> None:
+    async with receiver() as mine:
+        made = await declared(told, "deployed", mine.url, ["deployment.*", "deployment_run.*"])
+        deployments = told.anthropic.beta.deployments
+        told.script("openai", says("Done."))
+        message: Any = {"type": "user.message", "content": [{"type": "text", "text": "Go"}]}
+        one = await deployments.create(
+            name="told-of", agent="hooked", environment_id="default", initial_events=[message]
+        )
+        run = await deployments.run(one.id)
+        await deployments.pause(one.id)
+        await deployments.unpause(one.id)
+        await deployments.archive(one.id)
+        heard = await mine.until(lambda found: len(found) >= 5)
+        client = Anthropic(api_key="x", webhook_key=made["secret"])
+        events = [client.beta.webhooks.unwrap(one.body.decode(), headers=one.headers).data for one in heard]
+        assert {(event.type, event.id) for event in events} == {
+            ("deployment.created", one.id),
+            ("deployment_run.started", run.id),
+            ("deployment.paused", one.id),
+            ("deployment.unpaused", one.id),
+            ("deployment.archived", one.id),
+        }
+        await told.until_idle(str(run.session_id))
+        await forget(told, "deployed")
+
+
 async def test_what_fails_is_tried_again_under_the_same_id_until_it_is_taken(told: World) -> None:
     async with receiver() as mine:
         await declared(told, "shaky", mine.url, ["agent.created"])

@@ -101,7 +101,7 @@ class SessionView:
             "approval": f"approval of {awaits.get('tool')}/{awaits.get('function')}",
             "client": f"the client's result of {name}",
             "timer": "a time",
-            "event": f"an outside event for {name}",
+            "event": f"{awaits.get('event') or 'an outside event'} about {awaits.get('correlation') or name}",
             "session": f"subagent {awaits.get('session_id')}",
             "place": f"a place of {awaits.get('tool')}, which runs as often as it may",
         }[awaits["type"]]
