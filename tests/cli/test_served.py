@@ -32,7 +32,7 @@ KNOWN = ", ".join(KINDS)
         ("kind: agnt\nname: a\n", f"t.yaml:1: kind: expected one of {KNOWN}; got 'agnt'", "did you mean 'agent'?"),
         ("kind: agent\nname: a\ntools: [stok]\n", "t.yaml:3: agent a: tools[0]: there is no tool 'stok'", "did you mean 'stock'?"),
         ("kind: agent\nname: a\nmodel: opnai/gpt-5\n", "t.yaml:3: agent a: model: ", "'opnai/gpt-5'"),
-        ("kind: tool\nname: t\ntype: sqll\n", "t.yaml:3: tool t: type: expected one of agent, client, function, http, kv, objects, sql, timer; got 'sqll'", "did you mean 'sql'?"),
+        ("kind: tool\nname: t\ntype: sqll\n", "t.yaml:3: tool t: type: expected one of agent, client, event, function, http, kv, objects, sql, timer; got 'sqll'", "did you mean 'sql'?"),
         ("kind: tool\nname: t\ntype: kv\nconfig:\n  tabel: x\n", "t.yaml:5: tool t: config.tabel: unknown field 'tabel'", "did you mean 'table'?"),
         ("kind: agent\nname: Not A Name\n", "t.yaml:2: agent Not A Name: name: expected 1-63 of a-z", ""),
         ("kind: agent\nname: a\nmodel: ${MODEL}\n", "t.yaml:3: ", "the variable MODEL is used but not given: add --set MODEL=VALUE"),
