@@ -47,7 +47,11 @@ def test_deployments_are_listed_and_shown(deployed: Freehold) -> None:
 
 def test_one_runs_by_hand_and_its_runs_are_listed(deployed: Freehold) -> None:
     said = deployed.ok("deployments", "run", "whenever").out
-    assert "freehold sessions tail sess_" in said
+    session_id = said.split()[-1]
+    assert said.strip().endswith(f"freehold sessions tail {session_id}")
+    assert "begun by a run of the deployment whenever" in deployed.ok("sessions", "show", session_id).out
+    listed = deployed.ok("sessions", "list", "--deployment", "whenever", "--json").json
+    assert session_id in [one["id"] for one in listed]
     run = deployed.ok("deployments", "run", "whenever", "--json").json
     listed = deployed.ok("deployments", "runs", "whenever", "--trigger", "manual", "--json").json
     assert listed[0] == run

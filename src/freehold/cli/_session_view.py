@@ -40,6 +40,8 @@ class SessionView:
         if session["archived_at"]:
             parts.append("archived")
         say(f"[dim]{' · '.join(parts)}[/dim]")
+        if deployment := session["deployment_id"]:
+            say(f"[dim]begun by a run of the deployment {deployment}[/dim]")
         if origin := ours["origin"]:
             say(f"[dim]a fork of {origin['session_id']} behind its event {origin['seq']}[/dim]")
         if ours["parent_id"]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import click
+from rich.markup import escape
 
 from freehold.cli._connection import Settings, connected, json_option, settings
 from freehold.cli._output import Output, ago
@@ -73,10 +74,10 @@ def show(ctx: click.Context, *, deployment_id: str, as_json: bool) -> None:
             return
         last = client.request("GET", RUNS_PATH, query={"deployment_id": deployment_id, "limit": 5})["data"]
     ours = found["freehold"]
-    output.say(f"[bold]{found['id']}[/bold]  {found['name']}: {_status(found)}")
+    output.say(f"[bold]{found['id']}[/bold]  {escape(found['name'])}: {_status(found)}")
     version = f" version {found['agent']['version']}" if found["agent"]["version"] else ", its newest version"
     output.say(f"agent {found['agent']['id']}{version}, with the rights of {ours['created_by']}")
-    output.say(f"{_schedule_words(found)}; missed: {ours['missed']}, overlap: {ours['overlap']}")
+    output.say(f"{escape(_schedule_words(found))}; missed: {ours['missed']}, overlap: {ours['overlap']}")
     output.say(f"[dim]next {_moment(_next_at(found))}, last {_moment(ours['last_run_at'])}[/dim]")
     _runs_table(output, last)
 
