@@ -65,7 +65,7 @@ async def test_a_client_is_told_whether_and_since_when() -> None:
             async with it.gateway.forward(
                 ANN, Envelope(openai_request("smart", **EXACT)), wire=WIRES["openai_chat"]
             ) as answer:
-                note = answer.cache
+                note = answer.meter.cache
                 assert note is not None
                 assert (note.hit, note.age_s) == (age_s is not None, age_s or 0)
             it.clock.s += 7
@@ -266,7 +266,7 @@ async def test_a_route_without_a_cache_keeps_nothing_and_copies_nothing() -> Non
                 ANN, Envelope(openai_request("smart", **EXACT)), wire=WIRES["openai_chat"]
             ) as answer:
                 assert answer.copy is None
-                assert answer.cache is None
+                assert answer.meter.cache is None
         assert it.asked == {"a": 2}
 
 

@@ -44,7 +44,7 @@ class Answer(Metered):
         self.error: BaseException | None = None
         self._open = opened
         self._events = events
-        self._meter = meter
+        self.meter = meter
         self._first: StreamEvent | None = None
         self._said: list[str] = []
         self.copy: Copy | None = None
@@ -62,7 +62,7 @@ class Answer(Metered):
             self._first = await anext(self._events)
         except StopAsyncIteration:
             raise BrokenOff(f"{self.provider} answered without a single event") from None
-        self._meter.first_event()
+        self.meter.first_event()
 
     async def close(self) -> None:
         await self._open.__aexit__(None, None, None)
@@ -138,7 +138,7 @@ class Told(Metered):
     copy = None
 
     def __init__(self, target: Target, request: ModelRequest, response: ModelResponse, meter: Meter) -> None:
-        self._meter = meter
+        self.meter = meter
         self.provider = target.provider.name
         self.model = target.name
         self.is_language_model = target.provider.is_language_model

@@ -53,7 +53,7 @@ class Passing(Metered):
         self.is_language_model = target.provider.is_language_model
         self.error: BaseException | None = None
         self._whole = False
-        self._meter = meter
+        self.meter = meter
         self._open = opened
         self._raw: Chunks | None = None
         self._first = b""
@@ -83,16 +83,16 @@ class Passing(Metered):
         self._usage = wire.usage_of(body)
         if self._usage is None:
             self._output_tokens = tokens.estimate(body)
-        if self._meter.keeping is not None:
+        if self.meter.keeping is not None:
             self.copy = WholeCopy(self._first, wire, self.provider)
-        self._meter.first_event()
+        self.meter.first_event()
         self._whole = True
 
     async def start_stream(self, raw: RawAnswer, wire: Wire, *, hidden: bool) -> None:
         """Waits for the first chunk. `hidden`: its client did not ask for usage."""
         self._raw = raw.chunks()
         tap = wire.usage_tap()
-        if self._meter.keeping is not None:
+        if self.meter.keeping is not None:
             tap = self.copy = StreamCopy(tap, wire, self.provider)
         self._tap = Tapped(tap, wire.stream_content_type)
         self._hidden = UsageHidden() if hidden else None
@@ -100,7 +100,7 @@ class Passing(Metered):
             self._first = self._tapped(await anext(self._raw), self._tap)
         except StopAsyncIteration:
             raise BrokenOff(f"{self.provider} answered without a single event") from None
-        self._meter.first_event()
+        self.meter.first_event()
 
     async def close(self) -> None:
         if self._open is not None:

@@ -189,31 +189,14 @@ def meter_of(
 class Metered:
     """What an answer tells of its call, besides what was answered. `record` is there once the call's context was left."""
 
-    __slots__ = ("_meter",)
+    __slots__ = ("meter",)
 
-    _meter: Meter
+    meter: Meter
     """For whoever makes one to set."""
 
     @property
     def record(self) -> CallRecord | None:
-        return self._meter.record
-
-    @property
-    def call_id(self) -> str:
-        """Its record's, before there is one."""
-        return self._meter.id
-
-    @property
-    def choice(self) -> Choice:
-        return self._meter.choice
-
-    @property
-    def cache(self) -> Note | None:
-        return self._meter.cache
-
-    @property
-    def taken(self) -> Taken | None:
-        return self._meter.taken
+        return self.meter.record
 
 
 class Charge(Struct, frozen=True):

@@ -236,10 +236,9 @@ class Exchange:
     def answer(self, status: int, lines: bytes, body: bytes) -> None:
         """As `respond`, but at once, whatever waits already. Where `direct`."""
         if not self.disconnected:
+            opened = self._opened(status, lines)
             shown = b"" if self.method == b"HEAD" else body
-            self._transport.write(
-                b"%bcontent-length: %d\r\n\r\n%b" % (self._opened(status, lines), len(body), shown)
-            )
+            self._transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (opened, len(body), shown))
         self._complete()
 
     def begin(self, status: int, lines: bytes) -> None:

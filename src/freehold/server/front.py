@@ -289,18 +289,18 @@ class _Call:
         if stream:
             told_as = self._wire.stream_content_type if self._form is None else self._form.content_type
             kind = b"%b\r\ncache-control: no-store\r\nx-accel-buffering: no" % told_as.encode()
-        request_id = self.request_id.encode()
+        request_id, meter = self.request_id.encode(), answer.meter
         lines = b"content-type: %b\r\nrequest-id: %b\r\n%b: %b\r\n%bx-freehold-call-id: %b\r\n" % (
             kind,
             request_id,
             self._request_id_as.encode(),
             request_id,
             _model_line(answer.provider, answer.model),
-            answer.call_id.encode(),
+            meter.id.encode(),
         )
-        if (reason := answer.choice.reason) is not None:
+        if (reason := meter.choice.reason) is not None:
             lines += route_line(reason)
-        return lines if (note := answer.cache) is None else lines + cache_lines(note)
+        return lines if meter.cache is None else lines + cache_lines(meter.cache)
 
     async def _passed(self, answer: Passing, stream: bool) -> bytes:  # noqa: FBT001
         if not stream:
@@ -348,7 +348,8 @@ class _Call:
 
     def _limits(self, answer: Passing | Answer | Told) -> bytes:
         """Of a whole answer with what it used, of a stream with what it may use."""
-        return lines_after(self._wire.name, answer.taken, self._front.door.clock)
+        taken = answer.meter.taken
+        return b"" if taken is None else lines_after(self._wire.name, taken, self._front.door.clock)
 
     async def refuse(self, error: FreeholdError) -> None:
         """In the client's dialect; also in the middle of a stream, which ends here."""
