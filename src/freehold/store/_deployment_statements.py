@@ -161,10 +161,10 @@ UPDATE sessions s SET deployment = g.deployment FROM unnest($1::text[], $2::text
 """
 RUN_OF_KEY: Final = f"SELECT {_RUN} FROM deployment_runs WHERE tenant = $1 AND deployment = $2 AND key = $3"  # noqa: S608 - our own constants
 GET_RUN: Final = f"SELECT {_RUN} FROM deployment_runs WHERE tenant = $1 AND id = $2"  # noqa: S608 - our own constants
-RUNS: Final = f"""
+_RUNS: Final = f"""
 SELECT {_RUN} FROM deployment_runs
 WHERE tenant = $1
-  AND ($2::text IS NULL OR deployment = $2)
+  AND {{}}
   AND ($3::boolean IS NULL OR (slot IS NOT NULL) = $3)
   AND ($4::boolean IS NULL OR (error_code IS NOT NULL) = $4)
   AND ($5::timestamptz IS NULL OR created_at > $5) AND ($6::timestamptz IS NULL OR created_at >= $6)
@@ -172,6 +172,10 @@ WHERE tenant = $1
   AND ($9::text IS NULL OR id < $9)
 ORDER BY id DESC LIMIT $10
 """  # noqa: S608 - our own constants
+RUNS: Final = _RUNS.format("$2::text IS NULL")
+RUNS_OF_ONE: Final = _RUNS.format("deployment = $2")
+"""A statement of its own, so that a plan for all is never taken for it: one's few runs are found by their index."""
+
 FORGET: Final = """
 DELETE FROM deployment_runs WHERE id = ANY (ARRAY(SELECT id FROM deployment_runs ORDER BY id LIMIT $2)) AND created_at < now() - $1::interval
 RETURNING 1

@@ -131,7 +131,7 @@ class PostgresDeployments:
         scheduled = None if trigger is None else trigger == "schedule"
         rows = await self._database.fetch(
             "listing runs of deployments",
-            statements.RUNS,
+            statements.RUNS if deployment is None else statements.RUNS_OF_ONE,
             *(tenant, deployment, scheduled, failed, *_span(created), cursor, limit + 1),
         )
         page = tuple(_run(row) for row in rows[:limit])
