@@ -164,6 +164,18 @@ async def test_a_route_that_makes_no_sense_is_refused_with_its_path(
     assert said in answer.json()["error"]["message"]
 
 
+async def test_a_sticky_route_says_what_it_held_on_to(own: World) -> None:
+    await own.apply(
+        "{kind: route, name: held, strategy: sticky, models: [openai/gpt-4o, openai/gpt-4o-mini]}"
+    )
+    own.script("openai", reply(OPENAI_TEXT))
+    told = []
+    for headers in ({}, {"x-freehold-session": "s"}):
+        answer = await own.http.post("/v1/chat/completions", json={**ASKED, "model": "held"}, headers=headers)
+        told.append(answer.headers["x-freehold-route-reason"])
+    assert told == ["sticky by principal (no session is given)", "sticky by session"]
+
+
 async def test_what_a_provider_offers_may_be_named_by_a_later_template(own: World) -> None:
     """Where it says what it has, nothing else; where it doesn't, anything."""
     provider = "{{kind: provider, name: {}, type: openai, base_url: 'http://127.0.0.1:9/v1', api_key: 'env:OPENAI_API_KEY'{}}}"

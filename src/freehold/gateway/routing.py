@@ -102,7 +102,7 @@ class Decision(Struct, frozen=True):
     """`order`: places in the candidates given, the one to be asked first first; empty where all are left. `left`: why, by place.
 
     `slow`: those in `order` are slower than the route wants, but none is quicker. `demoted` are asked after the others, and why.
-    `arm`: of the route's experiment.
+    `arm`: of the route's experiment. `anonymous`: a sticky route had no session to hold on to, and went by the caller.
     """
 
     order: tuple[int, ...]
@@ -110,6 +110,7 @@ class Decision(Struct, frozen=True):
     slow: bool = False
     demoted: Mapping[int, str] = {}
     arm: str | None = None
+    anonymous: bool = False
 
 
 class Verdict(Struct, frozen=True):
@@ -202,7 +203,7 @@ def verdicts(rule: Rule, candidates: Sequence[Candidate], decision: Decision) ->
 
 def ordered_because(rule: Rule, candidates: Sequence[Candidate], decision: Decision, place: int) -> str:
     """As `taken_because`, and who is asked last by its own doing."""
-    said = taken_because(rule, candidates[place], slow=decision.slow)
+    said = taken_because(rule, candidates[place], decision)
     if not decision.demoted:
         return said
     if place in decision.demoted:
@@ -211,7 +212,7 @@ def ordered_because(rule: Rule, candidates: Sequence[Candidate], decision: Decis
     return f"{said}, and asked last are {last}"
 
 
-def taken_because(rule: Rule, one: Candidate, *, slow: bool = False) -> str:
+def taken_because(rule: Rule, one: Candidate, decision: Decision) -> str:
     """Short, and in ASCII: it goes into a header and into the record."""
     match rule.strategy:
         case "ordered":
@@ -227,8 +228,8 @@ def taken_because(rule: Rule, one: Candidate, *, slow: bool = False) -> str:
         case "least_busy":
             said = f"least busy: {one.busy_count} calls under way"
         case "sticky":
-            said = f"sticky by {rule.sticky_by}"
-    if slow:
+            said = f"sticky by {'principal (no session is given)' if decision.anonymous else rule.sticky_by}"
+    if decision.slow:
         said += "; slower than the route wants, but none is quicker"
     return f"{said}; all are at their limit, so it waits" if one.full else said
 

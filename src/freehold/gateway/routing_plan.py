@@ -111,8 +111,10 @@ def look(
 ) -> tuple[Look, _Fitness]:  # fmt: skip
     """Where the request's arm is a route that can take it, it is that one's. Raises what is wrong with the request for everybody."""
     wanted = asked.wanted() if routed.rule.needs_wanted or measured else _UNREAD[streamed]
+    anonymous = False
     if routed.rule.strategy == "sticky":
         given = wanted.affinity or session_id if routed.rule.sticky_by == "session" else None
+        anonymous = routed.rule.sticky_by == "session" and not given
         wanted = structs.replace(wanted, affinity=given or principal.id)
     fitness = _Fitness(principal, action, asked)
     arm: tuple[str, str | None] | None = None
@@ -131,6 +133,8 @@ def look(
                 ), its_fitness
     candidates = seen(routed, wanted, fitness, now_s=now_s, at=at, measured=measured)
     decision = decide(routed.rule, candidates, wanted, draw)
+    if anonymous:
+        decision = structs.replace(decision, anonymous=True)
     if (objectives := routed.objectives) is not None:
         models = [one.model for one in candidates]
         decision = demoted(decision, models, objectives.judged(models, now_s, at))
