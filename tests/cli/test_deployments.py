@@ -31,6 +31,7 @@ def deployed(served: Freehold) -> Iterator[Freehold]:
         served.ok("deployments", "pause", name)
 
 
+@pytest.mark.slow
 def test_deployments_are_listed_and_shown(deployed: Freehold) -> None:
     told = deployed.ok("deployments", "list").out
     assert "Nightly stock" in told
@@ -45,6 +46,7 @@ def test_deployments_are_listed_and_shown(deployed: Freehold) -> None:
     assert "its newest version" in shown
 
 
+@pytest.mark.slow
 def test_one_runs_by_hand_and_its_runs_are_listed(deployed: Freehold) -> None:
     said = deployed.ok("deployments", "run", "whenever").out
     session_id = said.split()[-1]
@@ -59,6 +61,7 @@ def test_one_runs_by_hand_and_its_runs_are_listed(deployed: Freehold) -> None:
     assert deployed.ok("deployments", "runs", "whenever", "--failed").out.strip() == "No runs yet."
 
 
+@pytest.mark.slow
 def test_a_pause_is_seen_and_ends(deployed: Freehold) -> None:
     assert "nightly is paused" in deployed.ok("deployments", "pause", "nightly").out
     assert [one["id"] for one in deployed.ok("deployments", "list", "--status", "paused", "--json").json] == [
@@ -67,6 +70,7 @@ def test_a_pause_is_seen_and_ends(deployed: Freehold) -> None:
     assert "nightly is active" in deployed.ok("deployments", "unpause", "nightly").out
 
 
+@pytest.mark.slow
 def test_the_next_times_are_told_in_both_clocks(deployed: Freehold) -> None:
     coming = deployed.ok("deployments", "next", "nightly", "--count", "400", "--json").json
     assert len(coming) == 400
@@ -89,6 +93,7 @@ def test_any_expression_can_be_tried_without_a_server(freehold: Freehold) -> Non
     assert freehold("deployments", "next").code == 2
 
 
+@pytest.mark.slow
 def test_a_deployment_that_is_not_there_is_said_to_be_missing(deployed: Freehold) -> None:
     done = deployed("deployments", "run", "nothing")
     assert (done.code, "no deployment 'nothing'" in done.err) == (1, True)

@@ -215,6 +215,7 @@ async def test_a_running_scheduler_begins_a_slot_when_its_time_comes(here: Bench
     assert runs[0].created_at - at < timedelta(seconds=2), "it waits for the time, not for the next poll"
 
 
+@pytest.mark.slow
 async def test_a_running_scheduler_outlives_its_connections(here: Bench, database_url: str) -> None:
     async with here.scheduler.running():
         at = datetime.now(UTC) + timedelta(seconds=0.5)
@@ -224,7 +225,7 @@ async def test_a_running_scheduler_outlives_its_connections(here: Bench, databas
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         await connection.close()
-        await eventually(lambda: has_run_by_now(here, "cut-off"))
+        await eventually(lambda: has_run_by_now(here, "cut-off"), timeout_s=30)
     assert len(await here.runs("cut-off")) == 1
 
 

@@ -95,6 +95,15 @@ async def test_a_slot_that_has_its_run_gets_no_other(store: Store) -> None:
         await store.log.get("default", again.session.row.id if again.session else "")
 
 
+async def test_what_is_written_twice_for_want_of_an_answer_is_there_once(store: Store) -> None:
+    await declared(store)
+    one = dealt(await claimed(store))
+    for _ in range(2):
+        assert await store.deployments.deal([one]) == {("default", "report")}
+    assert [run.id for run in await runs(store)] == [one.run.id if one.run else None]
+    assert (await claimed(store, LATER)).row.done_until == SLOT
+
+
 async def test_nothing_is_written_where_a_session_cannot_be(store: Store) -> None:
     await declared(store)
     taken = await store.log.create(new_row(), [STARTED])

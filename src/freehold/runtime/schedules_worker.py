@@ -38,6 +38,9 @@ ERROR_CHARS_MAX: Final = 1000
 LEASE_S: Final = 10.0
 """How long the slots that a dead worker had just claimed wait for another."""
 
+WRITES_MAX: Final = 4
+"""Attempts within a claim's lease."""
+
 POLL_S: Final = 5.0
 BACKOFF_S: Final = 0.2
 BACKOFF_S_MAX: Final = 5.0
@@ -98,12 +101,25 @@ class Scheduler:
         if not dealt:
             return
         try:
-            await self._means.kept.deal(dealt)
+            await self._written(dealt)
         except FreeholdError as error:
             if error.retryable:
                 raise
             for one in dealt:
                 await self._write_alone(one)
+
+    async def _written(self, dealt: Sequence[Dealt]) -> None:
+        """Tried again while the claims hold, also where it is not known whether it was written: a slot has its run once."""
+        for attempt in range(WRITES_MAX - 1):
+            try:
+                await self._means.kept.deal(dealt)
+                return
+            except FreeholdError as error:
+                if not error.retryable:
+                    raise
+                log.warning("schedules.write_again", extra={"count": len(dealt), "error": str(error)})
+            await asyncio.sleep(BACKOFF_S * 2**attempt)
+        await self._means.kept.deal(dealt)
 
     async def _write_alone(self, dealt: Dealt) -> None:
         try:
