@@ -85,6 +85,7 @@ def as_json(one: SessionRow) -> dict[str, Any]:
         "agent": {"name": one.agent, "version": one.agent_version},
         "created_at": one.created_at,
         "archived_at": None,
+        "deployment_id": None,
         "stats": {"duration_seconds": 120.0},
         "freehold": {
             "status": one.status,
