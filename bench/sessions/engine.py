@@ -14,6 +14,7 @@ import uvloop
 from _loop import served
 from _parts import DONE, OWNER, TENANT, TrivialGateway, runtime
 
+from freehold.cli._running import collect_seldom
 from freehold.clock import SystemClock
 from freehold.core import ids
 from freehold.core.messages import ModelRequest, ModelResponse, Text, ToolCall, Usage
@@ -116,6 +117,7 @@ async def appends(store: Store, at_once: int) -> None:
 async def main(what: str, url: str, at_once: int) -> None:
     with tempfile.TemporaryDirectory(prefix="freehold-bench-") as folder:
         async with open_store(url, objects=open_objects(folder), process_id="bench") as store:
+            collect_seldom()  # As `freehold worker` does.
             await {"turn": turns, "log": appends}[what](store, at_once)
 
 

@@ -7,7 +7,15 @@ from tests.store._parts import begun, said
 
 from freehold.core.errors import Overloaded
 from freehold.store import _batch
+from freehold.store._statements import USAGE_COLUMNS
 from freehold.store.store import Store
+
+INDEXED = """
+SELECT DISTINCT a.attname FROM pg_index i
+JOIN pg_depend d ON d.objid = i.indexrelid AND d.refobjid = i.indrelid AND d.refobjsubid > 0
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.refobjsubid
+WHERE i.indrelid = 'freehold.sessions'::regclass
+"""
 
 
 async def test_appends_of_many_sessions_share_few_transactions(store: Store) -> None:
@@ -68,3 +76,11 @@ async def test_one_busy_session_does_not_starve_the_others(store: Store) -> None
             appends.create_task(append(busy.id, f"busy-{number}"))
         appends.create_task(append(quiet.id, "quiet"))
     assert order.index("quiet") <= 1
+
+
+async def test_no_index_has_a_column_that_every_append_moves(store: Store) -> None:
+    """Or PostgreSQL would write to all indexes of a session's row at each append (docs/decisions/0009)."""
+    rows = await store.database.fetch("looking at indexes", INDEXED)
+    indexed = {row["attname"] for row in rows}
+    assert {"id", "due_at"} <= indexed, "the keys, and what predicates look at"
+    assert not indexed & {"version", "updated_at", "cost_pico", "estimated", *USAGE_COLUMNS}
