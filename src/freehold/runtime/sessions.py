@@ -13,7 +13,7 @@ from msgspec import structs
 
 from freehold.core import ids
 from freehold.core.context import Context
-from freehold.core.errors import BadRequest, Conflict
+from freehold.core.errors import BadRequest, Conflict, NotFound
 from freehold.core.messages import JsonObject, Media, Text
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources, Versioned
@@ -135,11 +135,11 @@ class Sessions:
         check_length(model or "", MODEL_CHARS_MAX, field="model")
         check_metadata(metadata or {})
         check_setup(setup)
+        setup = await self._in_environment(principal, setup)
         found = declared or await self._resources.get(principal.tenant, "agent", agent, version=version)
         if isinstance(found.resource, Agent):
             principal = with_labels(principal, found.resource.labels)
             when_busy = when_busy or found.resource.when_busy
-        setup = await self._in_environment(principal, setup)
         hold_here(principal, self._home, "the session's log")
         events: list[SessionEvent] = [
             SessionStarted(
@@ -176,7 +176,10 @@ class Sessions:
         if setup is None or setup.environment is None:
             return setup
         authorize(principal, "environment:Use", f"environment/{setup.environment}")
-        found = await self._resources.get(principal.tenant, "environment", setup.environment)
+        try:
+            found = await self._resources.get(principal.tenant, "environment", setup.environment)
+        except NotFound as error:
+            raise NotFound(error.message, field="environment_id") from error
         return structs.replace(setup, environment_version=found.version)
 
     async def update(

@@ -108,7 +108,10 @@ def id_and_title(name: str, chance: IdSource) -> tuple[str, str]:
     if NAME.fullmatch(name):
         return name, ""
     if not name.strip() or len(name) > TITLE_CHARS_MAX:
-        raise BadRequest(f"expected 1 to {TITLE_CHARS_MAX} characters, got {len(name)}", field="name")
+        raise BadRequest(
+            f"expected 1 to {TITLE_CHARS_MAX} characters, not all of them spaces; got {name[:80]!r}",
+            field="name",
+        )
     slug = _NO_LETTERS.sub("-", name.lower()).strip("-")[:SLUG_CHARS_MAX].strip("-")
     ending = ids.new("tool", chance)[-CHANCE_CHARS:]
     return f"{slug}-{ending}".lstrip("-"), name

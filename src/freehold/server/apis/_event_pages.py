@@ -40,6 +40,14 @@ class ListEvents(Struct, frozen=True, forbid_unknown_fields=True):
     created_at_lte: Moment | None = field(default=None, name="created_at[lte]")
 
 
+def check_page(query: ListEvents) -> None:
+    """Before the session is looked for. Raises BadRequest."""
+    if not 1 <= query.limit <= EVENTS_PAGE_MAX:
+        raise BadRequest(f"expected 1 to {EVENTS_PAGE_MAX}, got {query.limit}", field="limit")
+    if query.page:
+        read_cursor(query.page, field="page")
+
+
 class EventPages:
     """Of one session. `last_seq` is that of its last event now."""
 
@@ -51,8 +59,6 @@ class EventPages:
 
     async def page(self, query: ListEvents, bodies: Bodies) -> EventPage:
         """The cursor of a page is the last fact of the one before."""
-        if not 1 <= query.limit <= EVENTS_PAGE_MAX:
-            raise BadRequest(f"expected 1 to {EVENTS_PAGE_MAX}, got {query.limit}", field="limit")
         first, end = await self._bounds(query)
         cursor = read_cursor(query.page, field="page")[0] if query.page else None
         if query.order == "desc":

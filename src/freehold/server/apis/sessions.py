@@ -17,7 +17,7 @@ from freehold.runtime.forks import Edit
 from freehold.runtime.sessions import Sessions
 from freehold.server.apis._agent_shapes import Model, custom_tools_of, model_of, refuse_unserved
 from freehold.server.apis._content import Block
-from freehold.server.apis._event_pages import EventPage, EventPages, ListEvents, Moment
+from freehold.server.apis._event_pages import EventPage, EventPages, ListEvents, Moment, check_page
 from freehold.server.apis._event_stream import EventStreamResponse, event_stream
 from freehold.server.apis._events import (
     SendEvents,
@@ -328,6 +328,7 @@ class SessionApi:
 
     async def events(self, call: Call) -> EventPage:
         query: ListEvents = call.query
+        check_page(query)
         row = await self._sessions.get(call.principal, call.path["session_id"])
 
         def bodies(fact: Recorded) -> list[dict[str, Any]]:

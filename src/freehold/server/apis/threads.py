@@ -15,7 +15,7 @@ from freehold.core.session_log import SessionRow
 from freehold.runtime.declared import Declarations, set_up
 from freehold.runtime.sessions import Sessions
 from freehold.server.apis._agent_shapes import view
-from freehold.server.apis._event_pages import EVENTS_PAGE_MAX, EventPage, EventPages, ListEvents
+from freehold.server.apis._event_pages import EVENTS_PAGE_MAX, EventPage, EventPages, ListEvents, check_page
 from freehold.server.apis._event_stream import EventStreamResponse, Reshape, event_stream
 from freehold.server.apis._events import shown, thread_id_of
 from freehold.server.apis._session_shapes import STATUS_OUT, Status, duration_s, usage_shown, wanted_statuses
@@ -101,7 +101,8 @@ class ThreadApi:
         )
 
     async def events(self, call: Call) -> EventPage:
-        query: ListThreadEvents = call.query
+        query = ListEvents(limit=call.query.limit, page=call.query.page)
+        check_page(query)
         row = await self._row(call)
         reshaped = await self._reshaping(row)
 
@@ -109,7 +110,7 @@ class ThreadApi:
             return [reshaped(one.body) for one in shown(row.id, fact, ours=False)]
 
         pages = EventPages(self._sessions, call.principal, row.id, row.version)
-        return await pages.page(ListEvents(limit=query.limit, page=query.page), bodies)
+        return await pages.page(query, bodies)
 
     async def stream(self, call: Call) -> Response:
         query: StreamEvents = call.query
