@@ -4,7 +4,7 @@
 //	streams COUNT SECONDS
 //
 // Prints the vendor's port, and reads one line: the gateway's address and a file that holds one whole request. Opens the streams within
-// a few seconds, prints `begin` when each has had a chunk, `end` after SECONDS, and then one line of JSON about what came in between.
+// a few seconds, prints `begin` ten seconds after each has had a chunk, `end` after SECONDS, and then one line of JSON about what came in between.
 package main
 
 import (
@@ -23,11 +23,12 @@ import (
 )
 
 const (
-	gap     = 100 * time.Millisecond
-	opening = 2 * time.Millisecond // Between one stream's beginning and the next one's.
-	stamp   = 19                   // Digits of the time in nanoseconds, after `@`.
-	step    = 100 * time.Microsecond
-	steps   = 100_000
+	gap      = 100 * time.Millisecond
+	opening  = 2 * time.Millisecond // Between one stream's beginning and the next one's.
+	settling = 10 * time.Second
+	stamp    = 19 // Digits of the time in nanoseconds, after `@`.
+	step     = 100 * time.Microsecond
+	steps    = 100_000
 )
 
 var (
@@ -207,6 +208,7 @@ func main() {
 	for opened.Load()+broken.Load() < count {
 		time.Sleep(gap)
 	}
+	time.Sleep(settling)
 	measuring.Store(true)
 	fmt.Println("begin")
 	time.Sleep(time.Duration(seconds * float64(time.Second)))

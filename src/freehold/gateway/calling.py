@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Final
 
 from msgspec import structs
 
@@ -20,11 +21,14 @@ from freehold.gateway.routing import Wanted
 from freehold.gateway.targets import Target
 from freehold.wires import path_in
 
+SAID_PIECES_MAX: Final = 64
+"""What was said is counted so many pieces at a time, and forgotten: streams may be long, and many."""
+
 
 class Answer(Metered):
     """One answer as it comes. `request` is what it answers; `record` is there once its context was left."""
 
-    __slots__ = ("_events", "_first", "_open", "_said", "copy", "error", "finished", "is_language_model", "model",
+    __slots__ = ("_events", "_first", "_open", "_said", "_tokens", "copy", "error", "finished", "is_language_model", "model",
                  "provider", "request", "usage")  # fmt: skip
 
     def __init__(
@@ -47,6 +51,8 @@ class Answer(Metered):
         self.meter = meter
         self._first: StreamEvent | None = None
         self._said: list[str] = []
+        self._tokens = 0
+        """Of what was said before."""
         self.copy: Copy | None = None
         """Of what has passed, where it is to be kept."""
         if meter.keeping is not None:
@@ -54,7 +60,7 @@ class Answer(Metered):
 
     @property
     def output_tokens_estimated(self) -> int:
-        return tokens.estimate("".join(self._said))
+        return self._tokens + tokens.estimate("".join(self._said))
 
     async def start(self) -> None:
         """Waits for the first event. Raises BrokenOff where there is none."""
@@ -96,11 +102,11 @@ class Answer(Metered):
                     await drained()
             return
 
-        said, heed = self._said, self._heed
+        say, heed = self._say, self._heed
 
         def taken(event: StreamEvent) -> bool:
             if type(event) is TextAdded:
-                said.append(event.text)
+                say(event.text)
             else:
                 heed(event)
             return take(event)
@@ -115,12 +121,19 @@ class Answer(Metered):
             self.error = error
             raise
 
+    def _say(self, text: str) -> None:
+        said = self._said
+        said.append(text)
+        if len(said) >= SAID_PIECES_MAX:
+            self._tokens += tokens.estimate("".join(said))
+            said.clear()
+
     def _heed(self, event: StreamEvent) -> None:
         # Quicker than a match: each class that it is not would cost 0.3 us.
         if type(event) is TextAdded:
-            self._said.append(event.text)
+            self._say(event.text)
         elif type(event) is ArgumentsAdded:
-            self._said.append(event.json)
+            self._say(event.json)
         elif type(event) is UsageReported:
             self.usage = event.usage
         elif type(event) is Finished:

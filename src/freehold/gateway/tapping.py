@@ -9,7 +9,7 @@ from typing import Final
 from freehold.core.messages import Usage
 from freehold.core.ports import UsageTap
 
-PIECES_MAX: Final = 32
+PIECES_MAX: Final = 8
 PIECE_BYTES_MAX: Final = 4096
 """What is not read yet of a stream: so many pieces, none larger but the last."""
 
