@@ -170,6 +170,7 @@ async def test_a_models_effort_is_kept_until_another_is_said(ready: World) -> No
     assert listed == [made.id]
 
 
+@pytest.mark.slow
 async def test_the_documented_program_runs(ready: World) -> None:
     [program] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     ready.script("openai", calls(("get_weather", {"city": "Oslo"})), says("Take a coat."))

@@ -471,6 +471,7 @@ def test_who_took_nothing_for_a_day_is_disabled() -> None:
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
 
 
+@pytest.mark.slow
 async def test_the_documented_receiver_takes_ours_and_nobody_elses(told: World) -> None:
     [program] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     with socket.socket() as found:
