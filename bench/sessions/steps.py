@@ -84,7 +84,9 @@ async def measure(server: EmbeddedServer, data: Path, options) -> None:
     found: dict[tuple[str, int], list[dict[str, float]]] = {place: [] for place in places}
     for _ in range(options.rounds):
         for kind, count in places:
-            found[kind, count].append(await round_of(kind, urls[kind], postmaster(data), options, count))
+            one = await round_of(kind, urls[kind], postmaster(data), options, count)
+            found[kind, count].append(one)
+            print(f"{kind}, {count} processes: {one['total_us']:.0f} us a step", file=sys.stderr, flush=True)
     least = {place: min(rounds, key=lambda one: one["total_us"]) for place, rounds in found.items()}
     for (kind, count), one in least.items():
         ours = least["turn", count]
