@@ -53,11 +53,14 @@ def _check_calls(
     results: Counter[str] = Counter()
     started: dict[str, list[ToolStarted]] = defaultdict(list)
     unknown: set[str] = set()
+    failed: set[str] = set()
     asked: Counter[str] = Counter()
     for event in events:
         match event:
             case ToolFinished() | ResultGiven():
                 results[event.call_id] += 1
+                if event.failed:
+                    failed.add(event.call_id)
             case ToolOutcomeUnknown():
                 results[event.call_id] += 1
                 unknown.add(event.call_id)
@@ -80,10 +83,12 @@ def _check_calls(
     assert all(results[one] == 1 for one in wanted - given), "and only one"
     lines = set()
     delegated = {call_id for call_id, attempts in started.items() if attempts[0].function == DELEGATE}
-    assert dict(children) == dict.fromkeys(delegated, 1), (
-        "one session for each task, whoever asked for it again"
+    assert set(children) <= delegated, "no session for what was never asked"
+    assert all(count == 1 for count in children.values()), "one for each task, whoever asked for it again"
+    assert delegated - set(children) <= failed, (
+        "none only where the database could not be told, which was said"
     )
-    found["subagents"] += len(delegated)
+    found["subagents"] += len(children)
     for call_id, attempts in started.items():
         if call_id in delegated:
             continue

@@ -264,11 +264,11 @@ async def test_each_slot_begins_one_session_however_workers_are_killed(
         await asyncio.gather(*(process(database_url, until, "never") for _ in range(PROCESSES)))
         == [0] * PROCESSES
     )
-    await here.at(until)
+    await here.at(until + timedelta(seconds=LEASE_S))  # Whatever was held by who was killed is free by then.
     for name in names:
         found = slots(await here.runs(name))
         assert found[0] <= first
-        assert found[-1] == until.replace(second=0)
+        assert found[-1] >= until.replace(second=0)
         assert all(later - earlier == MINUTE for earlier, later in pairwise(found)), name
         sessions = (await here.here.log.list(TENANT, deployment=name, limit=200)).rows
         assert {row.id for row in sessions} == {run.session_id for run in await here.runs(name)}

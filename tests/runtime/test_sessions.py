@@ -6,7 +6,7 @@ from msgspec import structs
 from freehold.core.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from freehold.core.messages import Bytes, Media, Text
 from freehold.core.policy import Policy, Principal, Statement
-from freehold.core.session import CancelRequested, SessionStarted, UserSpoke
+from freehold.core.session import CancelRequested, SessionStarted, TurnFinished, UserSpoke
 from freehold.runtime.inputs import INPUT_BYTES_MAX
 from tests.runtime._world import AGENT, OWNER, TENANT, Held, in_turn, kinds_of, said, world
 
@@ -141,7 +141,10 @@ async def test_what_is_said_and_taken_back_at_once_is_not_answered(here):
     async with here.worker().running():
         await here.sessions.tell(OWNER, row.id, [spoken, CancelRequested()])
         await here.settled(row.id)
-    assert not here.model.requests
+    said_after = [type(one.event) for one in (await here.log_of(row.id))[2:]]
+    assert said_after == [CancelRequested, TurnFinished], (
+        "other tests' sessions may be answered meanwhile, not this one"
+    )
 
 
 async def test_another_model_can_be_named_for_a_session(database_url):

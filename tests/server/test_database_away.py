@@ -44,7 +44,7 @@ period: day
 kind: limit
 name: team
 scope: team/red
-requests_per_minute: 200000
+requests_per_minute: 2000000
 tokens_per_minute: 500000000
 concurrent_calls_max: 640
 """

@@ -188,8 +188,8 @@ async def test_the_same_from_a_thread_by_the_sdk_without_async(ready: World) -> 
     def story() -> tuple[list[str], list[str]]:
         with Anthropic(base_url=ready.url, api_key=ready.key, max_retries=0) as client:
             beta = client.beta
-            agent = beta.agents.create(name="plain", model="openai/gpt-4o")
-            environment = beta.environments.create(name="plain")
+            agent = beta.agents.create(name="plain-story", model="openai/gpt-4o")
+            environment = beta.environments.create(name="plain-story")
             session = beta.sessions.create(agent=agent.id, environment_id=environment.id)
             seen = []
             with beta.sessions.events.stream(session.id) as events:
