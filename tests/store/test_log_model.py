@@ -319,4 +319,4 @@ async def test_log_and_leases_behave_as_the_model(store: Store) -> None:
 
 @pytest.mark.timeout(600)
 async def test_log_and_leases_behave_as_the_model_for_long(store: Store) -> None:
-    await asyncio.to_thread(_run, store, asyncio.get_running_loop(), 1000)
+    await asyncio.to_thread(_run, store, asyncio.get_running_loop(), 250)
