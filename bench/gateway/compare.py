@@ -352,6 +352,8 @@ def main() -> None:
         print(json.dumps(slow._asdict(), indent=1) if options.json else streams.shown(slow))
         return
     only = set(filter(None, options.only.split(",")))
+    if unknown := only - {peer.name for peer in (*PEERS, *INSTALLED)}:
+        parser.error(f"--only: no peer is called {', '.join(sorted(unknown))}")
     peers = [peer for peer in (*PEERS, *INSTALLED * options.peers) if not only or peer.name in only]
     peers += [checkout(options.other)] if options.other else []
     go = (newest_go() if options.peers else None) or shutil.which("go")
