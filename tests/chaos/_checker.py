@@ -65,7 +65,7 @@ def _check_calls(
                 results[event.call_id] += 1
                 unknown.add(event.call_id)
             case ToolStarted():
-                assert not results[event.call_id], "a finished step never runs again"
+                assert not results[event.call_id], f"a finished step never runs again: {event}"
                 started[event.call_id].append(event)
             case ApprovalDecided():
                 asked[event.call_id] += 1

@@ -372,7 +372,9 @@ class SessionRun:
 
     async def _run_tools(self, step: RunTools) -> None:
         claimed = [claim.started for claim in step.claims]
-        await self._journal.append([*step.facts, *claimed])
+        # Exact: what an earlier attempt began may have got its result from outside meanwhile, and is not begun again then.
+        if not await self._journal.append([*step.facts, *claimed], exact=True):
+            return
         await self._keep_places(wanted=bool(step.facts and self._plan.limited))
         if not step.claims or self._state.cancel is not None:
             return
