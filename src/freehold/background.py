@@ -1,9 +1,15 @@
-"""Tasks that run as long as a `with` block, for whoever opens long-lived things. Not here: what they do."""
+"""Tasks that run as long as a `with` block, for whoever opens long-lived things, and work that no fault ends. Not here: what they do."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Final, NoReturn
+
+from freehold.core.errors import FreeholdError
+
+BACKOFF_S: Final = 0.2
+BACKOFF_S_MAX: Final = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +27,22 @@ async def background(work: Coroutine[object, object, None], name: str) -> AsyncI
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+async def again_and_again(step: Callable[[], Awaitable[object]], name: str) -> NoReturn:
+    """`step` does what there is to do, or waits for it. No fault ends it: a database that is away only makes it wait, longer each time."""
+    backoff_s = BACKOFF_S
+    while True:
+        try:
+            await step()
+            backoff_s = BACKOFF_S
+            continue
+        except FreeholdError as error:
+            log.warning("%s.put_off", name, extra={"error": str(error)})
+        except Exception:
+            log.exception("%s.crashed", name)
+        await asyncio.sleep(backoff_s)
+        backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
 
 
 def _report(task: "asyncio.Task[None]") -> None:

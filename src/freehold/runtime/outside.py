@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import structs
 
-from freehold.background import background
+from freehold.background import again_and_again, background
 from freehold.core.errors import Conflict, FreeholdError, NotFound
 from freehold.core.messages import Text
 from freehold.core.outside import Expectation, ExpectedEvents, Received, digest_of, new_token
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 
 TOLD_AT_ONCE_MAX: Final = 64
 POLL_S: Final = 5.0
-BACKOFF_S: Final = 0.2
-BACKOFF_S_MAX: Final = 5.0
 
 
 async def expected(
@@ -65,24 +63,12 @@ class Telling:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with background(self._work(), "outside events"):
+        async with background(again_and_again(self._tell_or_wait, "outside"), "outside events"):
             yield
 
-    async def _work(self) -> None:
-        """No fault ends it: a database that is away only makes it wait."""
-        backoff_s = BACKOFF_S
-        while True:
-            try:
-                if not await self.tell():
-                    await self._kept.wait(POLL_S)
-                backoff_s = BACKOFF_S
-                continue
-            except FreeholdError as error:
-                log.warning("outside.put_off", extra={"error": str(error)})
-            except Exception:
-                log.exception("outside.crashed")
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+    async def _tell_or_wait(self) -> None:
+        if not await self.tell():
+            await self._kept.wait(POLL_S)
 
     async def tell(self) -> int:
         """What came and is due, TOLD_AT_ONCE_MAX at most. How many there were."""

@@ -15,7 +15,7 @@ from typing import Final, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
-from freehold.background import background
+from freehold.background import again_and_again, background
 from freehold.core import ids
 from freehold.core.deployments import Dealt, DeploymentClaim, DeploymentRow, DeploymentRun, Deployments
 from freehold.core.environments import DEFAULT
@@ -41,9 +41,10 @@ LEASE_S: Final = 10.0
 WRITES_MAX: Final = 4
 """Attempts within a claim's lease."""
 
+WRITE_AGAIN_S: Final = 0.2
+"""After the first of them; twice as long after each."""
+
 POLL_S: Final = 5.0
-BACKOFF_S: Final = 0.2
-BACKOFF_S_MAX: Final = 5.0
 
 
 class ScheduleMeans(Struct, frozen=True, kw_only=True):
@@ -62,24 +63,12 @@ class Scheduler:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with background(self._work(), "schedules"):
+        async with background(again_and_again(self._begin_or_wait, "schedules"), "schedules"):
             yield
 
-    async def _work(self) -> None:
-        """No fault ends it: a database that is away only makes it wait."""
-        means, backoff_s = self._means, BACKOFF_S
-        while True:
-            try:
-                if not await self.begin_due():
-                    await means.kept.wait_until_due(means.clock.now(), POLL_S)
-                backoff_s = BACKOFF_S
-                continue
-            except FreeholdError as error:
-                log.warning("schedules.put_off", extra={"error": str(error)})
-            except Exception:
-                log.exception("schedules.crashed")
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+    async def _begin_or_wait(self) -> None:
+        if not await self.begin_due():
+            await self._means.kept.wait_until_due(self._means.clock.now(), POLL_S)
 
     async def begin_due(self) -> int:
         """Deals with what is due now, CLAIMED_AT_ONCE_MAX deployments at most. How many there were."""
@@ -118,7 +107,7 @@ class Scheduler:
                 if not error.retryable:
                     raise
                 log.warning("schedules.write_again", extra={"count": len(dealt), "error": str(error)})
-            await asyncio.sleep(BACKOFF_S * 2**attempt)
+            await asyncio.sleep(WRITE_AGAIN_S * 2**attempt)
         await self._means.kept.deal(dealt)
 
     async def _write_alone(self, dealt: Dealt) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from freehold.background import background
+from freehold.background import again_and_again, background
 from freehold.core import ids
 from freehold.core.errors import FreeholdError
 from freehold.core.ports import Clock
@@ -35,8 +35,6 @@ AT_ONCE_MAX: Final = 64
 """Deliveries under way in this process."""
 
 POLL_S: Final = 5.0
-BACKOFF_S: Final = 0.2
-BACKOFF_S_MAX: Final = 5.0
 LEASE_MARGIN_S: Final = 30.0
 
 Keys = Callable[[WebhookRow, datetime], Sequence[bytes]]
@@ -70,20 +68,13 @@ class WebhookDelivery:
             yield
 
     async def _work(self) -> None:
-        backoff_s = BACKOFF_S
         async with asyncio.TaskGroup() as group:
-            while True:
-                try:
-                    if not await self._begin(group):
-                        await self._wait()
-                    backoff_s = BACKOFF_S
-                    continue
-                except FreeholdError as error:
-                    log.warning("webhooks.put_off", extra={"error": str(error)})
-                except Exception:
-                    log.exception("webhooks.crashed")
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+
+            async def begin_or_wait() -> None:
+                if not await self._begin(group):
+                    await self._wait()
+
+            await again_and_again(begin_or_wait, "webhooks")
 
     async def _begin(self, group: asyncio.TaskGroup) -> bool:
         """True when there may be more to claim at once."""

@@ -101,18 +101,26 @@ AS $$
 $$;
 COMMENT ON FUNCTION webhook_asks IS 'Whether somebody has to act before the session goes on.';
 
+-- Where a subagent asks for somebody to act, that is its session's to tell.
 CREATE FUNCTION webhook_session_moved() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    root text;
+    thread text;
 BEGIN
     IF NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.tenant = NEW.tenant AND e.disabled_at IS NULL) THEN
         RETURN NULL;
     END IF;
     IF NEW.parent_id IS NOT NULL THEN
+        root := webhook_root(NEW.parent_id);
+        thread := 'sthr_' || substr(NEW.id, 6);
         IF NEW.status = 'idle' THEN
-            PERFORM webhook_event(NEW.tenant, 'session.thread_idled', webhook_root(NEW.parent_id), 'sthr_' || substr(NEW.id, 6));
+            PERFORM webhook_event(NEW.tenant, 'session.thread_idled', root, thread);
         ELSIF NEW.status = 'cancelled' THEN
-            PERFORM webhook_event(NEW.tenant, 'session.thread_terminated', webhook_root(NEW.parent_id), 'sthr_' || substr(NEW.id, 6));
+            PERFORM webhook_event(NEW.tenant, 'session.thread_terminated', root, thread);
+        ELSIF NEW.status = 'waiting' AND webhook_asks(NEW.waits) THEN
+            PERFORM webhook_event(NEW.tenant, 'session.requires_action', root, thread);
         END IF;
         RETURN NULL;
     END IF;
