@@ -145,6 +145,36 @@ async def test_a_timer_wakes_its_session_by_itself(ready: World) -> None:
     assert len(of(events, "freehold.session_waits")) == 1
 
 
+async def test_only_what_waits_for_somebody_to_act_is_idle(ready: World) -> None:
+    sessions = ready.anthropic.beta.sessions
+    ready.script("openai", calls(("clock_wait", {"seconds": 3600})))
+    by_itself = await ready.session("waiter", "Wake me")
+    await until(ready, by_itself, "freehold.session_waits")
+    ready.script("openai", calls(("clock_wait", {"seconds": 3600}), ("screen_pick", {"from": ["red"]})))
+    asks = await ready.session("waiter", "Wake me, and which colour?")
+    [call_id] = await until_asked(ready, asks)
+
+    async def listed(status: Any) -> set[str]:
+        found = {one.id async for one in sessions.list(agent_id="waiter", statuses=[status])}
+        return found & {by_itself, asks}
+
+    assert [(await sessions.retrieve(one)).status for one in (by_itself, asks)] == ["running", "idle"]
+    assert await listed("running") == {by_itself}
+    assert await listed("idle") == {asks}
+    assert await listed("waiting") == {by_itself, asks}
+    assert await listed("working") == set()
+    [thread] = [one async for one in sessions.threads.list(by_itself)]
+    assert thread.status == "running"
+    kinds = [one.type async for one in sessions.events.list(by_itself)]
+    assert "session.status_idle" not in kinds
+    result: Any = {"type": "user.custom_tool_result", "custom_tool_use_id": call_id}
+    await sessions.events.send(asks, events=[result])
+    await until(ready, asks, "freehold.session_waits")
+    assert (await sessions.retrieve(asks)).status == "running"
+    for one in (by_itself, asks):
+        await ready.json("POST", f"/v1/sessions/{one}/cancel", {})
+
+
 async def test_a_paused_session_keeps_what_is_said_and_goes_on_when_resumed(ready: World) -> None:
     ready.script("openai", says("First."), says("Second."))
     session_id = await ready.session("waiter", "One")

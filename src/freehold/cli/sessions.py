@@ -20,6 +20,8 @@ from freehold.client.client import Client
 from freehold.client.errors import ApiError
 
 AT_WORK: Final = ("running", "waiting", "paused")
+STATUS_WORDS: Final = {"running": "working"}
+"""As the API asks for them, where `running` is also what goes on by itself after a time."""
 
 
 class _Age(click.ParamType[timedelta]):
@@ -53,7 +55,7 @@ for _command in (fork, export, replay, diff):
 @click.option(
     "--status",
     type=click.Choice(["idle", "running", "waiting", "paused", "terminated"]),
-    help="Only those. What waits for somebody, or is paused, is idle too.",
+    help="Only those. What waits for somebody to act, or is paused, is idle too.",
 )
 @click.option("--sort", type=click.Choice(["newest", "cost"]), default="newest", show_default=True)
 @click.option("--agent", metavar="NAME", help="Only sessions with this agent.")
@@ -77,7 +79,12 @@ def list_sessions(
 ) -> None:
     """Sessions, newest or dearest first."""
     chosen = settings(ctx)
-    query = {"statuses[]": status, "sort": sort, "agent_id": agent, "deployment_id": deployment}
+    query = {
+        "statuses[]": STATUS_WORDS.get(status or "", status),
+        "sort": sort,
+        "agent_id": agent,
+        "deployment_id": deployment,
+    }
     with connected(chosen) as client:
         found = list(
             islice(
@@ -355,7 +362,11 @@ def kill(
     with connected(chosen) as client:
         wanted = list(session_ids)
         if by_options:
-            query = {"statuses[]": list(status or AT_WORK), "agent_id": agent, "limit": 100}
+            query = {
+                "statuses[]": [STATUS_WORDS.get(one, one) for one in status or AT_WORK],
+                "agent_id": agent,
+                "limit": 100,
+            }
             found = list(_older(client.pages("/v1/sessions", query=query), older_than))
             wanted = [one["id"] for one in found]
             if not chosen.output.as_json:

@@ -286,6 +286,13 @@ class SessionWaits(Struct, frozen=True, tag="session_waits", omit_defaults=True,
     until: datetime | None = None
 
 
+def asks(waits: SessionWaits | None) -> bool:
+    """Whether somebody has to act before it goes on. In the database: session_asks (store/migrations/0048_session_asks.sql)."""
+    return waits is not None and any(
+        isinstance(one.awaits, AwaitsApproval | AwaitsClient) for one in waits.calls
+    )
+
+
 class Compacted(Struct, frozen=True, tag="compacted", omit_defaults=True, kw_only=True):
     """From here on a model is shown `summary` (nothing, where it is empty) in place of all messages up to event `up_to_seq`. They
     stay in the log. `tokens_before` and `tokens_after` are estimates of what is shown."""

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -17,6 +17,9 @@ from freehold.core.session import (
     SessionWaits,
 )
 from freehold.core.session_state import SessionState
+
+StatusWanted: TypeAlias = SessionStatus | Literal["asks", "goes_on"]
+"""Of sessions that are `waiting`, those that `asks` names wait for somebody to act (session.asks), those that `goes_on` names do not."""
 
 
 class SessionRow(Struct, frozen=True, kw_only=True):
@@ -108,7 +111,7 @@ class SessionLog(Protocol):
         self,
         tenant: str,
         *,
-        statuses: Sequence[SessionStatus] = (),
+        statuses: Sequence[StatusWanted] = (),
         agent: str | None = None,
         agent_version: int | None = None,
         parent_id: str | None = None,
@@ -128,7 +131,7 @@ class SessionLog(Protocol):
         tenant: str,
         session_id: str,
         *,
-        statuses: Sequence[SessionStatus] = (),
+        statuses: Sequence[StatusWanted] = (),
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:

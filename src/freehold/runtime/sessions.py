@@ -33,7 +33,15 @@ from freehold.core.session import (
     UserSpoke,
     row_change,
 )
-from freehold.core.session_log import ANY_TIME, Created, NewSession, SessionLog, SessionPage, SessionRow
+from freehold.core.session_log import (
+    ANY_TIME,
+    Created,
+    NewSession,
+    SessionLog,
+    SessionPage,
+    SessionRow,
+    StatusWanted,
+)
 from freehold.gateway.residency import NOWHERE, Place, hold_here, hold_together, with_labels
 from freehold.runtime import busy
 from freehold.runtime.forks import Edit, fork_of, place_of
@@ -361,7 +369,7 @@ class Sessions:
         self,
         principal: Principal,
         *,
-        statuses: Sequence[SessionStatus] = (),
+        statuses: Sequence[StatusWanted] = (),
         agent: str | None = None,
         agent_version: int | None = None,
         parent_id: str | None = None,
@@ -396,7 +404,7 @@ class Sessions:
         principal: Principal,
         session_id: str,
         *,
-        statuses: Sequence[SessionStatus] = (),
+        statuses: Sequence[StatusWanted] = (),
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:

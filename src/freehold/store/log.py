@@ -18,8 +18,16 @@ from msgspec import Struct
 from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound, Unavailable
 from freehold.core.messages import Usage
 from freehold.core.ports import Objects
-from freehold.core.session import Recorded, SessionEvent, SessionSetup, SessionStatus, SessionWaits
-from freehold.core.session_log import ANY_TIME, Created, Lease, SessionLog, SessionPage, SessionRow
+from freehold.core.session import Recorded, SessionEvent, SessionSetup, SessionWaits
+from freehold.core.session_log import (
+    ANY_TIME,
+    Created,
+    Lease,
+    SessionLog,
+    SessionPage,
+    SessionRow,
+    StatusWanted,
+)
 from freehold.core.session_state import SessionState
 from freehold.store import _deletions, _forks, _leases, _snapshots
 from freehold.store._blocks import named_by
@@ -45,10 +53,11 @@ SELECT id, tenant, agent, agent_version, status, version, created_at, updated_at
        archived_at, setup, when_busy, deployment
 FROM sessions
 """  # noqa: S608 - built from our own constants alone
+_IS_ANY: Final = "(status = ANY ({0}) OR status = 'waiting' AND CASE WHEN session_asks(waits) THEN 'asks' ELSE 'goes_on' END = ANY ({0}))"
 _GET: Final = f"{_ROW} WHERE tenant = $1 AND id = $2"
 _LIST: Final = f"""{_ROW}
 WHERE tenant = $1
-  AND ($2::text[] IS NULL OR status = ANY ($2))
+  AND ($2::text[] IS NULL OR {_IS_ANY.format("$2")})
   AND ($3::text IS NULL OR agent = $3)
   AND ($4::text IS NULL OR parent_id = $4)
   AND ($5::boolean OR archived_at IS NULL)
@@ -74,7 +83,7 @@ WITH RECURSIVE family AS (
 )
 {_ROW}
 WHERE id IN (SELECT id FROM family)
-  AND ($3::text[] IS NULL OR status = ANY ($3))
+  AND ($3::text[] IS NULL OR {_IS_ANY.format("$3")})
   AND ($4::text IS NULL OR id > $4)
 ORDER BY id LIMIT $5
 """  # noqa: S608 - built from our own constants alone
@@ -176,7 +185,7 @@ class PostgresSessionLog:
         self,
         tenant: str,
         *,
-        statuses: Sequence[SessionStatus] = (),
+        statuses: Sequence[StatusWanted] = (),
         agent: str | None = None,
         agent_version: int | None = None,
         parent_id: str | None = None,
@@ -213,7 +222,7 @@ class PostgresSessionLog:
         tenant: str,
         session_id: str,
         *,
-        statuses: Sequence[SessionStatus] = (),
+        statuses: Sequence[StatusWanted] = (),
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:

@@ -11,8 +11,8 @@ from freehold.core.environments import DEFAULT
 from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.messages import Usage
 from freehold.core.pricing import PICO
-from freehold.core.session import SessionStatus
-from freehold.core.session_log import SessionRow
+from freehold.core.session import SessionStatus, asks
+from freehold.core.session_log import SessionRow, StatusWanted
 from freehold.runtime.declared import Declarations, set_up
 from freehold.server.apis._agent_shapes import view
 from freehold.server.apis._events import money
@@ -22,22 +22,21 @@ PICO_PER_CENT: Final = PICO // 100
 STATUS_OUT: Final[Mapping[SessionStatus, str]] = {
     "idle": "idle",
     "running": "running",
-    "waiting": "idle",
     "paused": "idle",
     "cancelled": "terminated",
 }
-"""What waits for somebody is `idle` in this dialect; `freehold.status` says more."""
-STATUS_IN: Final[Mapping[str, Sequence[SessionStatus]]] = {
-    "idle": ("idle", "waiting", "paused"),
-    "running": ("running",),
+STATUS_IN: Final[Mapping[str, Sequence[StatusWanted]]] = {
+    "idle": ("idle", "asks", "paused"),
+    "running": ("running", "goes_on"),
     "rescheduling": (),
     "terminated": ("cancelled",),
+    "working": ("running",),
     "waiting": ("waiting",),
     "paused": ("paused",),
 }
-"""Nothing is ever `rescheduling`: what another worker carries on is `running`."""
+"""Nothing is ever `rescheduling`: what another worker carries on is `running`. `working`, `waiting` and `paused` are ours."""
 
-Status = Literal["idle", "running", "rescheduling", "terminated", "waiting", "paused"]
+Status = Literal["idle", "running", "rescheduling", "terminated", "working", "waiting", "paused"]
 
 
 class Amount(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +68,15 @@ def cost_max_usd(budget: BudgetLimit | None) -> str | None:
     return str(Decimal(given.amount) / 100)
 
 
-def wanted_statuses(given: Sequence[Status]) -> tuple[SessionStatus, ...] | None:
+def status_of(row: SessionRow) -> str:
+    """In this dialect `idle` is what waits for its client. What goes on by itself (at a time, on an event, when a subagent is done) is
+    `running`; `freehold.status` says more."""
+    if row.status == "waiting":
+        return "idle" if asks(row.waits) else "running"
+    return STATUS_OUT[row.status]
+
+
+def wanted_statuses(given: Sequence[Status]) -> tuple[StatusWanted, ...] | None:
     """None: none that any session could have."""
     found = tuple(one for status in given for one in STATUS_IN[status])
     return None if given and not found else found
@@ -103,7 +110,7 @@ async def session_shown(row: SessionRow, declarations: Declarations) -> SessionS
     return SessionShown(
         id=row.id,
         agent=view(agent, row.agent_version, model=row.model),
-        status=STATUS_OUT[row.status],
+        status=status_of(row),
         title=row.title or None,
         metadata=row.metadata,
         environment_id=(setup and setup.environment) or DEFAULT,

@@ -18,7 +18,7 @@ from freehold.server.apis._agent_shapes import view
 from freehold.server.apis._event_pages import EVENTS_PAGE_MAX, EventPage, EventPages, ListEvents, check_page
 from freehold.server.apis._event_stream import EventStreamResponse, Reshape, event_stream
 from freehold.server.apis._events import shown, thread_id_of
-from freehold.server.apis._session_shapes import STATUS_OUT, Status, duration_s, usage_shown, wanted_statuses
+from freehold.server.apis._session_shapes import Status, duration_s, status_of, usage_shown, wanted_statuses
 from freehold.server.apis._threads import of_thread, thread_row
 from freehold.server.apis.sessions import StreamEvents, first_cursor
 from freehold.server.operations import Call, Operation
@@ -159,7 +159,7 @@ class ThreadApi:
             session_id=session_id,
             parent_thread_id=None if root or row.parent_id is None else thread_id_of(row.parent_id),
             agent=told,
-            status=STATUS_OUT[row.status],
+            status=status_of(row),
             created_at=row.created_at,
             updated_at=row.updated_at,
             archived_at=row.archived_at,
