@@ -11,10 +11,12 @@ from freehold.core.errors import BadRequest
 from freehold.core.messages import Message, StopReason, Text, ToolCall, ToolResult, Usage, text_of
 from freehold.core.resources import Effect, Limits
 from freehold.core.session import (
+    CallAwaited,
     CancelRequested,
     ModelAnswered,
     ModelFailed,
     Recorded,
+    ResultGiven,
     SessionEvent,
     SessionStarted,
     ToolFinished,
@@ -113,6 +115,15 @@ def test_calls_of_an_answer_are_claimed_in_order_with_keys_of_their_place():
 
 def test_answered_calls_lead_back_to_the_model():
     assert after(*BEGUN, answer(3, "look"), started("look"), finished()) == CallModel()
+
+
+@pytest.mark.parametrize("name", ["set", "pay"])
+def test_a_call_whose_result_came_before_the_log_knew_of_a_wait_is_neither_begun_again_nor_unknown(name):
+    given = ResultGiven(call_id="t1", source="session", content=(Text("ok"),), by="sess_2")
+    cut_off = (*BEGUN, answer(3, name), started(name), given)
+    step = after(*cut_off)
+    assert (step.claims, [type(fact) for fact in step.facts]) == ((), [CallAwaited])
+    assert after(*cut_off, *step.facts) == CallModel()
 
 
 def test_the_rest_of_a_batch_follows_what_is_done():

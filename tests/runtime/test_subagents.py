@@ -11,7 +11,7 @@ from freehold.core.policy import Policy
 from freehold.core.ports import ToolOutcome, ToolRun
 from freehold.core.resources import Agent, Limits, Tool
 from freehold.core.session import CancelRequested, ModelAnswered, ResultGiven, ToolFinished, TurnFinished
-from freehold.core.session_log import SessionRow
+from freehold.core.session_log import Lease, SessionRow
 from freehold.core.validation import convert
 from freehold.runtime.turn import SessionRun
 from freehold.tools.agent import KIND
@@ -24,6 +24,7 @@ from tests.runtime._world import (
     World,
     calls,
     events_of,
+    results_in,
     said,
     world,
 )
@@ -209,6 +210,58 @@ async def test_a_child_may_be_done_before_its_parent_knows_that_it_waits(databas
         assert end_of(log).outcome == "completed"
         kinds = [type(one.event).__name__ for one in log]
         assert kinds.index("ResultGiven") < kinds.index("CallAwaited"), "or this shows nothing"
+
+
+async def test_a_result_that_comes_while_a_worker_is_replaced_is_taken_and_the_call_not_begun_again(
+    database_url: str,
+) -> None:
+    """The new worker has read the log, and is about to begin the call's second attempt, when the subagent of the first is done."""
+
+    def script(request):
+        return (
+            said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
+        )
+
+    async with world(database_url, script, kinds=KINDS, resources=[HELPER, boss()]) as place:
+        delegate, find_rights = place.means.tools._host.sessions.start, place.principals.current
+
+        async def dies(run, wanted):
+            await delegate(run, wanted)
+            raise asyncio.CancelledError
+
+        place.means.tools._host.sessions.start = dies
+        parent = await start(place)
+        [lease] = await place.log.claim("dead", limit=1, lease_s=0.1)
+        await _ended(place, lease)
+        place.means.tools._host.sessions.start = delegate
+        [child] = await children(place, parent.id)
+        leases = await _claimed(place, {parent.id, child.id})
+
+        async def meanwhile(tenant, principal_id):
+            if (lease := leases.pop(child.id, None)) is not None:
+                assert await SessionRun(place.means, lease, asyncio.Event()).run()
+            return await find_rights(tenant, principal_id)
+
+        place.principals.current = meanwhile
+        assert await SessionRun(place.means, leases[parent.id], asyncio.Event()).run()
+        log = await place.log_of(parent.id)
+        kinds = [type(one.event).__name__ for one in log]
+        assert "ResultGiven" in kinds
+        assert kinds.count("ToolStarted") == 1
+        assert end_of(log).outcome == "completed"
+        assert await children(place, parent.id) == [await place.log.get(TENANT, child.id)]
+    [result] = results_in(place.model.requests[-1])
+    assert text_of(result.content) == "done"
+
+
+async def _claimed(place: World, wanted: set[str]) -> dict[str, Lease]:
+    """By another worker, once the one before is known to be gone."""
+    leases: dict[str, Lease] = {}
+    async with asyncio.timeout(20):
+        while set(leases) != wanted:
+            found = await place.log.claim("next", limit=len(wanted), lease_s=60)
+            leases |= {lease.session_id: lease for lease in found}
+    return leases
 
 
 async def _ended(place: World, lease) -> None:

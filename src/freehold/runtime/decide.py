@@ -53,6 +53,7 @@ from freehold.runtime.waiting import (
     asks_approval,
     awaited_outcome,
     client_wanted,
+    early_awaited,
     timer_wanted,
 )
 
@@ -257,7 +258,7 @@ def _next(
     if call.awaited is not None and not isinstance(call.awaited.awaits, AwaitsApproval):
         return awaited_outcome(call, call.awaited, now)
     if call.started is not None:
-        return _next_attempt(plan, call, call.started)
+        return early_awaited(call) or _next_attempt(plan, call, call.started)
     answer = state.last_answer
     cut = answer is not None and answer.stop_reason == "tokens_max" and call.call.id == state.call_order[-1]
     match meant(call, plan.functions, cut=cut):

@@ -143,6 +143,15 @@ def awaited_outcome(call: OpenCall, awaited: CallAwaited, now: datetime) -> Tool
             assert_never(unreachable)
 
 
+def early_awaited(call: OpenCall) -> CallAwaited | None:
+    """What a run that was cut off had begun, where its result has come all the same: the log's word of it takes the result in, and nothing
+    is begun again for what is done. Events from outside never come so early (runtime/outside.py)."""
+    early = call.early
+    if early is None or early.source != "session":
+        return None
+    return CallAwaited(call_id=early.call_id, awaits=AwaitsSession(session_id=early.by, agent=early.agent))
+
+
 def client_wanted(call_id: str, now: datetime) -> CallAwaited:
     return CallAwaited(
         call_id=call_id, awaits=AwaitsClient(), until=now + timedelta(seconds=CLIENT_DEADLINE_S)
