@@ -8,12 +8,12 @@ Source: https://www.postgresql.org/docs/current/sql-notify.html
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeAlias
 
 from freehold.background import background
-from freehold.core.errors import FreeholdError
+from freehold.core.errors import FreeholdError, Unavailable
 from freehold.store._faults import translated
 from freehold.store.database import Connection, Database
 
@@ -80,3 +80,27 @@ class Listener:
         connection = await self._database.connect("listener")
         async with background(self._run(connection), "listener"):
             yield
+
+
+class Changes:
+    """Whether anything may have changed since one looked last. Payloads don't matter. Before the listener runs."""
+
+    def __init__(self, listener: Listener, channel: str) -> None:
+        self._some = asyncio.Event()
+        listener.on(channel, self._hear)
+
+    def _hear(self, _payload: str | None, _server_pid: int) -> None:
+        self._some.set()
+
+    async def wait(
+        self, timeout_s: float, due_in: Callable[[], Awaitable[float | None]] | None = None
+    ) -> None:
+        """What came since the last return is not lost: then this returns at once. `due_in`: seconds until something is due without a
+        change, None: never. A database that is away does not say: then `timeout_s` alone holds."""
+        if due_in is not None and not self._some.is_set():
+            with suppress(Unavailable):
+                if (due_in_s := await due_in()) is not None:
+                    timeout_s = min(timeout_s, max(due_in_s, 0.0))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._some.wait(), timeout_s)
+        self._some.clear()

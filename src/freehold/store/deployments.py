@@ -7,7 +7,6 @@ Killed before it commits, nothing happened, and the claim runs out; killed after
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -24,13 +23,13 @@ from freehold.core.deployments import (
     RunPage,
     Trigger,
 )
-from freehold.core.errors import BadRequest, Conflict, Internal, NotFound, Unavailable
+from freehold.core.errors import BadRequest, Conflict, Internal, NotFound
 from freehold.core.schedules import Deployment
 from freehold.core.session_log import ANY_TIME, Created, NewSession
 from freehold.store import _deployment_statements as statements
 from freehold.store._batch import Create
 from freehold.store._events import encode
-from freehold.store._listen import Listener
+from freehold.store._listen import Changes, Listener
 from freehold.store._statements import write_creates
 from freehold.store.database import Connection, Database, Row
 
@@ -49,11 +48,7 @@ class PostgresDeployments:
 
     def __init__(self, database: Database, listener: Listener) -> None:
         self._database = database
-        self._changed = asyncio.Event()
-        listener.on(statements.CHANNEL, self._hear)
-
-    def _hear(self, _payload: str | None, _server_pid: int) -> None:
-        self._changed.set()
+        self._changes = Changes(listener, statements.CHANNEL)
 
     async def get(self, tenant: str, name: str) -> DeploymentRow:
         rows = await self._database.fetch("reading a deployment", statements.GET, tenant, name)
@@ -169,18 +164,12 @@ class PostgresDeployments:
         return await self._database.in_transaction("dealing with due deployments", deal)
 
     async def wait_until_due(self, now: datetime, timeout_s: float) -> None:
-        """What changed since the last return is not lost: then this returns at once."""
-        if not self._changed.is_set():
-            # A database that is away says nothing of what is due: then only `timeout_s` holds.
-            with suppress(Unavailable):
-                rows = await self._database.fetch("looking what is due", statements.NEXT_DUE)
-                if (due_at := rows[0]["due_at"]) is not None:
-                    timeout_s = min(timeout_s, max(0.0, (due_at - now).total_seconds()))
-        try:
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
-        except TimeoutError:
-            return
-        self._changed.clear()
+        async def due_in() -> float | None:
+            rows = await self._database.fetch("looking what is due", statements.NEXT_DUE)
+            due_at: datetime | None = rows[0]["due_at"]
+            return None if due_at is None else (due_at - now).total_seconds()
+
+        await self._changes.wait(timeout_s, due_in)
 
 
 async def forget_runs(database: Database, *, at_once: int) -> int:

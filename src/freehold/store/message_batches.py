@@ -5,7 +5,6 @@ a new epoch; a result is written where the epoch is still the claim's, once, tog
 one ends the batch. Statements lock requests before batches.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -22,7 +21,7 @@ from freehold.core.message_batches import (
     MessageBatches,
     Settled,
 )
-from freehold.store._listen import Listener
+from freehold.store._listen import Changes, Listener
 from freehold.store.database import Connection, Database, Row
 
 CHANNEL: Final = "freehold_message_batches"
@@ -179,18 +178,10 @@ class PostgresMessageBatches:
 
     def __init__(self, database: Database, listener: Listener) -> None:
         self._database = database
-        self._work = asyncio.Event()
-        listener.on(CHANNEL, self._hear)
-
-    def _hear(self, _payload: str | None, _server_pid: int) -> None:
-        self._work.set()
+        self._changes = Changes(listener, CHANNEL)
 
     async def wait_for_work(self, timeout_s: float) -> None:
-        try:
-            await asyncio.wait_for(self._work.wait(), timeout_s)
-        except TimeoutError:
-            return
-        self._work.clear()
+        await self._changes.wait(timeout_s)
 
     async def create(
         self, batch: MessageBatch, requests: Sequence[BatchRequest], *, idempotency_key: str | None = None

@@ -1,12 +1,10 @@
 """Events from outside that sessions wait for, on PostgreSQL: implements core.outside.ExpectedEvents."""
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 from freehold.core.outside import Expectation, Expected, ExpectedEvents, Received, Sent
-from freehold.store._listen import Listener
+from freehold.store._listen import Changes, Listener
 from freehold.store.database import Database
 
 CHANNEL: Final = "freehold_outside"
@@ -66,11 +64,7 @@ class PostgresExpectedEvents:
 
     def __init__(self, database: Database, listener: Listener) -> None:
         self._database = database
-        self._changed = asyncio.Event()
-        listener.on(CHANNEL, self._hear)
-
-    def _hear(self, _payload: str | None, _server_pid: int) -> None:
-        self._changed.set()
+        self._changes = Changes(listener, CHANNEL)
 
     async def expect(self, expectation: Expectation) -> None:
         """What came under an earlier token of the call stays."""
@@ -103,13 +97,12 @@ class PostgresExpectedEvents:
         await self._database.fetch("settling an event", _TOLD, token_digest)
 
     async def wait(self, timeout_s: float) -> None:
-        if not self._changed.is_set():
-            rows = await self._database.fetch("looking when events are due", _DUE_IN)
-            due_in_s = rows[0]["due_in_s"]
-            timeout_s = timeout_s if due_in_s is None else min(timeout_s, max(due_in_s, 0.0))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
-        self._changed.clear()
+        await self._changes.wait(timeout_s, self._due_in)
+
+    async def _due_in(self) -> float | None:
+        rows = await self._database.fetch("looking when events are due", _DUE_IN)
+        due_in_s: float | None = rows[0]["due_in_s"]
+        return due_in_s
 
 
 async def forget(database: Database, *, at_once: int) -> int:

@@ -3,13 +3,11 @@
 A webhook's row is written with its declaration (resources.py). Nothing here is asked where an event happens.
 """
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, assert_never
 
-from freehold.core.errors import Internal, NotFound, Unavailable
+from freehold.core.errors import Internal, NotFound
 from freehold.core.webhooks import (
     TEST,
     Again,
@@ -23,7 +21,7 @@ from freehold.core.webhooks import (
     WebhookRow,
     Webhooks,
 )
-from freehold.store._listen import Listener
+from freehold.store._listen import Changes, Listener
 from freehold.store.database import Connection, Database, Row
 
 CHANNEL: Final = "freehold_webhooks"
@@ -135,11 +133,7 @@ class PostgresWebhooks:
 
     def __init__(self, database: Database, listener: Listener) -> None:
         self._database = database
-        self._changed = asyncio.Event()
-        listener.on(CHANNEL, self._hear)
-
-    def _hear(self, _payload: str | None, _server_pid: int) -> None:
-        self._changed.set()
+        self._changes = Changes(listener, CHANNEL)
 
     async def get(self, tenant: str, name: str) -> WebhookRow:
         rows = await self._database.fetch("reading a webhook", _GET, tenant, name)
@@ -202,14 +196,12 @@ class PostgresWebhooks:
         await self._database.in_transaction("settling a delivery", write)
 
     async def wait(self, timeout_s: float) -> None:
-        if not self._changed.is_set():
-            with suppress(Unavailable):
-                rows = await self._database.fetch("looking when deliveries are due", _DUE_IN)
-                due_in_s = rows[0]["due_in_s"]
-                timeout_s = timeout_s if due_in_s is None else min(timeout_s, max(due_in_s, 0.0))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
-        self._changed.clear()
+        await self._changes.wait(timeout_s, self._due_in)
+
+    async def _due_in(self) -> float | None:
+        rows = await self._database.fetch("looking when deliveries are due", _DUE_IN)
+        due_in_s: float | None = rows[0]["due_in_s"]
+        return due_in_s
 
 
 async def forget(database: Database, *, at_once: int) -> int:
