@@ -9,8 +9,18 @@ from msgspec import structs
 from freehold.core.messages import Text, text_of
 from freehold.core.policy import Policy
 from freehold.core.ports import ToolOutcome, ToolRun
-from freehold.core.resources import Agent, Limits, Tool
-from freehold.core.session import CancelRequested, ModelAnswered, ResultGiven, ToolFinished, TurnFinished
+from freehold.core.resources import Agent, Approval, Limits, Tool
+from freehold.core.session import (
+    CancelRequested,
+    ModelAnswered,
+    ResultGiven,
+    SessionWaits,
+    ThreadAsks,
+    ToolFinished,
+    TurnFinished,
+    asked_of,
+    asks,
+)
 from freehold.core.session_log import Lease, SessionRow
 from freehold.core.validation import convert
 from freehold.runtime.turn import SessionRun
@@ -18,6 +28,7 @@ from freehold.tools.agent import KIND
 from tests.runtime._world import (
     AGENT,
     COST_PICO,
+    LEDGER,
     OWNER,
     SETTINGS,
     TENANT,
@@ -269,6 +280,49 @@ async def _ended(place: World, lease) -> None:
         await SessionRun(place.means, lease, asyncio.Event()).run()
     except asyncio.CancelledError:
         return
+
+
+async def test_what_a_subagent_asks_is_known_at_the_top_also_where_its_worker_dies(database_url: str) -> None:
+    middle = Agent(name="middle", model="scripted/scripted-1", instructions="Middle.", tools=("deeper",))
+    deeper = Tool(name="deeper", type="agent", config={"agent": "clerk"})
+    helper = structs.replace(HELPER, config={"agent": "middle"})
+    asks_first = structs.replace(LEDGER, approval=Approval(functions=("pay",)))
+
+    def script(request):
+        if request.messages[-1].role == "tool":
+            return said("done")
+        who = text_of(request.instructions)
+        if who == "Middle.":
+            return calls(("deeper_delegate", '{"task": "Pay."}'))
+        return calls(DELEGATE) if who == "Boss." else calls(("ledger_pay", "{}"))
+
+    async with world(database_url, script, kinds=KINDS, resources=[helper, deeper, middle, boss()]) as place:
+        await place.declare(asks_first)
+        append, died = place.log.append, []
+
+        async def dies_once(session_id, events, **options):
+            if not died and any(isinstance(one, SessionWaits) and asked_of(one) for one in events):
+                died.append(session_id)
+                raise asyncio.CancelledError
+            return await append(session_id, events, **options)
+
+        place.log.append = dies_once
+        async with place.worker().running():
+            parent = await start(place)
+            asking = await place.reaches(parent.id, lambda row: asks(row.waits))
+            [child] = await children(place, parent.id)
+            [grandchild] = await children(place, child.id)
+            assert died == [grandchild.id]
+            assert [one.session_id for one in asking.waits.threads] == [grandchild.id]
+            waiting = await place.reaches(grandchild.id, lambda row: row.waits is not None)
+            [call_id] = asking.waits.threads[0].call_ids
+            assert call_id == waiting.waits.calls[0].call_id
+            assert not asks((await place.log.get(TENANT, child.id)).waits)
+            allow = await place.sessions.decide(OWNER, grandchild.id, call_id=call_id, allow=True)
+            await place.sessions.tell(OWNER, grandchild.id, [allow])
+            await place.reaches(parent.id, lambda row: row.status == "idle")
+        told = events_of(await place.log_of(parent.id), ThreadAsks)
+        assert [[call.name for call in one.calls] for one in told] == [["ledger_pay"], []]
 
 
 @pytest.mark.slow

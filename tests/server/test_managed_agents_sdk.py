@@ -282,58 +282,101 @@ async def test_a_subagent_is_a_thread_of_its_session(ready: World) -> None:
         await threads.retrieve(child.id, session_id=other.id)
 
 
-async def test_a_subagents_call_is_answered_through_its_session(ready: World) -> None:
-    beta = ready.anthropic.beta
-    asks = {
-        "type": "custom",
-        "name": "ask_ann",
-        "description": "Asks Ann.",
-        "input_schema": {"type": "object"},
-    }
-    await beta.agents.create(name="asker", model="openai/gpt-4o", tools=[asks])
-    await ready.apply("kind: tool\nname: asker\ntype: agent\nconfig: {agent: asker}\n")
-    chief = await beta.agents.create(
-        name="asks-through", model="openai/gpt-4o", extra_body={"freehold": {"tools": ["asker"]}}
+ASK_ANN: Any = {
+    "type": "custom",
+    "name": "ask_ann",
+    "description": "Asks Ann.",
+    "input_schema": {"type": "object"},
+}
+
+
+async def asking_through(world: World, name: str, *scripts: Any) -> str:
+    """A session whose subagent asks a client of it."""
+    agents = world.anthropic.beta.agents
+    await agents.create(name=f"{name}-asker", model="openai/gpt-4o", tools=[ASK_ANN])
+    await world.apply(f"kind: tool\nname: {name}\ntype: agent\nconfig: {{agent: {name}-asker}}\n")
+    chief = await agents.create(
+        name=f"{name}-chief", model="openai/gpt-4o", extra_body={"freehold": {"tools": [name]}}
     )
-    ready.script(
-        "openai",
-        calls(("asker_delegate", {"task": "Ask."})),
-        stream(
-            sse(openai_chunk({"role": "assistant", "tool_calls": [
-                {"index": 0, "id": "call_of_child", "type": "function", "function": {"name": "ask_ann", "arguments": "{}"}}
-            ]})),
-            sse(openai_chunk({}, "tool_calls")),
-        ),
-        says("Ann says yes."),
-        says("Yes."),
-    )  # fmt: skip
-    session = await beta.sessions.create(
-        agent=chief.id,
-        environment_id="default",
-        initial_events=[{"type": "user.message", "content": [{"type": "text", "text": "May I?"}]}],
+    # The same id as its parent's own call, which is open meanwhile: vendors' ids are unique in one conversation alone.
+    world.script("openai", calls((f"{name}_delegate", {"task": "Ask."})), *scripts)
+    session = await world.anthropic.beta.sessions.create(agent=chief.id, environment_id="default")
+    return session.id
+
+
+async def test_a_client_of_the_session_answers_its_subagents_call(ready: World) -> None:
+    sessions = ready.anthropic.beta.sessions
+    session_id = await asking_through(
+        ready, "through", calls(("ask_ann", {"of": "rain"})), says("Ann says yes."), says("Yes.")
     )
-    async with asyncio.timeout(30):
-        while True:
-            waiting = [
-                one
-                async for one in beta.sessions.list(agent_id="asker")
-                if one.model_extra and one.model_extra["freehold"]["status"] == "waiting"
-            ]
-            if waiting:
+    seen: list[Any] = []
+    async with asyncio.timeout(30), await sessions.events.stream(session_id) as events:
+        await sessions.events.send(
+            session_id, events=[{"type": "user.message", "content": [{"type": "text", "text": "May I?"}]}]
+        )
+        async for event in events:
+            placed(event)
+            seen.append(event)
+            if event.type == "session.status_idle" and event.stop_reason.type == "end_turn":
                 break
-            await asyncio.sleep(0.02)
-    await beta.sessions.events.send(
-        session.id,
-        events=[
-            {
-                "type": "user.custom_tool_result",
-                "custom_tool_use_id": "call_of_child",
-                "content": [{"type": "text", "text": "yes"}],
-            }
-        ],
+            if event.type == "session.status_idle" and event.stop_reason.type == "requires_action":
+                assert (await sessions.retrieve(session_id)).status == "idle"
+                [use] = [one for one in seen if one.type == "agent.custom_tool_use"]
+                assert event.stop_reason.event_ids == [use.id]
+                content: Any = [{"type": "text", "text": "yes"}]
+                sent = await sessions.events.send(
+                    session_id,
+                    events=[
+                        {"type": "user.custom_tool_result", "custom_tool_use_id": use.id, "content": content}
+                    ],
+                )
+                [answered] = sent.data or []
+                placed(answered)
+                assert answered.type == "user.custom_tool_result"
+                assert (answered.custom_tool_use_id, answered.session_thread_id) == (
+                    use.id,
+                    use.session_thread_id,
+                )
+    child = next(one.session_thread_id for one in seen if one.type == "session.thread_created")
+    assert (use.name, use.input, use.session_thread_id) == ("ask_ann", {"of": "rain"}, child)
+    idles = [one.stop_reason.type for one in seen if one.type == "session.thread_status_idle"]
+    assert idles == ["requires_action", "end_turn"]
+    [received] = [one for one in seen if one.type == "agent.thread_message_received"]
+    assert (received.content[0].text.strip(), received.from_session_thread_id) == ("Ann says yes.", child)
+    assert [one.id async for one in sessions.events.list(session_id)] == [one.id for one in seen]
+    own = [
+        one
+        async for one in sessions.threads.events.list(child, session_id=session_id)
+        if one.type == "agent.custom_tool_use"
+    ]
+    assert [(one.id, one.session_thread_id) for one in own] == [(use.id.partition(".")[2], None)]
+
+
+async def test_a_session_runs_again_while_its_subagent_goes_on(ready: World) -> None:
+    sessions = ready.anthropic.beta.sessions
+    held = stream(sse(openai_chunk({"content": "Hm"})), HOLD)
+    session_id = await asking_through(
+        ready, "goes-on", calls(("ask_ann", {}), ("ask_ann", {"of": "snow"})), held
     )
-    events = await heard(ready, session.id, "session.status_idle")
-    assert events[-1].stop_reason.type == "end_turn"
+    message: Any = {"type": "user.message", "content": [{"type": "text", "text": "May I?"}]}
+    statuses = []
+    async with asyncio.timeout(30), await sessions.events.stream(session_id) as events:
+        await sessions.events.send(session_id, events=[message])
+        async for event in events:
+            if event.type == "session.status_running" and statuses:
+                break
+            if event.type == "session.status_idle":
+                assert event.stop_reason.type == "requires_action"
+                asked = event.stop_reason.event_ids
+                statuses.append(len(asked))
+                result: Any = {"type": "user.custom_tool_result", "custom_tool_use_id": asked[0]}
+                await sessions.events.send(session_id, events=[result])
+    assert statuses == [2, 1]
+    uses = [one async for one in sessions.events.list(session_id, types=["agent.custom_tool_use"])]
+    assert len(uses) == 2
+    assert (await sessions.retrieve(session_id)).status == "running"
+    assert [one.id async for one in sessions.list(statuses=["idle"]) if one.id == session_id] == []
+    await ready.json("POST", f"/v1/sessions/{session_id}/cancel", {})
 
 
 async def test_events_are_listed_in_both_directions_by_type_and_time(ready: World) -> None:

@@ -174,7 +174,7 @@ class _Reader:
                 self._model(event, ours)
             case "agent.message":
                 self._add("answer", "", outcome=_text(event["content"]))
-            case "agent.tool_use" | "agent.custom_tool_use":
+            case "agent.tool_use" | "agent.custom_tool_use" if "session_thread_id" not in event:
                 self._calls[event["id"]] = (event["name"], event["input"])
                 self._started[event["id"]] = self._now
             case "freehold.tool_started":

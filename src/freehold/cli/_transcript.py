@@ -3,7 +3,6 @@
 Reads the sessions API's events (with previews and `freehold.*`); the same code shows a live turn and one of long ago.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from msgspec import Struct, field
@@ -73,7 +72,7 @@ class Transcript(Struct):
                 self._again(body["event"]["id"])
             case "agent.message":
                 self._message(body)
-            case "agent.tool_use":
+            case "agent.tool_use" | "agent.custom_tool_use":
                 self._names[body["id"]] = (body["name"], body["input"])
             case "agent.tool_result":
                 self._result(body)
@@ -83,7 +82,7 @@ class Transcript(Struct):
                 self.error = body["error"]["message"]
             case "session.status_idle" if body["stop_reason"]["type"] == "requires_action":
                 self._end_line()
-                return Ended("waits", self._asked(body["freehold"]["calls"]))
+                return Ended("waits", self._asked(body))
             case "session.status_idle" | "session.status_terminated":
                 self._end_line()
                 return Ended(body["freehold"]["outcome"], body["freehold"]["message"] or self.error)
@@ -91,15 +90,20 @@ class Transcript(Struct):
                 pass
         return None
 
-    def _asked(self, calls: Sequence[dict[str, Any]]) -> str:
+    def _asked(self, body: dict[str, Any]) -> str:
         told = []
-        for call in calls:
+        for call in body["freehold"]["calls"]:
             awaits = call["awaits"]
             if awaits["type"] == "approval":
                 told.append(f"approval of {awaits['tool']}/{awaits['function']} ({call['call_id']})")
             elif awaits["type"] == "client":
                 name, _ = self._names.get(call["call_id"], ("a tool", None))
                 told.append(f"the client's result of {name} ({call['call_id']})")
+        for call_id in body["stop_reason"]["event_ids"]:
+            thread, _, own_id = call_id.partition(".")
+            if thread.startswith("sthr_"):
+                name, _ = self._names.get(call_id, ("a tool", None))
+                told.append(f"{name} of subagent sess_{thread.removeprefix('sthr_')} ({own_id})")
         return ", ".join(told)
 
     def summary(self) -> str:

@@ -278,19 +278,49 @@ class ResultGiven(Struct, frozen=True, tag="result_given", omit_defaults=True, k
     elsewhere_pico: int = 0
 
 
+class ThreadCall(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A call of a subagent's for which somebody has to act. `client`: the client runs it; otherwise it needs approval. `known`: told before."""
+
+    call_id: str
+    name: str
+    arguments: str
+    client: bool = False
+    known: bool = False
+
+
+class ThreadAsks(Struct, frozen=True, tag="thread_asks", omit_defaults=True, kw_only=True):
+    """`session_id`, which works for this one, however deep below, waits for somebody to act on all of `calls`; with none, it waits no more."""
+
+    session_id: str
+    agent: str
+    calls: tuple[ThreadCall, ...] = ()
+
+
+class ThreadWaits(Struct, frozen=True):
+    """Which of a subagent's calls somebody has to act on."""
+
+    session_id: str
+    call_ids: tuple[str, ...]
+
+
 class SessionWaits(Struct, frozen=True, tag="session_waits", omit_defaults=True, kw_only=True):
-    """Nothing can be done until someone writes to the log, or `until` (UTC) has come. `calls` are open and awaited."""
+    """Nothing can be done until someone writes to the log, or `until` (UTC) has come. `calls` are open and awaited; `threads` are subagents that
+    wait for somebody to act."""
 
     why: Literal["calls", "paused", "input"]
     calls: tuple[CallAwaited, ...] = ()
     until: datetime | None = None
+    threads: tuple[ThreadWaits, ...] = ()
 
 
 def asks(waits: SessionWaits | None) -> bool:
-    """Whether somebody has to act before it goes on. In the database: session_asks (store/migrations/0048_session_asks.sql)."""
-    return waits is not None and any(
-        isinstance(one.awaits, AwaitsApproval | AwaitsClient) for one in waits.calls
-    )
+    """Whether somebody has to act before it goes on. In the database: session_asks (store/migrations/0049_thread_asks.sql)."""
+    return waits is not None and bool(waits.threads or asked_of(waits))
+
+
+def asked_of(waits: SessionWaits) -> tuple[str, ...]:
+    """The session's own calls for which somebody has to act."""
+    return tuple(one.call_id for one in waits.calls if isinstance(one.awaits, AwaitsApproval | AwaitsClient))
 
 
 class Compacted(Struct, frozen=True, tag="compacted", omit_defaults=True, kw_only=True):
@@ -334,6 +364,7 @@ SessionEvent: TypeAlias = (
     | CallAwaited
     | ApprovalDecided
     | ResultGiven
+    | ThreadAsks
     | SessionWaits
     | Compacted
     | TurnFinished
@@ -343,7 +374,10 @@ SessionEvent: TypeAlias = (
 Input: TypeAlias = (
     UserSpoke | CancelRequested | PauseRequested | ResumeRequested | ApprovalDecided | ResultGiven
 )
-"""What comes from outside, at any time and from anybody; all else is written by the one worker that holds the lease."""
+"""What people and clients say, at any time."""
+
+FromOutside: TypeAlias = Input | ThreadAsks
+"""What may come at any time; all else is written by the one worker that holds the lease."""
 
 
 class Recorded(Struct, frozen=True):
@@ -392,6 +426,7 @@ def row_change(events: Iterable[SessionEvent]) -> RowChange:
                 | ApprovalDecided()
                 | CallAwaited()
                 | ToolOutcomeUnknown()
+                | ThreadAsks()
             ):
                 status = "running"
             case SessionWaits():

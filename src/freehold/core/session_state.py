@@ -34,6 +34,7 @@ from freehold.core.session import (
     SessionForked,
     SessionStarted,
     SessionWaits,
+    ThreadAsks,
     ToolFinished,
     ToolOutcomeUnknown,
     ToolStarted,
@@ -41,6 +42,7 @@ from freehold.core.session import (
     TurnOutcome,
     TurnStarted,
     UserSpoke,
+    asked_of,
 )
 
 _encoder: Final = msgspec.json.Encoder()
@@ -88,7 +90,8 @@ class SessionState(Struct):
     the ids of the latest tool calls that were made here. `origins` are the sessions that this one was forked from, `results_kept` is how many results
     were put aside, to be read by their handles. Everything `turn_...` starts anew with each turn; a step is a model's answer or a tool's run
     (its further attempts don't count). `waits` holds as long as nothing was written since; `settled`: nothing since a turn's end. `turn_repeats` are the turn's
-    latest calls, by a digest of function and arguments. `elsewhere_pico` is what subagents spent: limits count it, this session's bill doesn't.
+    latest calls, by a digest of function and arguments. `elsewhere_pico` is what subagents spent: limits count it, this session's bill doesn't. `asked` are the calls that the turn last waited for somebody to act on, `threads` those of
+    subagents that do so now, by their sessions.
 
     A struct, so that it can be kept as a snapshot: whoever changes what an event does to it counts STATE_FORMAT up.
     """
@@ -132,6 +135,8 @@ class SessionState(Struct):
     cost_pico: int = 0
     elsewhere_pico: int = 0
     turn_elsewhere_pico: int = 0
+    asked: tuple[str, ...] = ()
+    threads: dict[str, tuple[str, ...]] = {}
 
     def apply(self, recorded: Recorded) -> None:
         """Events must come in order, without gaps, and make sense where they stand; raises ValueError otherwise (a bug of
@@ -187,6 +192,9 @@ class SessionState(Struct):
                 self._take_result(event)
             case SessionWaits() as event:
                 self.waits, self._waiting_since = event, recorded.at
+                self.asked = asked_of(event) if event.why == "calls" else self.asked
+            case ThreadAsks() as event:
+                self._hear_thread(event)
             case Compacted() as event:
                 self._compact(event)
             case TurnFinished() as event:
@@ -276,6 +284,7 @@ class SessionState(Struct):
         self.turn_waited = timedelta(0)
         if self.in_turn:
             self.turn_started_at = at
+        self.asked, self.threads = (), {}
         for call in self.open_calls.values():
             call.early = None
             if call.awaited is not None and not isinstance(call.awaited.awaits, AwaitsTimer):
@@ -305,6 +314,12 @@ class SessionState(Struct):
             self.elsewhere_pico += event.elsewhere_pico
             self.turn_elsewhere_pico += event.elsewhere_pico
             self._result(ToolResult(event.call_id, event.content, event.failed))
+
+    def _hear_thread(self, event: ThreadAsks) -> None:
+        """One that comes when its turn is over is not waited for any more."""
+        self.threads.pop(event.session_id, None)
+        if event.calls and self.in_turn:
+            self.threads[event.session_id] = tuple(call.call_id for call in event.calls)
 
     def _compact(self, event: Compacted) -> None:
         kept = next(
@@ -371,6 +386,7 @@ class SessionState(Struct):
         self._worked = self.worked(at)
         self.in_turn, self.cancel, self.cancel_seq = False, None, 0
         self.settled = True
+        self.asked, self.threads = (), {}
         self.closed = event.outcome == "cancelled" and event.code == "session"
 
 

@@ -26,6 +26,7 @@ from freehold.core.session import (
     ModelFailed,
     SessionEvent,
     SessionWaits,
+    ThreadWaits,
     ToolFinished,
     ToolOutcomeUnknown,
     ToolStarted,
@@ -242,9 +243,9 @@ def _run_tools(
                 facts.append(fact)
     if not claims and not facts:
         times = [awaited.until for awaited in pending if awaited.until is not None]
-        return _wait(
-            state, SessionWaits(why="calls", calls=tuple(pending), until=min(times) if times else None)
-        )
+        threads = tuple(ThreadWaits(session_id, asked) for session_id, asked in state.threads.items())
+        until = min(times) if times else None
+        return _wait(state, SessionWaits(why="calls", calls=tuple(pending), until=until, threads=threads))
     new = sum(1 for one in claims if one.started.attempt == 1)
     if claims and (reached := limit_reached(state, plan, now, steps=new)):
         return _stopped(state, reached)

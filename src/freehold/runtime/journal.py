@@ -11,7 +11,7 @@ from typing import Final
 
 from freehold.core.errors import Conflict, FreeholdError
 from freehold.core.ports import Clock
-from freehold.core.session import Input, Recorded, SessionEvent
+from freehold.core.session import FromOutside, Recorded, SessionEvent
 from freehold.core.session_log import Lease, SessionLog
 from freehold.core.session_state import SessionState
 from freehold.runtime.resuming import resumed
@@ -191,7 +191,7 @@ class Journal:
 
     def _landed(self, fresh: Sequence[SessionEvent], wanted: Sequence[SessionEvent]) -> bool:
         """Whether an append of unknown outcome is in the log after all. Only the holder of the lease writes such events."""
-        ours = [type(event) for event in fresh if not isinstance(event, Input)]
+        ours = [type(event) for event in fresh if not isinstance(event, FromOutside)]
         if ours and ours != [type(event) for event in wanted]:
             raise LeaseLost("somebody else has written to the session")
         return bool(ours)

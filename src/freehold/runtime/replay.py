@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 from freehold.core.session import (
     CallAwaited,
     Compacted,
-    Input,
+    FromOutside,
     ModelAnswered,
     ModelFailed,
     Recorded,
@@ -138,7 +138,7 @@ class _Again:
         if found is not None:
             return found
         self._given = isinstance(event, SessionForked) and event.edited_seq is not None
-        if not isinstance(event, Input):
+        if not isinstance(event, FromOutside):
             self._points, self._known_at = [], recorded.at
         if isinstance(event, SessionForked):
             self._owner = self._owners.popleft()
@@ -159,7 +159,7 @@ class _Again:
                 self.taken += 1
                 return True
             case _:
-                return isinstance(event, Input) or self._given
+                return isinstance(event, FromOutside) or self._given
 
     def _checked(self, recorded: Recorded, event: SessionEvent) -> Divergence | None:
         match event:

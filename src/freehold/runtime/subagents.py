@@ -136,6 +136,13 @@ async def inherited(
     return found
 
 
+async def root_of(log: SessionLog, parent: Parent) -> str:
+    """The session at the top of those that one with this parent works for. Raises NotFound where one of them is gone."""
+    while (above := (await _started(log, parent.session_id)).parent) is not None:
+        parent = above
+    return parent.session_id
+
+
 async def tell_parent(
     log: SessionLog,
     lease: Lease,

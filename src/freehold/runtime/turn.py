@@ -59,6 +59,7 @@ from freehold.runtime.live import Live
 from freehold.runtime.model_step import Asked, Gateway, ModelStep, RetryPolicy
 from freehold.runtime.offload import Results, SessionResults
 from freehold.runtime.subagents import cancel_children, inherited, tell_parent
+from freehold.runtime.thread_asks import ThreadVoice
 from freehold.runtime.tool_step import run_tool
 from freehold.runtime.tools import Toolbox, ToolSet
 from freehold.runtime.waiting import asks_approval
@@ -114,6 +115,7 @@ class SessionRun:
         self._lease = lease
         self._stopping = stopping
         self._journal = Journal(means.log, lease, means.clock, means.on_point)
+        self._voice = ThreadVoice(means.log, lease.session_id)
         self._results: list[SessionEvent] = []
         self._recording = asyncio.Lock()
         self._plan = Plan(lease.session_id, Limits(), {})
@@ -157,22 +159,24 @@ class SessionRun:
         """False when there is nothing more to do."""
         await self._prepare()
         # The frequent ones first: a struct's type takes its time to say no.
-        match await self._decide():
+        step = await self._decide()
+        await self._voice.tell(self._state, step)
+        match step:
             case CallModel():
                 await self._call_model()
-            case RunTools() as step:
+            case RunTools():
                 await self._run_tools(step)
             case Rest():
                 return False
-            case StartTurn() as step:
+            case StartTurn():
                 await self._put_back()
                 await self._journal.append([TurnStarted(turn=step.turn)])
-            case Compact() as step:
+            case Compact():
                 await self._compact(step)
-            case Wait() as step:
+            case Wait():
                 if await self._journal.append([step.waits], exact=True):
                     await self._look_for_places(step.waits)
-            case FinishTurn() as step:
+            case FinishTurn():
                 await self._tell_family(step)
                 places = bool(self._plan.limited or self._state.open_calls)
                 if await self._journal.append(step.events, exact=True):

@@ -29,6 +29,7 @@ from freehold.core.session import (
     ResultGiven,
     RowChange,
     SessionEvent,
+    ThreadAsks,
     ToolFinished,
     ToolStarted,
     UserSpoke,
@@ -88,6 +89,9 @@ def _texts(event: SessionEvent) -> Iterator[bytes]:
                 yield from texts_of(part)
         case ToolStarted():
             yield _encoder.encode(event.arguments)
+        case ThreadAsks():
+            for call in event.calls:
+                yield _encoder.encode(call.arguments)
         case Compacted():
             yield _encoder.encode(event.summary)
         case _:

@@ -18,8 +18,6 @@ from freehold.core.messages import Carried, Media, Reasoning, Refusal, Text, Too
 from freehold.core.resources import WhenBusy
 from freehold.core.session import (
     ApprovalDecided,
-    AwaitsApproval,
-    AwaitsClient,
     AwaitsSession,
     CallAwaited,
     CancelRequested,
@@ -33,12 +31,14 @@ from freehold.core.session import (
     SessionForked,
     SessionStarted,
     SessionWaits,
+    ThreadAsks,
     ToolFinished,
     ToolOutcomeUnknown,
     ToolStarted,
     TurnFinished,
     TurnStarted,
     UserSpoke,
+    asked_of,
 )
 from freehold.server.apis._content import Block, TextBlock, arguments_of, block_of, part_of
 
@@ -142,6 +142,11 @@ def thread_id_of(session_id: str) -> str:
     return f"sthr_{session_id.removeprefix('sess_')}"
 
 
+def call_id_at_root(session_id: str, call_id: str) -> str:
+    """A subagent's call, as the session at the top names it: calls' ids are unique within their own session alone."""
+    return f"{thread_id_of(session_id)}.{call_id}"
+
+
 def answer_event_id(session_id: str, seen_seq: int) -> str:
     """The id of the `agent.message` that a model's answer will be: known while the answer is still coming."""
     return f"evt_{session_id.removeprefix('sess_')}_answer_{seen_seq}"
@@ -210,6 +215,8 @@ def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
             yield made("session.status_running", 1)
         case ResultGiven() as event:
             yield from _given(event, made)
+        case ThreadAsks() as event:
+            yield from _thread_asks(event, made)
         case SessionWaits() as event:
             yield _waits(event, made)
         case Compacted() as event:
@@ -315,14 +322,42 @@ def _given(event: ResultGiven, made: _Made) -> Iterator[dict[str, Any]]:
         yield made("agent.tool_result", 0, tool_use_id=event.call_id, **result)
     yield made("session.status_running", 1)
     if event.source == "session":
-        thread = {"agent_name": event.agent, "session_thread_id": thread_id_of(event.by)}
+        thread_id = thread_id_of(event.by)
+        thread = {"agent_name": event.agent, "session_thread_id": thread_id}
         yield made("session.thread_status_idle", 2, stop_reason={"type": "end_turn"}, **thread)
+        sender = {"from_agent_name": event.agent, "from_session_thread_id": thread_id}
+        yield made("agent.thread_message_received", 3, content=result["content"], **sender)
+
+
+def _thread_asks(event: ThreadAsks, made: _Made) -> Iterator[dict[str, Any]]:
+    """Told once of each call, and of the thread's status each time."""
+    thread_id = thread_id_of(event.session_id)
+    part = 0
+    for call in event.calls:
+        if call.known:
+            continue
+        kind = "agent.custom_tool_use" if call.client else "agent.tool_use"
+        permission = {} if call.client else {"evaluated_permission": "ask"}
+        body = made(kind, part, name=call.name, input=arguments_of(call.arguments), **permission)
+        yield body | {"id": call_id_at_root(event.session_id, call.call_id), "session_thread_id": thread_id}
+        part += 1
+    thread = {"agent_name": event.agent, "session_thread_id": thread_id}
+    if event.calls:
+        ids = [call_id_at_root(event.session_id, call.call_id) for call in event.calls]
+        reason = {"type": "requires_action", "event_ids": ids}
+        yield made("session.thread_status_idle", part, stop_reason=reason, **thread)
+        return
+    yield made("session.thread_status_running", part, **thread)
+    yield made("session.status_running", part + 1)
 
 
 def _waits(event: SessionWaits, made: _Made) -> dict[str, Any]:
     """Idle, in the words of this dialect, only where its client has to act; a timer or a subagent goes on by itself."""
     extra = msgspec.to_builtins(event) | {"until": event.until and _at(event.until)}
-    acting = [one.call_id for one in event.calls if isinstance(one.awaits, AwaitsApproval | AwaitsClient)]
+    of_threads = [
+        call_id_at_root(one.session_id, call_id) for one in event.threads for call_id in one.call_ids
+    ]
+    acting = [*asked_of(event), *of_threads]
     if not acting:
         return made("freehold.session_waits", 0, freehold=extra)
     return made(

@@ -6,6 +6,8 @@ A thread's id is its session's with another prefix. Source of the shapes: the `a
 from collections.abc import Sequence
 from typing import Any, Final
 
+from msgspec import structs
+
 from freehold.core.errors import BadRequest, NotFound
 from freehold.core.policy import Principal
 from freehold.core.session_log import SessionRow
@@ -16,6 +18,7 @@ from freehold.server.apis._events import (
     UserCustomToolResult,
     UserMessage,
     UserToolConfirmation,
+    call_id_at_root,
     thread_id_of,
 )
 
@@ -41,20 +44,57 @@ async def thread_row(
     return wanted
 
 
-async def addressed(sessions: Sessions, principal: Principal, session_id: str, events: Sequence[Sent]) -> str:
-    """The session that the events are for: one of the threads where they name it, or a call that only it waits for.
+async def addressed(
+    sessions: Sessions, principal: Principal, session_id: str, events: Sequence[Sent]
+) -> tuple[str, Sequence[Sent]]:
+    """The session that the events are for: one of the threads where they or their call's id name it, or a call that only it waits for.
+    And the events with the calls' ids as that session has them.
 
     Raises BadRequest where they are for several: they are taken together or not at all.
     """
+    named = [_named(event) for event in events]
     found = [
         await _of(sessions, principal, session_id, event, f"events[{place}]")
-        for place, event in enumerate(events)
+        for place, event in enumerate(named)
     ]
     if len(set(found)) > 1:
         raise BadRequest(
             "expected events for one thread; send those for another by themselves", field="events"
         )
-    return found[0]
+    return found[0], named
+
+
+def _named(event: Sent) -> Sent:
+    """A call's id as the session at the top has it is the thread's and the call's own."""
+    match event:
+        case UserToolConfirmation():
+            thread_id, call_id = _split(event.tool_use_id)
+            given = thread_id or event.session_thread_id
+            return structs.replace(event, tool_use_id=call_id, session_thread_id=given)
+        case UserCustomToolResult():
+            thread_id, call_id = _split(event.custom_tool_use_id)
+            given = thread_id or event.session_thread_id
+            return structs.replace(event, custom_tool_use_id=call_id, session_thread_id=given)
+        case _:
+            return event
+
+
+def _split(call_id: str) -> tuple[str | None, str]:
+    """Calls' own ids are vendors': none begins like a thread's."""
+    thread_id, dot, own = call_id.partition(".")
+    return (thread_id, own) if dot and thread_id.startswith(_PREFIX) else (None, call_id)
+
+
+def routed(body: dict[str, Any], session_id: str, thread_of: str) -> dict[str, Any]:
+    """What a client sent to `session_id`, and what the log of `thread_of` has of it, as it is answered."""
+    if session_id == thread_of:
+        return body
+    named = {
+        name: call_id_at_root(thread_of, body[name])
+        for name in ("tool_use_id", "custom_tool_use_id")
+        if name in body
+    }
+    return body | named | {"session_thread_id": thread_id_of(thread_of)}
 
 
 async def _of(sessions: Sessions, principal: Principal, session_id: str, event: Sent, path: str) -> str:

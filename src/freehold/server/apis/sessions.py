@@ -40,7 +40,7 @@ from freehold.server.apis._session_shapes import (
     session_shown,
     wanted_statuses,
 )
-from freehold.server.apis._threads import addressed
+from freehold.server.apis._threads import addressed, routed
 from freehold.server.operations import Call, Operation
 
 SESSIONS_PAGE_MAX: Final = 100
@@ -268,10 +268,11 @@ class SessionApi:
         """Answers with the events as they stand in the log; with an Idempotency-Key, as they did the first time."""
         body: SendEvents = call.body
         check_count(body.events)
-        session_id = await addressed(self._sessions, call.principal, call.path["session_id"], body.events)
+        root = call.path["session_id"]
+        session_id, events = await addressed(self._sessions, call.principal, root, body.events)
         facts = [
             await self._fact(call.principal, session_id, event, f"events[{index}]")
-            for index, event in enumerate(body.events)
+            for index, event in enumerate(events)
         ]
         version = await self._sessions.tell(
             call.principal,
@@ -284,7 +285,8 @@ class SessionApi:
         recorded = await self._sessions.events(call.principal, session_id, after=after, limit=len(facts))
         taken = [fact for fact in recorded if isinstance(fact.event, Input)]
         sent = [one.body for fact in taken for one in shown(session_id, fact, ours=False)]
-        return SentEvents(tuple(one for one in sent if one["type"].startswith("user.")))
+        given = [one for one in sent if one["type"].startswith("user.")]
+        return SentEvents(tuple(routed(one, root, session_id) for one in given))
 
     async def _fact(self, principal: Principal, session_id: str, event: Sent, field: str) -> Input:
         match event:
