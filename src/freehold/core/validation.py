@@ -71,6 +71,12 @@ def decode(
         raise BadRequest("expected JSON, got nesting that is too deep", field=root or None) from error
 
 
+def check_limit(limit: int, limit_max: int) -> None:
+    """Of a page, or of what is taken at once."""
+    if not 1 <= limit <= limit_max:
+        raise BadRequest(f"expected 1 to {limit_max}, got {limit}", field="limit")
+
+
 def _start(body: bytes) -> str:
     if not body:
         return "an empty body"

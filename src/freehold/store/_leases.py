@@ -16,6 +16,7 @@ from typing import Final
 
 from freehold.core.errors import BadRequest
 from freehold.core.session_log import Lease
+from freehold.core.validation import check_limit
 from freehold.store._statements import WORK_CHANNEL
 from freehold.store.database import Database
 
@@ -62,8 +63,7 @@ async def claim(
 ) -> Sequence[Lease]:
     if not owner:
         raise BadRequest("expected a worker's id, got nothing", field="owner")
-    if not 1 <= limit <= CLAIM_MAX:
-        raise BadRequest(f"expected 1 to {CLAIM_MAX}, got {limit}", field="limit")
+    check_limit(limit, CLAIM_MAX)
     rows = await database.fetch("claiming sessions", _CLAIM, owner, limit, _duration(lease_s), tenant_max)
     waited = sorted(rows, key=lambda row: row["waited_since"])
     return [

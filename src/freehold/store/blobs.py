@@ -17,6 +17,7 @@ from obstore.store import LocalStore, S3Store
 
 from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound, TooLarge, Unavailable
 from freehold.core.ports import ObjectInfo, ObjectPage, Objects
+from freehold.core.validation import check_limit
 
 OBJECT_BYTES_MAX: Final = 256 * 1024 * 1024
 KEY_BYTES_MAX: Final = 900
@@ -68,8 +69,7 @@ class ObstoreObjects:
         self, tenant: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None
     ) -> ObjectPage:
         """In order of the keys' bytes. `cursor` is the last key of the page before."""
-        if not 1 <= limit <= LIST_MAX:
-            raise BadRequest(f"expected 1 to {LIST_MAX}, got {limit}", field="limit")
+        check_limit(limit, LIST_MAX)
         folder = f"{_checked_tenant(tenant)}/{_folder(prefix)}".rstrip("/")
         offset = None if cursor is None else _path(tenant, cursor, field="cursor")
         with _translated("listing objects", prefix):

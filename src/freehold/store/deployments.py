@@ -26,6 +26,7 @@ from freehold.core.deployments import (
 from freehold.core.errors import BadRequest, Conflict, Internal, NotFound
 from freehold.core.schedules import Deployment
 from freehold.core.session_log import ANY_TIME, Created, NewSession
+from freehold.core.validation import check_limit
 from freehold.store import _deployment_statements as statements
 from freehold.store._batch import Create
 from freehold.store._events import encode
@@ -67,7 +68,7 @@ class PostgresDeployments:
         limit: int = 20,
         cursor: str | None = None,
     ) -> DeploymentPage:
-        _check_limit(limit, LIST_MAX)
+        check_limit(limit, LIST_MAX)
         paused = None if status is None else status == "paused"
         rows = await self._database.fetch(
             "listing deployments",
@@ -122,7 +123,7 @@ class PostgresDeployments:
         limit: int = 20,
         cursor: str | None = None,
     ) -> RunPage:
-        _check_limit(limit, LIST_MAX)
+        check_limit(limit, LIST_MAX)
         scheduled = None if trigger is None else trigger == "schedule"
         rows = await self._database.fetch(
             "listing runs of deployments",
@@ -135,7 +136,7 @@ class PostgresDeployments:
     async def claim(
         self, now: datetime, *, limit: int, lease_s: float, after_tenant: str | None = None
     ) -> Sequence[DeploymentClaim]:
-        _check_limit(limit, CLAIM_MAX)
+        check_limit(limit, CLAIM_MAX)
         if not 0 < lease_s <= LEASE_S_MAX:
             raise BadRequest(
                 f"expected more than 0 and at most {LEASE_S_MAX:g} seconds, got {lease_s}", field="lease_s"
@@ -252,11 +253,6 @@ def _place(cursor: str | None) -> tuple[datetime | None, str | None]:
 
 def _us(at: datetime) -> int:
     return (at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
-
-
-def _check_limit(limit: int, limit_max: int) -> None:
-    if not 1 <= limit <= limit_max:
-        raise BadRequest(f"expected 1 to {limit_max}, got {limit}", field="limit")
 
 
 def _row(row: Row) -> DeploymentRow:

@@ -8,6 +8,7 @@ import msgspec
 
 from freehold.core.errors import BadRequest, TooLarge
 from freehold.core.ports import KeyValuePage, KeyValues
+from freehold.core.validation import check_limit
 from freehold.store.database import Database
 
 TABLE_CHARS_MAX: Final = 255
@@ -57,8 +58,7 @@ class PostgresKeyValues:
     ) -> KeyValuePage:
         """`cursor` is the last key of the page before."""
         _check_table(table)
-        if not 1 <= limit <= SCAN_MAX:
-            raise BadRequest(f"expected 1 to {SCAN_MAX}, got {limit}", field="limit")
+        check_limit(limit, SCAN_MAX)
         if prefix:
             _check_key(prefix, "prefix")
         if cursor is not None:

@@ -29,6 +29,7 @@ from freehold.core.session_log import (
     StatusWanted,
 )
 from freehold.core.session_state import SessionState
+from freehold.core.validation import check_limit
 from freehold.store import _deletions, _forks, _leases, _snapshots
 from freehold.store._blocks import named_by
 from freehold.store._events import decode, encode
@@ -197,7 +198,7 @@ class PostgresSessionLog:
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
-        _check_limit(limit, LIST_MAX)
+        check_limit(limit, LIST_MAX)
         times = (created.after, created.not_before, created.before, created.not_after)
         wanted = (
             tenant,
@@ -226,13 +227,13 @@ class PostgresSessionLog:
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
-        _check_limit(limit, LIST_MAX)
+        check_limit(limit, LIST_MAX)
         await self.get(tenant, session_id)
         wanted = (tenant, session_id, list(statuses) or None, cursor, limit + 1)
         return _page(await self._database.fetch("listing a session's family", _FAMILY, *wanted), limit)
 
     async def forks(self, tenant: str, session_id: str, *, limit: int = 50) -> SessionPage:
-        _check_limit(limit, LIST_MAX)
+        check_limit(limit, LIST_MAX)
         rows = await self._database.fetch("listing a session's forks", _FORKED, tenant, session_id, limit + 1)
         return _page(rows, limit)
 
@@ -270,7 +271,7 @@ class PostgresSessionLog:
         )
 
     async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]:
-        _check_limit(limit, READ_MAX)
+        check_limit(limit, READ_MAX)
         rows = await self._pages(Page(session_id, after, limit))
         if _forks.gap_before(rows, after):
             shared = await _forks.shared(self._database, session_id, after=after, limit=limit)
@@ -359,11 +360,6 @@ def _checked_key(key: str | None) -> str | None:
     if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
         raise BadRequest(f"expected 1 to {KEY_CHARS_MAX} characters, got {len(key)}", field="idempotency_key")
     return key
-
-
-def _check_limit(limit: int, limit_max: int) -> None:
-    if not 1 <= limit <= limit_max:
-        raise BadRequest(f"expected 1 to {limit_max}, got {limit}", field="limit")
 
 
 def _page(rows: Sequence[Row], limit: int, *, by_cost: bool = False) -> SessionPage:

@@ -21,6 +21,7 @@ from freehold.core.message_batches import (
     MessageBatches,
     Settled,
 )
+from freehold.core.validation import check_limit
 from freehold.store._listen import Changes, Listener
 from freehold.store.database import Connection, Database, Row
 
@@ -224,8 +225,7 @@ class PostgresMessageBatches:
     async def list(
         self, tenant: str, *, after_id: str | None = None, before_id: str | None = None, limit: int = 20
     ) -> BatchPage:
-        if not 1 <= limit <= LIST_MAX:
-            raise BadRequest(f"expected 1 to {LIST_MAX}, got {limit}", field="limit")
+        check_limit(limit, LIST_MAX)
         query, cursor = (_OLDER, after_id) if before_id is None else (_NEWER, before_id)
         rows = await self._database.fetch("listing batches", query, tenant, cursor, limit + 1)
         page = [_batch(row) for row in rows[:limit]]
@@ -255,8 +255,7 @@ class PostgresMessageBatches:
         ]
 
     async def claim(self, owner: str, *, limit: int, lease_s: float, now: datetime) -> Sequence[BatchClaim]:
-        if not 1 <= limit <= CLAIM_MAX:
-            raise BadRequest(f"expected 1 to {CLAIM_MAX}, got {limit}", field="limit")
+        check_limit(limit, CLAIM_MAX)
         rows = await self._database.fetch(
             "claiming requests of batches", _CLAIM, owner, limit, _duration(lease_s), now
         )

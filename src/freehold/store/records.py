@@ -22,6 +22,7 @@ from freehold.background import background
 from freehold.core.errors import BadRequest, FreeholdError
 from freehold.core.ports import CallRecords
 from freehold.core.records import CallRecord
+from freehold.core.validation import check_limit
 from freehold.store import spool as spooling
 from freehold.store._record_statements import INSERT, LIST, arrays, record_of
 from freehold.store.database import Database
@@ -119,8 +120,7 @@ class PostgresCallRecords:
         self, tenant: str, *, limit: int = 100, session_id: str | None = None
     ) -> Sequence[CallRecord]:
         """Newest first, of what is written: `flush` first to see what was just added."""
-        if not 1 <= limit <= LIST_MAX:
-            raise BadRequest(f"expected 1 to {LIST_MAX}, got {limit}", field="limit")
+        check_limit(limit, LIST_MAX)
         rows = await self._database.fetch("listing records of calls", LIST, tenant, session_id, limit)
         return [record_of(row) for row in rows]
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from freehold.core.errors import BadRequest
 from freehold.core.policy import Principal
 from freehold.core.session import Recorded
+from freehold.core.validation import check_limit
 from freehold.runtime.sessions import Sessions
 from freehold.server.apis._events import read_cursor
 
@@ -42,8 +42,7 @@ class ListEvents(Struct, frozen=True, forbid_unknown_fields=True):
 
 def check_page(query: ListEvents) -> None:
     """Before the session is looked for. Raises BadRequest."""
-    if not 1 <= query.limit <= EVENTS_PAGE_MAX:
-        raise BadRequest(f"expected 1 to {EVENTS_PAGE_MAX}, got {query.limit}", field="limit")
+    check_limit(query.limit, EVENTS_PAGE_MAX)
     if query.page:
         read_cursor(query.page, field="page")
 

@@ -159,8 +159,3 @@ def is_newest_first(order: str) -> bool:
     if order not in ("asc", "desc"):
         raise BadRequest(f"expected asc or desc, got {order[:20]!r}", field="order")
     return order == "desc"
-
-
-def check_limit(limit: int, limit_max: int) -> None:
-    if not 1 <= limit <= limit_max:
-        raise BadRequest(f"expected 1 to {limit_max}, got {limit}", field="limit")

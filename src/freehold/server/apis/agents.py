@@ -9,6 +9,7 @@ from freehold.core.errors import BadRequest, Conflict, NotFound
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources, Versioned
 from freehold.core.resources import Agent, Limits, WhenBusy
+from freehold.core.validation import check_limit
 from freehold.runtime.inputs import check_metadata
 from freehold.server.apis._agent_shapes import (
     Identity,
@@ -181,8 +182,7 @@ class Agents:
 
     async def list(self, call: Call) -> AgentPage:
         query: ListAgents = call.query
-        if not 1 <= query.limit <= PAGE_MAX:
-            raise BadRequest(f"expected 1 to {PAGE_MAX}, got {query.limit}", field="limit")
+        check_limit(query.limit, PAGE_MAX)
         authorize(call.principal, "agent:List", "agent/*")
         listed = await self._resources.list(call.principal.tenant, "agent", archived=query.include_archived)
         found = sorted(listed, key=lambda one: one.resource.name)
@@ -198,8 +198,7 @@ class Agents:
 
     async def versions(self, call: Call) -> AgentPage:
         name, query = call.path["agent_id"], call.query
-        if not 1 <= query.limit <= PAGE_MAX:
-            raise BadRequest(f"expected 1 to {PAGE_MAX}, got {query.limit}", field="limit")
+        check_limit(query.limit, PAGE_MAX)
         authorize(call.principal, "agent:Read", f"agent/{name}")
         found = await self._resources.versions(call.principal.tenant, "agent", name)
         kept = [one for one in found if query.page is None or one.version < query.page]

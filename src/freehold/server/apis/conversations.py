@@ -13,6 +13,7 @@ from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.policy import authorize
 from freehold.core.ports import Clock, Wire
 from freehold.core.responses import Conversation, ConversationItem, Conversations
+from freehold.core.validation import check_limit
 from freehold.gateway.residency import Place, hold_here, hold_together
 from freehold.server.apis import _response_items as items
 from freehold.server.operations import Call, Operation
@@ -120,7 +121,7 @@ class ConversationApi:
 
     async def list_items(self, call: Call) -> items.ItemPage:
         query: ItemsQuery = call.query
-        items.check_limit(query.limit, ITEMS_PAGE_MAX)
+        check_limit(query.limit, ITEMS_PAGE_MAX)
         tenant, conversation_id = self._named(call, GET)
         page = await self._conversations.page(
             tenant,

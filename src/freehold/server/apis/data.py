@@ -13,6 +13,7 @@ from starlette.responses import Response
 from freehold.core.errors import BadRequest, FreeholdError, NotFound
 from freehold.core.policy import authorize
 from freehold.core.ports import KeyValues, Objects
+from freehold.core.validation import check_limit
 from freehold.server.operations import Call, Operation
 
 ITEMS_MAX: Final = 10_000
@@ -66,8 +67,7 @@ class ArchiveQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _limit(query: PageQuery) -> int:
-    if not 1 <= query.limit <= PAGE_MAX:
-        raise BadRequest(f"expected 1 to {PAGE_MAX}, got {query.limit}", field="limit")
+    check_limit(query.limit, PAGE_MAX)
     return query.limit
 
 

@@ -16,6 +16,7 @@ from freehold.core.environments import DEFAULT, Environment, Network
 from freehold.core.errors import BadRequest, Conflict, NotFound, Unsupported
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources, Versioned
+from freehold.core.validation import check_limit
 from freehold.runtime.inputs import check_metadata
 from freehold.server.apis._agent_shapes import id_and_title, patched
 from freehold.server.operations import Call, Operation
@@ -213,8 +214,7 @@ class Environments:
 
     async def list(self, call: Call) -> EnvironmentPage:
         query: ListEnvironments = call.query
-        if not 1 <= query.limit <= PAGE_MAX:
-            raise BadRequest(f"expected 1 to {PAGE_MAX}, got {query.limit}", field="limit")
+        check_limit(query.limit, PAGE_MAX)
         authorize(call.principal, "environment:List", "environment/*")
         tenant = call.principal.tenant
         listed = await self._resources.list(tenant, "environment", archived=query.include_archived)

@@ -14,6 +14,7 @@ from freehold.core.errors import BadRequest, NotFound, Unsupported
 from freehold.core.policy import authorize
 from freehold.core.ports import Wire
 from freehold.core.responses import KeptResponse, Responses
+from freehold.core.validation import check_limit
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.gateway.residency import with_labels
@@ -106,7 +107,7 @@ class ResponseApi:
     async def input_items(self, call: Call) -> items.ItemPage:
         """All that its model was given, also of the responses before; of a conversation, only what came with the request."""
         query: ItemsQuery = call.query
-        items.check_limit(query.limit, ITEMS_PAGE_MAX)
+        check_limit(query.limit, ITEMS_PAGE_MAX)
         newest_first = items.is_newest_first(query.order)
         response_id = call.path["response_id"]
         authorize(call.principal, GET, f"response/{response_id}")

@@ -12,6 +12,7 @@ from freehold.core.policy import Principal
 from freehold.core.resources import WhenBusy
 from freehold.core.session import CancelRequested, Input, Recorded, SessionSetup
 from freehold.core.session_log import Created, SessionRow
+from freehold.core.validation import check_limit
 from freehold.runtime.declared import Declarations
 from freehold.runtime.forks import Edit
 from freehold.runtime.sessions import Sessions
@@ -209,8 +210,7 @@ class SessionApi:
 
     async def list(self, call: Call) -> SessionPageShown:
         query: ListSessions = call.query
-        if not 1 <= query.limit <= SESSIONS_PAGE_MAX:
-            raise BadRequest(f"expected 1 to {SESSIONS_PAGE_MAX}, got {query.limit}", field="limit")
+        check_limit(query.limit, SESSIONS_PAGE_MAX)
         if query.sort == "cost" and query.order == "asc":
             raise Unsupported("the dearest come first", field="order")
         statuses = wanted_statuses(query.statuses)

@@ -12,6 +12,7 @@ from freehold.core.errors import BadRequest, Conflict
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Resources
 from freehold.core.resources import check_name
+from freehold.core.validation import check_limit
 from freehold.core.webhooks import (
     Delivery,
     DeliveryStatus,
@@ -175,8 +176,7 @@ class WebhookApi:
     async def deliveries(self, call: Call) -> DeliveryList:
         query: ListDeliveries = call.query
         declared, _ = await self._declared(call.principal, call.path["webhook_id"], "webhook:Read")
-        if not 1 <= query.limit <= PAGE_MAX:
-            raise BadRequest(f"expected 1 to {PAGE_MAX}, got {query.limit}", field="limit")
+        check_limit(query.limit, PAGE_MAX)
         page = await self._kept.deliveries(
             call.principal.tenant,
             declared.name,
