@@ -1,25 +1,18 @@
-"""Agents as Claude Managed Agents' API shows and takes them: models, custom tools, ids. Source: the `anthropic` SDK's types, beta.
+"""Agents as Claude Managed Agents' API shows and takes them: models, custom tools. Source: the `anthropic` SDK's types, beta.
 
 What is refused is refused by its path: what Freehold has no counterpart for must not seem to be there.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct, UnsetType
 
-from freehold.core import ids
 from freehold.core.errors import BadRequest, Unsupported
-from freehold.core.ids import IdSource
-from freehold.core.resources import NAME, Agent, CustomTool
+from freehold.core.resources import Agent, CustomTool
 from freehold.core.validation import convert
 
-TITLE_CHARS_MAX: Final = 256
-SLUG_CHARS_MAX: Final = 50
-CHANCE_CHARS: Final = 6
 EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")
-_NO_LETTERS: Final = re.compile(r"[^a-z0-9]+")
 
 Level = Literal["low", "medium", "high", "xhigh", "max"]
 
@@ -101,27 +94,6 @@ def refuse_unserved(body: Any, *, field: str = "") -> None:
         raise Unsupported(
             "a session acts with the rights of whoever began it", field=f"{field}execution_identity.type"
         )
-
-
-def id_and_title(name: str, chance: IdSource) -> tuple[str, str]:
-    """A name that can be an id is one; of any other, an id is made that nobody has, and the name is kept as the title."""
-    if NAME.fullmatch(name):
-        return name, ""
-    if not name.strip() or len(name) > TITLE_CHARS_MAX:
-        raise BadRequest(
-            f"expected 1 to {TITLE_CHARS_MAX} characters, not all of them spaces; got {name[:80]!r}",
-            field="name",
-        )
-    slug = _NO_LETTERS.sub("-", name.lower()).strip("-")[:SLUG_CHARS_MAX].strip("-")
-    ending = ids.new("tool", chance)[-CHANCE_CHARS:]
-    return f"{slug}-{ending}".lstrip("-"), name
-
-
-def patched(metadata: Mapping[str, str], patch: Mapping[str, str | None] | UnsetType | None) -> Any:
-    """UNSET where nothing is given, so that it stays."""
-    if isinstance(patch, UnsetType) or patch is None:
-        return UNSET
-    return {key: value for key, value in {**metadata, **patch}.items() if value is not None}
 
 
 def view(agent: Agent, version: int, *, model: str | None = None) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Agents, in Claude Managed Agents' shapes: /v1/agents. An agent's id is its name; what is ours stands under `freehold`."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType, field, structs
 
-from freehold.core.errors import BadRequest, Conflict, NotFound
+from freehold.core.errors import BadRequest, Conflict
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources, Versioned
 from freehold.core.resources import Agent, Limits, WhenBusy
@@ -15,17 +15,23 @@ from freehold.server.apis._agent_shapes import (
     Identity,
     Model,
     custom_tools_of,
-    id_and_title,
     model_of,
     model_view,
-    patched,
     refuse_unserved,
     tools_view,
 )
 from freehold.server.apis._event_pages import Moment
+from freehold.server.apis._named import (
+    PAGE_MAX,
+    also_archived,
+    changeable,
+    id_and_title,
+    page_by_name,
+    patched,
+    renamed,
+    with_given,
+)
 from freehold.server.operations import Call, Operation
-
-PAGE_MAX: Final = 100
 
 
 class AgentExtra(Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,7 +148,7 @@ def changed(agent: Agent, body: AgentBody) -> Agent:
         **structs.asdict(body.freehold),
         **model_of(body.model),
     }
-    return structs.replace(agent, **{name: value for name, value in given.items() if value is not UNSET})
+    return with_given(agent, given)
 
 
 class Agents:
@@ -162,14 +168,7 @@ class Agents:
     async def update(self, call: Call) -> AgentShown:
         body: AgentBody = call.body
         there = await self._get(call.principal, call.path["agent_id"])
-        agent = there.resource
-        if not isinstance(agent, Agent):
-            raise TypeError("expected an agent")
-        if there.archived:
-            raise Conflict(f"agent {agent.name!r} is archived, and only read")
-        if not isinstance(body.name, UnsetType) and body.name != (agent.title or agent.name):
-            id_and_title(body.name, self._clock)
-            agent = structs.replace(agent, title="" if body.name == agent.name else body.name)
+        agent = renamed(changeable(there, Agent), body.name)
         if not isinstance(body.version, UnsetType) and body.version != there.version:
             raise Conflict(
                 f"the agent is at version {there.version}, not {body.version}: look again", field="version"
@@ -182,19 +181,16 @@ class Agents:
 
     async def list(self, call: Call) -> AgentPage:
         query: ListAgents = call.query
-        check_limit(query.limit, PAGE_MAX)
         authorize(call.principal, "agent:List", "agent/*")
         listed = await self._resources.list(call.principal.tenant, "agent", archived=query.include_archived)
-        found = sorted(listed, key=lambda one: one.resource.name)
-        kept = [
+        wanted = [
             one
-            for one in found
-            if one.resource.name > (query.page or "")
-            and (query.created_at_gte is None or one.created_at >= query.created_at_gte)
+            for one in listed
+            if (query.created_at_gte is None or one.created_at >= query.created_at_gte)
             and (query.created_at_lte is None or one.created_at <= query.created_at_lte)
         ]
-        page = tuple(shown(one) for one in kept[: query.limit])
-        return AgentPage(page, page[-1].id if len(kept) > len(page) else None)
+        page, following = page_by_name(wanted, limit=query.limit, after=query.page)
+        return AgentPage(tuple(map(shown, page)), following)
 
     async def versions(self, call: Call) -> AgentPage:
         name, query = call.path["agent_id"], call.query
@@ -215,13 +211,9 @@ class Agents:
     async def _get(self, principal: Principal, name: str, *, version: int | None = None) -> Versioned:
         """Also one that is archived."""
         authorize(principal, "agent:Read", f"agent/{name}")
-        try:
+        if version is not None:
             return await self._resources.get(principal.tenant, "agent", name, version=version)
-        except NotFound:
-            if version is not None:
-                raise
-            newest, *_ = await self._resources.versions(principal.tenant, "agent", name)
-            return newest
+        return await also_archived(self._resources, principal.tenant, "agent", name)
 
     async def _put(self, principal: Principal, agent: Agent, *, expected: int) -> AgentShown:
         authorize(principal, "agent:Put", f"agent/{agent.name}")

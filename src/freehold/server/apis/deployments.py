@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
-from msgspec.structs import replace
+from msgspec import UNSET, Struct, UnsetType, field
 
 from freehold.core.deployments import DeploymentRow, DeploymentRun
 from freehold.core.errors import BadRequest, Unsupported
@@ -29,15 +28,15 @@ from freehold.core.session_log import Created
 from freehold.runtime.schedules import next_after, upcoming
 from freehold.runtime.schedules_service import DeploymentService
 from freehold.server.apis._content import block_of
+from freehold.server.apis._event_pages import Moment
 from freehold.server.apis._events import UserMessage, parts_of
+from freehold.server.apis._named import patched, with_given
 from freehold.server.apis._session_shapes import BudgetLimit, budget_shown, cost_max_usd
 from freehold.server.operations import Call, Operation
 
 NAME_CHARS_MAX: Final = 256
 PAGE_DEFAULT: Final = 20
 UPCOMING_MAX: Final = 5
-
-Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class UserDefineOutcome(Struct, frozen=True, tag="user.define_outcome"):
@@ -174,7 +173,7 @@ def changed(deployment: Deployment, body: DeploymentBody) -> Deployment:
         "overlap": body.freehold.overlap,
         "starting_deadline_s": body.freehold.starting_deadline_s,
         "cost_max_usd": UNSET if isinstance(body.budget, UnsetType) else cost_max_usd(body.budget),
-        "metadata": _metadata(deployment.metadata, body.metadata),
+        "metadata": patched(deployment.metadata, body.metadata),
         "schedule": _schedule(deployment.schedule, body),
     }
     if not isinstance(body.agent, UnsetType):
@@ -182,14 +181,7 @@ def changed(deployment: Deployment, body: DeploymentBody) -> Deployment:
         given |= {"agent": agent.id, "agent_version": agent.version}
     if not isinstance(body.initial_events, UnsetType):
         given["messages"] = tuple(_message(event, place) for place, event in enumerate(body.initial_events))
-    return replace(deployment, **{name: value for name, value in given.items() if value is not UNSET})
-
-
-def _metadata(there: dict[str, str], given: dict[str, str | None] | UnsetType | None) -> dict[str, str]:
-    if isinstance(given, UnsetType):
-        return there
-    merged = {**there, **given} if given is not None else {}
-    return {key: value for key, value in merged.items() if value is not None}
+    return with_given(deployment, given)
 
 
 def _schedule(there: Schedule | None, body: DeploymentBody) -> Schedule | None:

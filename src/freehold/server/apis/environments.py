@@ -13,15 +13,22 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from freehold.core import environments
 from freehold.core.environments import DEFAULT, Environment, Network
-from freehold.core.errors import BadRequest, Conflict, NotFound, Unsupported
+from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources, Versioned
-from freehold.core.validation import check_limit
 from freehold.runtime.inputs import check_metadata
-from freehold.server.apis._agent_shapes import id_and_title, patched
+from freehold.server.apis._named import (
+    PAGE_MAX,
+    also_archived,
+    changeable,
+    id_and_title,
+    page_by_name,
+    patched,
+    renamed,
+    with_given,
+)
 from freehold.server.operations import Call, Operation
 
-PAGE_MAX: Final = 100
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MANAGERS: Final = ("apt", "cargo", "gem", "go", "npm", "pip")
 _PATHS: Final = (("network.", "config.networking."), ("hosting", "config.type"))
@@ -148,9 +155,7 @@ def changed(environment: Environment, body: EnvironmentBody) -> Environment:
             given |= {"hosting": "cloud", "network": _network(environment.network, cloud.networking)}
         case None:
             pass
-    made: Environment = structs.replace(
-        environment, **{name: value for name, value in given.items() if value is not UNSET}
-    )
+    made = with_given(environment, given)
     try:
         environments.check(made)
     except BadRequest as error:
@@ -197,16 +202,7 @@ class Environments:
     async def update(self, call: Call) -> EnvironmentShown:
         body: EnvironmentBody = call.body
         there = await self._get(call.principal, call.path["environment_id"])
-        environment = there.resource
-        if not isinstance(environment, Environment):
-            raise TypeError("expected an environment")
-        if there.archived:
-            raise Conflict(f"environment {environment.name!r} is archived, and only read")
-        if isinstance(body.name, str):
-            id_and_title(body.name, self._clock)
-            environment = structs.replace(
-                environment, title="" if body.name == environment.name else body.name
-            )
+        environment = renamed(changeable(there, Environment), body.name)
         return await self._put(call.principal, changed(environment, body), expected=there.version)
 
     async def get(self, call: Call) -> EnvironmentShown:
@@ -214,16 +210,11 @@ class Environments:
 
     async def list(self, call: Call) -> EnvironmentPage:
         query: ListEnvironments = call.query
-        check_limit(query.limit, PAGE_MAX)
         authorize(call.principal, "environment:List", "environment/*")
         tenant = call.principal.tenant
         listed = await self._resources.list(tenant, "environment", archived=query.include_archived)
-        kept = sorted(
-            (one for one in listed if one.resource.name > (query.page or "")),
-            key=lambda one: one.resource.name,
-        )
-        page = tuple(shown(one) for one in kept[: query.limit])
-        return EnvironmentPage(page, page[-1].id if len(kept) > len(page) else None)
+        page, following = page_by_name(listed, limit=query.limit, after=query.page)
+        return EnvironmentPage(tuple(map(shown, page)), following)
 
     async def archive(self, call: Call) -> EnvironmentShown:
         """Sessions that are in it go on."""
@@ -245,11 +236,7 @@ class Environments:
             return Versioned(
                 resource=Environment(name=DEFAULT), version=0, created_at=_EVER, updated_at=_EVER
             )
-        try:
-            return await self._resources.get(principal.tenant, "environment", name)
-        except NotFound:
-            newest, *_ = await self._resources.versions(principal.tenant, "environment", name)
-            return newest
+        return await also_archived(self._resources, principal.tenant, "environment", name)
 
     async def _put(
         self, principal: Principal, environment: Environment, *, expected: int
