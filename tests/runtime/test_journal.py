@@ -43,7 +43,9 @@ class FaultyLog:
             self.events.append(UserSpoke(content=(Text("me too"),)))
         return self.faults.pop(0) if self.faults else "none"
 
-    async def append(self, session_id, events, *, expected_version=None, lease=None, idempotency_key=None):
+    async def append(
+        self, session_id, events, *, expected_version=None, lease=None, releases=False, idempotency_key=None
+    ):
         fault = self._meet()
         if fault == "before":
             raise Unavailable("away")
@@ -52,6 +54,7 @@ class FaultyLog:
         if lease.epoch != self.epoch or expected_version not in {None, len(self.events)}:
             raise Conflict("somebody else was first")
         self.events += events
+        self.epoch += releases
         if fault == "after":
             raise Unavailable("away, who knows")
         return len(self.events)
@@ -122,6 +125,35 @@ def test_what_is_appended_stands_in_the_log_once_whatever_fails(acts, faults, gu
         assert journal.state.conversation() == said.conversation()
 
     asyncio.run(live())
+
+
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize(
+    "faults", [["none"], ["before"], ["after"], ["before", "none", "after"], ["after", "before"]]
+)
+async def test_what_gives_the_lease_back_is_written_once_whatever_fails(staged, faults):
+    log = FaultyLog()
+    journal = Journal(log, LEASE, SystemClock())
+    await journal.catch_up()
+    if staged:
+        journal.stage(answer(1))
+    log.faults = list(faults)
+    assert await journal.append([TurnFinished(outcome="completed")], exact=True, releases=True)
+    assert journal.released
+    assert own(log.events) == [*([answer(1)] if staged else []), TurnFinished(outcome="completed")]
+    assert log.epoch == LEASE.epoch + 1
+    with pytest.raises(LeaseLost):
+        await journal.append([TurnStarted(turn=2)])
+
+
+async def test_where_somebody_speaks_meanwhile_the_lease_is_kept():
+    log = FaultyLog()
+    journal = Journal(log, LEASE, SystemClock())
+    await journal.catch_up()
+    log.guests = [1]
+    assert not await journal.append([TurnFinished(outcome="completed")], exact=True, releases=True)
+    assert not journal.released
+    assert log.epoch == LEASE.epoch
 
 
 @pytest.mark.parametrize("staged", [False, True])

@@ -60,7 +60,13 @@ class Model:
     keys: dict[str, int] = field(default_factory=dict)
 
     def append(
-        self, names: list[str], expected: int | None, lease: Lease | None, key: str | None
+        self,
+        names: list[str],
+        expected: int | None,
+        lease: Lease | None,
+        key: str | None,
+        *,
+        releases: bool = False,
     ) -> int | None:
         """The new version; None for a refusal."""
         if key is not None and key in self.keys:
@@ -73,7 +79,12 @@ class Model:
         self.waits = names[-1] if names[-1] in WAITS else None
         if key is not None:
             self.keys[key] = len(self.events)
+        if releases:
+            self.release()
         return len(self.events)
+
+    def release(self) -> None:
+        self.owner, self.epoch, self.expired = None, self.epoch + 1, False
 
     @property
     def claimable(self) -> bool:
@@ -95,6 +106,7 @@ class Planned:
     expected: int | None
     lease: Lease | None
     key: str | None
+    releases: bool = False
 
 
 NAMES = st.lists(st.sampled_from(["said", "said", "said", "idle"]), min_size=1, max_size=3)
@@ -134,7 +146,8 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             session = lease.session_id if lease else data.draw(st.sampled_from(list(self.models)))
             length = len(self.models[session].events)
             expected = data.draw(st.none() | st.integers(max(0, length - 1), length + 3))
-            self.planned.append(Planned(session, names, expected, lease, data.draw(KEYS)))
+            releases = lease is not None and data.draw(st.sampled_from([False, False, True]))
+            self.planned.append(Planned(session, names, expected, lease, data.draw(KEYS), releases))
 
         @rule(data=st.data(), names=NAMES)
         def plan_input(self, data: st.DataObject, names: list[str]) -> None:
@@ -161,6 +174,7 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
                             [EVENTS[name] for name in one.names],
                             expected_version=one.expected,
                             lease=one.lease,
+                            releases=one.releases,
                             idempotency_key=one.key,
                         )
                         for one in planned
@@ -169,7 +183,8 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
                 )
 
             for one, result in zip(planned, wait(all_of_them()), strict=True):
-                should = self.models[one.session].append(one.names, one.expected, one.lease, one.key)
+                model = self.models[one.session]
+                should = model.append(one.names, one.expected, one.lease, one.key, releases=one.releases)
                 if should is None:
                     assert isinstance(result, Conflict), (one, result)
                 else:
@@ -257,7 +272,7 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             wait(store.log.release(lease))
             model = self.models[lease.session_id]
             if model.held_by(lease):
-                model.owner, model.epoch, model.expired = None, model.epoch + 1, False
+                model.release()
 
         @rule(target=leases, lease=consumes(leases), name=st.sampled_from([*WAITS, "idle"]))
         def put_to_rest(self, lease: Lease, name: str) -> Any:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from freehold.core.messages import (
+    NO_USAGE,
     AnswerPart,
     Media,
     StopReason,
@@ -407,10 +408,19 @@ def row_change(events: Iterable[SessionEvent]) -> RowChange:
     the row `running` again; hence the order of events matters.
     """
     status: SessionStatus | None = None
-    usage, cost = Usage(), 0
+    usage, cost = NO_USAGE, 0
     waits: SessionWaits | None = None
     for event in events:
-        # The frequent ones first: a struct's type takes its time to say no.
+        # The frequent ones first, and by their type: a match asks each class in turn, and a struct's takes 0.3 us to say no.
+        if type(event) is ToolFinished:
+            status, cost = "running", cost + event.cost_pico
+            continue
+        if type(event) is ModelAnswered:
+            usage, cost = usage.plus(event.usage), cost + event.cost_pico
+            continue
+        if type(event) is ToolStarted:
+            status = "running"
+            continue
         match event:
             case ToolFinished() | ResultGiven():
                 status, cost = "running", cost + event.cost_pico

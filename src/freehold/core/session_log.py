@@ -160,9 +160,11 @@ class SessionLog(Protocol):
         *,
         expected_version: int | None = None,
         lease: Lease | None = None,
+        releases: bool = False,
         idempotency_key: str | None = None,
     ) -> int:
-        """Returns the new version. All or nothing, durable on return; many sessions' appends share one transaction.
+        """Returns the new version. All or nothing, durable on return; many sessions' appends share one transaction. `releases`: the
+        lease is given back in the same moment.
 
         Raises Conflict unless the log holds exactly `expected_version` events (where given) and the lease is still held
         (where given), or when the session is cancelled; NotFound; Unavailable when the database is away: then it is not

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from freehold.core.errors import ContextTooLong
-from freehold.core.messages import NO_USAGE, Message, Part, Text, ToolCall, ToolResult, Usage
+from freehold.core.messages import Message, Part, Text, ToolCall, ToolResult, Usage
 from freehold.core.session import (
     ApprovalDecided,
     Awaits,
@@ -31,6 +31,7 @@ from freehold.core.session import (
     Recorded,
     ResultGiven,
     ResumeRequested,
+    SessionEvent,
     SessionForked,
     SessionStarted,
     SessionWaits,
@@ -143,67 +144,90 @@ class SessionState(Struct):
         whoever wrote or read the log, not a user's)."""
         if recorded.seq != self.seq + 1:
             raise ValueError(f"event {recorded.seq} cannot follow event {self.seq}")
-        self.seq = recorded.seq
+        self.add(recorded.event, recorded.at)
+
+    def add(self, event: SessionEvent, at: datetime) -> None:
+        """`apply`, of the event that comes next."""
+        self.seq += 1
         self.settled = False
         if self.waits is not None:
             self.waits = None
             if self._waiting_since is not None:
-                self.turn_waited += recorded.at - self._waiting_since
-        # The frequent ones first: a struct's type takes its time to say no.
-        match recorded.event:
-            case ModelAnswered() as event:
-                self._answer(event)
-            case ToolStarted() as event:
-                call = self._open_call(event.call_id)
-                call.started, call.awaited = event, None
-                self._count_steps(1 if event.attempt == 1 else 0)
-            case ToolFinished() as event:
-                self._count(NO_USAGE, event.cost_pico)
-                self.results_kept += len(event.kept)
-                self._result(ToolResult(event.call_id, event.content, event.failed))
-            case SessionStarted() as event:
+                self.turn_waited += at - self._waiting_since
+        # The frequent ones first, and by their type: a match asks each class in turn, and a struct's takes 0.3 us to say no.
+        if type(event) is ModelAnswered:
+            self._answer(event)
+        elif type(event) is ToolStarted:
+            self._start_call(event)
+        elif type(event) is ToolFinished:
+            self._finish_call(event)
+        else:
+            self._add_other(event, at)
+
+    def _add_other(self, event: SessionEvent, at: datetime) -> None:
+        match event:
+            case SessionStarted():
                 self.started, self.settled = event, True
-            case SessionForked() as event:
-                self._fork(event, recorded.at)
-            case UserSpoke() as event:
-                self.queued.append((recorded.seq, event))
-            case CancelRequested() as event:
+            case SessionForked():
+                self._fork(event, at)
+            case UserSpoke():
+                self.queued.append((self.seq, event))
+            case CancelRequested():
                 self._ask_to_cancel(event)
             case PauseRequested():
                 self.paused = True
             case ResumeRequested():
                 self.paused = False
-            case TurnStarted() as event:
-                self._begin_turn(event, recorded.at)
-            case ModelFailed() as event:
+            case TurnStarted():
+                self._begin_turn(event, at)
+            case TurnFinished():
+                self._end_turn(event, at)
+            case ModelAnswered():
+                self._answer(event)
+            case ToolStarted():
+                self._start_call(event)
+            case ToolFinished():
+                self._finish_call(event)
+            case ModelFailed():
                 self._take_queued(event.seen_seq)
                 self.failed = event
                 self._count(event.usage, event.cost_pico)
-            case ToolOutcomeUnknown() as event:
+            case ToolOutcomeUnknown():
                 self._result(ToolResult(event.call_id, (Text(event.message),), failed=True))
-            case CallAwaited() as event:
+            case CallAwaited():
                 call = self._open_call(event.call_id)
                 call.awaited, call.votes = event, {}
                 if call.early is not None and _is_whose(event.awaits, call.early):
                     self._take_result(call.early)
-            case ApprovalDecided() as event:
+            case ApprovalDecided():
                 self._vote(event)
-            case ResultGiven() as event:
+            case ResultGiven():
                 self._take_result(event)
-            case SessionWaits() as event:
-                self.waits, self._waiting_since = event, recorded.at
+            case SessionWaits():
+                self.waits, self._waiting_since = event, at
                 self.asked = asked_of(event) if event.why == "calls" else self.asked
-            case ThreadAsks() as event:
+            case ThreadAsks():
                 self._hear_thread(event)
-            case Compacted() as event:
+            case Compacted():
                 self._compact(event)
-            case TurnFinished() as event:
-                self._end_turn(event, recorded.at)
             case _ as unreachable:
                 assert_never(unreachable)
 
+    def _start_call(self, event: ToolStarted) -> None:
+        call = self._open_call(event.call_id)
+        call.started, call.awaited = event, None
+        self._count_steps(1 if event.attempt == 1 else 0)
+
+    def _finish_call(self, event: ToolFinished) -> None:
+        self.cost_pico += event.cost_pico
+        self.turn_cost_pico += event.cost_pico
+        self.results_kept += len(event.kept)
+        self._result(ToolResult(event.call_id, event.content, event.failed))
+
     def conversation(self) -> tuple[Message, ...]:
         """What the next model call is shown: all of `messages`, then the queued input. Only whole: not while calls are open."""
+        if not self.queued:
+            return tuple(self.messages)
         return (*self.messages, *(Message("user", event.content) for _, event in self.queued))
 
     def waited(self, now: datetime) -> timedelta:
@@ -253,7 +277,7 @@ class SessionState(Struct):
             self.measured_tokens = event.usage.input_tokens + event.usage.output_tokens
         self._count_steps(1)
         self._count(event.usage, event.cost_pico)
-        calls = [part for part in event.content if isinstance(part, ToolCall)]
+        calls = [part for part in event.content if type(part) is ToolCall]
         for index, call in enumerate(calls):
             if call.id in self.call_ids:
                 raise ValueError(f"event {self.seq} repeats the tool call id {call.id!r}")
@@ -344,6 +368,8 @@ class SessionState(Struct):
         self.turn_usage, self.turn_cost_pico = self.turn_usage.plus(usage), self.turn_cost_pico + cost_pico
 
     def _take_queued(self, seen_seq: int) -> None:
+        if not self.queued:
+            return
         taken = [event for seq, event in self.queued if seq <= seen_seq]
         self.queued = [(seq, event) for seq, event in self.queued if seq > seen_seq]
         for event in taken:

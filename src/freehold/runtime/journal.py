@@ -41,14 +41,24 @@ class LeaseLost(Exception):
 class Journal:
     """`state` is a new object after a reread: don't hold on to it."""
 
-    def __init__(self, log: SessionLog, lease: Lease, clock: Clock, on_point: OnPoint = no_points) -> None:
-        self.state = SessionState()
+    def __init__(
+        self,
+        log: SessionLog,
+        lease: Lease,
+        clock: Clock,
+        *,
+        on_point: OnPoint = no_points,
+        state: SessionState | None = None,
+    ) -> None:
+        """`state` is what the log says, where that is known already."""
+        self.state = SessionState() if state is None else state
         self.lease = lease
         self._log = log
         self._clock = clock
         self._on_point = on_point
         self._staged: list[SessionEvent] = []
         self._snapshot_seq = 0
+        self.released = False
 
     async def catch_up(self) -> None:
         """Takes in what is new in the log."""
@@ -61,30 +71,36 @@ class Journal:
     def stage(self, event: SessionEvent) -> None:
         """Holds in `state` at once and is written with the next append. Not while `cancelled()` is waited for."""
         self._staged.append(event)
-        self.state.apply(Recorded(self.state.seq + 1, self._clock.now(), event))
+        self.state.add(event, self._clock.now())
 
     async def flush(self) -> None:
         if self._staged:
             await self.append(())
 
-    async def append(self, events: Sequence[SessionEvent], *, exact: bool = False) -> bool:
+    async def append(
+        self, events: Sequence[SessionEvent], *, exact: bool = False, releases: bool = False
+    ) -> bool:
         """Durable on return, with what was staged. With `exact`, False when somebody wrote in between: then `events` were not
-        appended, decide again. Raises LeaseLost.
+        appended, decide again. With `releases`, the lease is given back with them: `released` says that it was. Raises LeaseLost.
         """
         staged, self._staged = self._staged, []
-        wanted = [*staged, *events]
+        wanted = [*staged, *events] if staged else events
         known_seq = self.state.seq - len(staged)
         try:
-            version = await self._write(wanted, known_seq if exact else None)
+            version = await self._write(wanted, expected=known_seq if exact else None, releases=releases)
             if staged and version != known_seq + len(wanted):
                 await self._reread(known_seq)
             else:
                 await self._written(version, events)
         except FreeholdError as error:
-            return await self._append_anyway(
-                wanted, error, known_seq=known_seq, staged=len(staged), exact=exact
-            )
-        await self._keep_snapshot()
+            if not await self._append_anyway(
+                wanted, error, known_seq=known_seq, staged=len(staged), exact=exact, releases=releases
+            ):
+                return False
+        else:
+            if not releases and self.state.seq >= self._snapshot_seq + SNAPSHOT_EVERY:
+                await self._keep_snapshot()
+        self.released = releases
         return True
 
     async def cancelled(self) -> None:
@@ -105,7 +121,14 @@ class Journal:
         return self.state.cancel is not None
 
     async def _append_anyway(
-        self, wanted: list[SessionEvent], error: FreeholdError, *, known_seq: int, staged: int, exact: bool
+        self,
+        wanted: Sequence[SessionEvent],
+        error: FreeholdError,
+        *,
+        known_seq: int,
+        staged: int,
+        exact: bool,
+        releases: bool,
     ) -> bool:
         """After a first try that failed. While the database is away: again and again, each time reading first, so that nothing
         is written twice."""
@@ -126,7 +149,8 @@ class Journal:
                     return True
                 if isinstance(error, Conflict) or (exact and fresh):
                     break
-                await self._written(await self._write(wanted, known_seq if exact else None), wanted)
+                version = await self._write(wanted, expected=known_seq if exact else None, releases=releases)
+                await self._written(version, wanted)
                 return True
             except FreeholdError as again:
                 error = again
@@ -136,9 +160,9 @@ class Journal:
             await self.append(wanted[:staged])
         return False
 
-    async def _write(self, events: Sequence[SessionEvent], expected: int | None) -> int:
+    async def _write(self, events: Sequence[SessionEvent], *, expected: int | None, releases: bool) -> int:
         version = await self._log.append(
-            self.lease.session_id, events, expected_version=expected, lease=self.lease
+            self.lease.session_id, events, expected_version=expected, lease=self.lease, releases=releases
         )
         if self._on_point is not no_points:
             self._on_point("append:" + "+".join(type(event).__name__ for event in events))
@@ -149,7 +173,7 @@ class Journal:
         if version == self.state.seq + len(events):
             now = self._clock.now()
             for event in events:
-                self.state.apply(Recorded(self.state.seq + 1, now, event))
+                self.state.add(event, now)
         elif version > self.state.seq:
             await self.catch_up()
 

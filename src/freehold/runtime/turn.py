@@ -28,7 +28,6 @@ from freehold.core.session import (
     ModelAnswered,
     ModelFailed,
     SessionEvent,
-    SessionWaits,
     TurnFinished,
     TurnStarted,
 )
@@ -92,13 +91,14 @@ class Means(Struct, frozen=True, kw_only=True):
 class Outfit(Struct, frozen=True):
     """What is found out once a turn. The agent acts with its session's creator's rights of now, and only through its tools.
 
-    `digest` is the kept equipment's. `hosts` are those that tools may reach; None: any."""
+    `digest` is the kept equipment's. `hosts` are those that tools may reach; None: any. `asked` is for whom the model is asked."""
 
     equipment: Equipment
     digest: str
     toolbox: Toolbox
     principal: Principal
     hosts: tuple[str, ...] | None
+    asked: Asked
 
 
 def agent_policy(agent: Agent) -> Policy:
@@ -108,13 +108,17 @@ def agent_policy(agent: Agent) -> Policy:
 
 
 class SessionRun:
-    """One session under one lease. `stopping` asks it to leave off at the next step's border."""
+    """One session under one lease. `stopping` asks it to leave off at the next step's border; `state` is what its log says, where
+    that is known already."""
 
-    def __init__(self, means: Means, lease: Lease, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, means: Means, lease: Lease, stopping: asyncio.Event, state: SessionState | None = None
+    ) -> None:
         self._means = means
         self._lease = lease
         self._stopping = stopping
-        self._journal = Journal(means.log, lease, means.clock, means.on_point)
+        self._journal = Journal(means.log, lease, means.clock, on_point=means.on_point, state=state)
+        self._watch = Watch(self._journal, self._time_left_s)
         self._voice = ThreadVoice(means.log, lease.session_id)
         self._results: list[SessionEvent] = []
         self._recording = asyncio.Lock()
@@ -130,13 +134,15 @@ class SessionRun:
         return self._journal.state
 
     async def run(self) -> bool:
-        """False when the lease is better left to run out: it is lost, or whoever got it next would fare no better.
+        """Whether the lease is still to be given back. Not where it was with the last append, and not where it is better left to run
+        out: it is lost, or whoever got it next would fare no better.
 
         Raises only what the database does, and CancelledError.
         """
         try:
-            async with self._borrowed:
-                await self._journal.catch_up()
+            async with self._borrowed, self._watch:
+                if not self._state.seq:
+                    await self._journal.catch_up()
                 found_seq = self._state.seq
                 self._due_at = self._reached()
                 while not self._stopping.is_set() and await self._step():
@@ -149,7 +155,9 @@ class SessionRun:
             if isinstance(error, FreeholdError) and error.retryable:
                 raise
             log.exception("session.crashed", extra={"session": self._lease.session_id})
-            return await self._give_up()
+            return not self._journal.released and await self._give_up()
+        if self._journal.released:
+            return False
         if self._state.seq == found_seq and not self._stopping.is_set() and self._state.waits is None:
             log.warning("session.nothing_to_do", extra={"session": self._lease.session_id})
             return False
@@ -157,49 +165,66 @@ class SessionRun:
 
     async def _step(self) -> bool:
         """False when there is nothing more to do."""
-        await self._prepare()
-        # The frequent ones first: a struct's type takes its time to say no.
-        step = await self._decide()
-        await self._voice.tell(self._state, step)
+        if self._outfit is None:
+            await self._prepare()
+        step = decide(self._state, self._plan, self._now())
+        if self._plan.limited and type(step) is RunTools:
+            step = await self._with_places(step)
+        if self._state.started is not None and self._state.started.parent is not None:
+            await self._voice.tell(self._state, step)
+        # The frequent ones first, and by their type: a struct's class takes its time to say no.
+        if type(step) is CallModel:
+            await self._call_model()
+        elif type(step) is RunTools:
+            await self._run_tools(step)
+        else:
+            return await self._step_seldom(step)
+        return True
+
+    async def _step_seldom(self, step: Step) -> bool:
         match step:
+            case Rest():
+                return False
             case CallModel():
                 await self._call_model()
             case RunTools():
                 await self._run_tools(step)
-            case Rest():
-                return False
             case StartTurn():
                 await self._put_back()
                 await self._journal.append([TurnStarted(turn=step.turn)])
             case Compact():
                 await self._compact(step)
             case Wait():
-                if await self._journal.append([step.waits], exact=True):
-                    await self._look_for_places(step.waits)
+                return await self._wait(step)
             case FinishTurn():
-                await self._tell_family(step)
-                places = bool(self._plan.limited or self._state.open_calls)
-                if await self._journal.append(step.events, exact=True):
-                    await self._keep_places(wanted=places)
-                    await self._put_back()
+                return await self._finish(step)
         return True
 
-    async def _decide(self) -> Step:
-        """With the places that limited tools have for it."""
-        now, lease = self._now(), self._lease
-        step = decide(self._state, self._plan, now)
-        claims = step.claims if isinstance(step, RunTools) else ()
-        wanted = {
-            one.started.call_id: one.started.tool for one in claims if one.started.tool in self._plan.limited
-        }
+    async def _with_places(self, step: RunTools) -> Step:
+        """Decided with the places that limited tools have for it."""
+        lease, limited = self._lease, self._plan.limited
+        wanted = {one.started.call_id: one.started.tool for one in step.claims if one.started.tool in limited}
         if not wanted:
             return step
         places = await self._means.places.take(lease.tenant, lease.session_id, wanted)
-        return decide(self._state, self._plan, now, places=places)
+        return decide(self._state, self._plan, self._now(), places=places)
 
-    async def _look_for_places(self, waits: SessionWaits) -> None:
-        if any(isinstance(call.awaits, AwaitsPlace) for call in waits.calls):
+    async def _wait(self, step: Wait) -> bool:
+        for_place = any(isinstance(call.awaits, AwaitsPlace) for call in step.waits.calls)
+        written = await self._journal.append([step.waits], exact=True, releases=not for_place)
+        if written and for_place:
             await self._means.places.look(self._lease.tenant, self._lease.session_id)
+        return not self._journal.released
+
+    async def _finish(self, step: FinishTurn) -> bool:
+        """Places are given back under the lease: the next one to hold it may take some for the same session."""
+        await self._tell_family(step)
+        over = type(step.events[-1]) is TurnFinished
+        places = bool(self._plan.limited or self._state.open_calls)
+        if await self._journal.append(step.events, exact=True, releases=over and not places):
+            await self._keep_places(wanted=places)
+            await self._put_back()
+        return not self._journal.released
 
     async def _keep_places(self, *, wanted: bool = True) -> None:
         """Those of calls that run, or are about to: a call that is over, or has only begun something, gives its place back."""
@@ -211,8 +236,7 @@ class SessionRun:
         """Before a turn's first step. Where the agent can't be set up, that fails the turn as a model failure would."""
         state = self._state
         if (
-            self._outfit is not None
-            or not state.in_turn
+            not state.in_turn
             or state.cancel is not None
             or (state.failed is not None and state.failed.code != ContextTooLong.code)
         ):
@@ -236,7 +260,10 @@ class SessionRun:
             return
         await self._keep_places(wanted=bool(self._plan.limited))
         digest = await self._means.equipments.keep(self._lease.tenant, equipment)
-        self._outfit = Outfit(equipment, digest, toolbox, principal, hosts)
+        asked = Asked(
+            principal=principal, session_id=self._lease.session_id, agent=agent.name, rules=agent.rules
+        )
+        self._outfit = Outfit(equipment, digest, toolbox, principal, hosts, asked)
 
     async def _declared(self) -> tuple[Agent, list[DeclaredTool], Principal]:
         """Raises a retryable error only when the database is away: that is not the turn's fault."""
@@ -311,8 +338,8 @@ class SessionRun:
         request_digest = self._digests.of(request)
         means.on_point("model:before")
         answered: ModelAnswered | ModelFailed | None = None
-        async with self._watch() as watch:
-            with Stoppable(watch):
+        async with self._watch.watching():
+            with Stoppable(self._watch):
                 answered = await call.run(request)
         if answered is None:
             code, why = (
@@ -331,8 +358,8 @@ class SessionRun:
         if step.summarise and plan is not None:
             call = self._model_step(outfit, Live())
             model = outfit.equipment.model_of(self._state)
-            async with self._watch() as watch:
-                with Stoppable(watch) as running:
+            async with self._watch.watching():
+                with Stoppable(self._watch) as running:
                     answered = await call.run(summary_request(self._state, plan, step, model=model))
             if running.stopped:
                 if (failed := call.stopped("cancelled", "the summary was stopped")) is not None:
@@ -341,15 +368,9 @@ class SessionRun:
         await self._journal.append([compacted(self._state, step, answered)])
 
     def _model_step(self, outfit: Outfit, live: Live) -> ModelStep:
-        means, agent = self._means, outfit.equipment.agent
-        asked = Asked(
-            principal=outfit.principal,
-            session_id=self._lease.session_id,
-            agent=agent.name,
-            rules=agent.rules,
-        )
+        means = self._means
         return ModelStep(
-            means.gateway, live, means.clock, retries=means.retries, asked=asked, state=self._state
+            means.gateway, live, means.clock, retries=means.retries, asked=outfit.asked, state=self._state
         )
 
     def _marked(
@@ -387,11 +408,11 @@ class SessionRun:
         if len(step.claims) == 1:
             await self._run_alone(step.claims[0])
             return
-        async with self._watch() as watch:
+        async with self._watch.watching():
             try:
                 async with asyncio.TaskGroup() as group:
                     for claim in step.claims:
-                        group.create_task(self._run_tool(claim, watch))
+                        group.create_task(self._run_tool(claim))
             except BaseExceptionGroup as together:
                 # One cause at a time: whichever came first is what the worker acts on.
                 raise together.exceptions[0] from together
@@ -400,15 +421,15 @@ class SessionRun:
         """Nobody needs to be watched while its result is recorded; that it is, comes first, also when the watch failed."""
         result: SessionEvent | None = None
         try:
-            async with self._watch() as watch:
-                result = await self._result_of(claim, watch)
+            async with self._watch.watching():
+                result = await self._result_of(claim)
         finally:
             if result is not None:
                 await self._record([result])
 
-    async def _run_tool(self, claim: Claim, watch: Watch) -> None:
+    async def _run_tool(self, claim: Claim) -> None:
         """Runs it, and records its result as soon as it is there, together with others' that came meanwhile."""
-        result = await self._result_of(claim, watch)
+        result = await self._result_of(claim)
         if result is None:
             return
         self._results.append(result)
@@ -421,11 +442,11 @@ class SessionRun:
         await self._journal.append(results)
         await self._keep_places(wanted=bool(self._plan.limited))
 
-    async def _result_of(self, claim: Claim, watch: Watch) -> SessionEvent | None:
+    async def _result_of(self, claim: Claim) -> SessionEvent | None:
         """None where it was stopped."""
         outfit = self._fitted()
         self._means.on_point("tool:before")
-        with Stoppable(watch) as running:
+        with Stoppable(self._watch) as running:
             result = await run_tool(
                 claim,
                 outfit.toolbox,
@@ -447,9 +468,6 @@ class SessionRun:
         family = [started.parent.session_id] if started and started.parent else []
         ids = [self._lease.session_id, *reversed(self._state.origins), *family]
         return self._means.results.of(self._lease.tenant, ids, bytes_max=agent.context.tool_result_bytes_max)
-
-    def _watch(self) -> Watch:
-        return Watch(self._journal, self._time_left_s)
 
     def _time_left_s(self) -> float:
         """A little more than there is, so that a timer that fires early finds it over."""

@@ -1,7 +1,7 @@
 """Runtime: stops what runs in a turn when somebody cancels it, or when its time is up. What runs is turn.py's matter.
 
 Most effects are over before anybody could want to stop them; looking out for cancels costs a subscription and a read, so it
-begins only after WATCH_AFTER_S.
+begins only after WATCH_AFTER_S. One timer does for all effects of a session: it is not set anew for one that is over sooner.
 """
 
 import asyncio
@@ -16,28 +16,40 @@ WATCH_AFTER_S: Final = 0.02
 
 
 class Watch:
-    """While it is open, all that runs within its `Stoppable`s stops together, once no time is left at the latest."""
+    """A session's. Within `watching()`, all that runs in its `Stoppable`s stops together, once no time is left at the latest."""
 
     def __init__(self, journal: Journal, left_s: Callable[[], float]) -> None:
         self._left_s = left_s
         self._journal = journal
         self._scopes: set[Stoppable] = set()
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._begins_at_s: float | None = None
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Self:
-        self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._timer.cancel()
+    async def __aexit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def watching(self) -> "_Watching":
+        return _Watching(self)
+
+    def begin(self) -> None:
+        self._begins_at_s = self._loop.time() + WATCH_AFTER_S
+        if self._timer is None:
+            self._timer = self._loop.call_later(WATCH_AFTER_S, self._look)
+
+    async def end(self, error: BaseException | None) -> None:
+        self._begins_at_s = None
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            if error is None and not self._task.cancelled():
-                self._task.result()
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.wait([task])
+            if error is None and not task.cancelled():
+                task.result()
 
     def add(self, scope: "Stoppable") -> None:
         self._scopes.add(scope)
@@ -45,8 +57,16 @@ class Watch:
     def discard(self, scope: "Stoppable") -> None:
         self._scopes.discard(scope)
 
-    def _begin(self) -> None:
-        self._task = self._loop.create_task(self._look_out())
+    def _look(self) -> None:
+        """Whether what runs now has run for long enough."""
+        self._timer = None
+        if self._begins_at_s is None or self._task is not None:
+            return
+        left_s = self._begins_at_s - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        else:
+            self._task = self._loop.create_task(self._look_out())
 
     async def _look_out(self) -> None:
         with suppress(TimeoutError):
@@ -54,6 +74,23 @@ class Watch:
                 await self._journal.cancelled()
         for scope in self._scopes:
             scope.stop()
+
+
+class _Watching:
+    """What runs within is watched."""
+
+    __slots__ = ("_watch",)
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    async def __aenter__(self) -> None:
+        self._watch.begin()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._watch.end(error)
 
 
 class Stoppable:

@@ -170,12 +170,14 @@ class Worker:
         except Exception:
             log.exception("session.crashed", extra={"session": lease.session_id})
         finally:
+            full = len(self._held) >= self._settings.sessions_max
             held = self._held.get(lease.session_id)
             if held is not None and held.lease is lease:
                 del self._held[lease.session_id]
             if ours:
                 await self._release(lease)
-            self._look.set()
+            if full or self._settings.tenant_max is not None:
+                self._look.set()
 
     async def _release(self, lease: Lease) -> None:
         """A lease that can't be given back runs out by itself."""

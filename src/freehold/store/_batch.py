@@ -22,9 +22,9 @@ WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 class Append:
-    """One caller's append; `done` gets the new version, or the error."""
+    """One caller's append; `done` gets the new version, or the error. `releases`: with it the lease is given back."""
 
-    __slots__ = ("alone", "done", "encoded", "expected", "key", "lease", "session_id")
+    __slots__ = ("alone", "done", "encoded", "expected", "key", "lease", "releases", "session_id")
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Append:
         expected: int | None,
         lease: Lease | None,
         key: str | None,
+        releases: bool,
         done: "asyncio.Future[int]",
     ) -> None:
         self.session_id = session_id
@@ -41,6 +42,7 @@ class Append:
         self.expected = expected
         self.lease = lease
         self.key = key
+        self.releases = releases
         self.done = done
         self.alone = key is not None
 
@@ -70,13 +72,14 @@ class Create:
 class Group:
     """Appends to one session, in order, that can all be right at once."""
 
-    __slots__ = ("appends", "base", "change", "count", "lease", "session_id", "size_bytes")
+    __slots__ = ("appends", "base", "change", "count", "lease", "releases", "session_id", "size_bytes")
 
     def __init__(self, first: Append) -> None:
         self.session_id = first.session_id
         self.appends = [first]
         self.base = first.expected
         self.lease = first.lease
+        self.releases = first.releases
         self.count = len(first.encoded.types)
         self.change = first.encoded.change
         self.size_bytes = first.encoded.size_bytes
@@ -87,7 +90,11 @@ class Group:
             return False
         if self.count + len(other.encoded.types) > GROUP_EVENTS_MAX:
             return False
-        if other.lease is not None and self.lease is not None and other.lease != self.lease:
+        if (
+            other.lease is not None
+            and self.lease is not None
+            and (self.releases or other.lease != self.lease)
+        ):
             return False
         if other.expected is not None:
             base = other.expected - self.count
@@ -101,6 +108,7 @@ class Group:
         change = other.encoded.change
         self.appends.append(other)
         self.lease = self.lease or other.lease
+        self.releases = self.releases or other.releases
         self.count += len(other.encoded.types)
         self.size_bytes += other.encoded.size_bytes
         self.change = RowChange(

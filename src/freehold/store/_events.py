@@ -5,7 +5,7 @@ Large texts stand beside them (_blocks.py); which texts an event has is here.
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 from msgspec import Struct
@@ -41,6 +41,8 @@ from freehold.store.database import Row
 APPEND_BYTES_MAX: Final = 32 * 1024 * 1024
 APPEND_EVENTS_MAX: Final = 1000
 
+_TYPES: Final[Mapping[type, str]] = {kind: str(kind.__struct_config__.tag) for kind in get_args(SessionEvent)}
+
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[SessionEvent] = msgspec.json.Decoder(SessionEvent)
 
@@ -72,7 +74,7 @@ def encode(events: Sequence[SessionEvent]) -> Encoded:
         raise TooLarge(
             f"an append holds at most {APPEND_BYTES_MAX} bytes, this one has {size_bytes}: put large content into the object store"
         )
-    types = [str(type(event).__struct_config__.tag) for event in events]
+    types = [_TYPES[type(event)] for event in events]
     blocks: dict[str, bytes] = {}
     for place, body in enumerate(bodies):
         if len(body) >= BLOCK_BYTES_MIN or b'"\\u0000' in body:

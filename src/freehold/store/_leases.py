@@ -39,9 +39,11 @@ WITH freed AS (
         due_at = CASE s.status WHEN 'waiting' THEN coalesce(s.wake_at, 'infinity') ELSE now() END
     FROM unnest($1::text[], $2::text[], $3::bigint[]) AS held (id, owner, epoch)
     WHERE s.id = held.id AND s.epoch = held.epoch AND s.owner = held.owner
-    RETURNING s.id, s.status
+    RETURNING s.id, s.status = 'running' OR EXISTS (
+        SELECT FROM session_limits l WHERE l.tenant = s.tenant AND l.agent = s.agent
+    ) AS claimable
 )
-SELECT id, status, (SELECT pg_notify('{WORK_CHANNEL}', '') FROM freed WHERE status = 'running' LIMIT 1) AS called FROM freed
+SELECT id, claimable, (SELECT pg_notify('{WORK_CHANNEL}', '') FROM freed WHERE claimable LIMIT 1) AS called FROM freed
 """  # noqa: S608 - built from our own constants alone
 
 _DUE_IN: Final = """
@@ -88,7 +90,7 @@ async def renew(database: Database, owner: str, leases: Sequence[Lease], *, leas
 
 
 async def release(database: Database, leases: Sequence[Lease]) -> Sequence[bool]:
-    """Of each, whether its session wants a worker again at once."""
+    """Of each, whether a worker may have something to do now: its session, or another of an agent with a limit."""
     in_order = sorted(leases, key=lambda lease: lease.session_id)
     rows = await database.fetch(
         "releasing leases",
@@ -97,7 +99,7 @@ async def release(database: Database, leases: Sequence[Lease]) -> Sequence[bool]
         [lease.owner for lease in in_order],
         [lease.epoch for lease in in_order],
     )
-    wanting = {row["id"] for row in rows if row["status"] == "running"}
+    wanting = {row["id"] for row in rows if row["claimable"]}
     return [lease.session_id in wanting for lease in leases]
 
 

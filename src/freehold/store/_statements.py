@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from freehold.core.messages import Usage
+from freehold.core.messages import NO_USAGE, Usage
 from freehold.core.session_log import SessionRow
 from freehold.store._batch import Create, Group
 from freehold.store._events import Encoded
@@ -26,6 +26,7 @@ USAGE_COLUMNS: Final = (
     "input_audio_tokens",
     "output_audio_tokens",
 )
+_NO_USAGES: Final = ["{}"] * (len(USAGE_COLUMNS) + 1)
 _USAGE: Final = ", ".join(USAGE_COLUMNS)
 _USAGE_ADDED: Final = ", ".join(f"{name} = s.{name} + coalesce(w.{name}, 0)" for name in USAGE_COLUMNS)
 _USAGE_GIVEN: Final = ", ".join(f"coalesce({name}, 0)" for name in USAGE_COLUMNS)
@@ -46,10 +47,10 @@ WRITER_SETTINGS: Final = {
     "enable_mergejoin": "off",
 }
 
-# $1-$18: one element a group; where an array is shorter (see _sparse), unnest fills up with NULL.
-# $19-$22: one element an event, the first of which is its group's number. $23: what to tell.
+# $1-$19: one element a group; where an array is shorter (see _sparse), unnest fills up with NULL.
+# $20-$23: one element an event, the first of which is its group's number. $24: what to tell.
 # Most arrays are sent as their text: the driver takes 0.4 us and some twenty calls of functions for every element of a list.
-# A further step, only where there are blocks: $24-$26 are one element a block. Sorted, so that two processes never wait for each
+# Steps that most batches need not: where there are keys; and where there are blocks, $25-$27 being one element a block. Sorted, so that two processes never wait for each
 # other. Placeholders, since its numbers and the step that it follows differ.
 _BLOCKS: Final = """, offered AS (
     SELECT s.id, s.tenant, b.digest, b.body
@@ -61,20 +62,30 @@ _BLOCKS: Final = """, offered AS (
     INSERT INTO block_uses (session_id, tenant, digest) SELECT id, tenant, digest FROM offered ON CONFLICT DO NOTHING
 )"""
 
-_APPEND: Final = f"""
+_WANTED: Final = f"""
 WITH wanted AS (
     SELECT * FROM unnest(
         $1::text::text[], $2::text::bigint[], $3::text::bigint[], $4::text[], $5::text::int[], $6::text::text[], $7::text::bigint[],
-        {_USAGE_TYPES}, $16::text::boolean[], $17::jsonb[], $18::timestamptz[]
-    ) WITH ORDINALITY AS w (id, expected, epoch, key, added, status, cost_pico, {_USAGE}, estimated, waits, wake_at, number)
-), remembered AS (
+        {_USAGE_TYPES}, $16::text::boolean[], $17::jsonb[], $18::timestamptz[], $19::text::boolean[]
+    ) WITH ORDINALITY AS w (id, expected, epoch, key, added, status, cost_pico, {_USAGE}, estimated, waits, wake_at, freed, number)
+)"""  # noqa: S608 - built from our own constants alone
+_REMEMBERED: Final = """, remembered AS (
     SELECT w.id, k.version FROM wanted w JOIN append_keys k ON k.session_id = w.id AND k.key = w.key
-), moved AS (
+)"""
+_MOVED: Final = f""", moved AS (
     UPDATE sessions s
     SET version = s.version + w.added,
         status = coalesce(w.status, s.status),
         updated_at = greatest(s.updated_at, now()),
-        due_at = CASE WHEN w.status = 'running' AND s.status <> 'running' AND s.owner IS NULL THEN now() ELSE s.due_at END,
+        owner = CASE WHEN w.freed THEN NULL ELSE s.owner END,
+        epoch = CASE WHEN w.freed THEN s.epoch + 1 ELSE s.epoch END,
+        due_at = CASE
+            WHEN w.freed AND coalesce(w.status, s.status) = 'waiting' THEN
+                coalesce(CASE WHEN w.status IS NULL THEN s.wake_at ELSE w.wake_at END, 'infinity')
+            WHEN w.freed THEN now()
+            WHEN w.status = 'running' AND s.status <> 'running' AND s.owner IS NULL THEN now()
+            ELSE s.due_at
+        END,
         waits = CASE WHEN w.status IS NULL THEN s.waits ELSE w.waits END,
         wake_at = CASE WHEN w.status IS NULL THEN s.wake_at ELSE w.wake_at END,
         cost_pico = s.cost_pico + coalesce(w.cost_pico, 0),
@@ -84,28 +95,51 @@ WITH wanted AS (
     WHERE s.id = w.id
       AND s.status <> 'cancelled'
       AND (w.expected IS NULL OR s.version = w.expected)
-      AND (w.epoch IS NULL OR s.epoch = w.epoch)
-      AND NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)
+      AND (w.epoch IS NULL OR s.epoch = w.epoch)"""  # noqa: S608 - built from our own constants alone
+_NOT_REMEMBERED: Final = """
+      AND NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)"""
+# Whoever gives back one of an agent's limited places calls the workers, too: another of its sessions may be waiting for it.
+_WRITTEN: Final = """
     RETURNING s.id, s.tenant, s.version, s.version - w.added AS base, s.updated_at, w.key, w.number,
-              coalesce(w.status = 'running' AND s.owner IS NULL, false) AS claimable
+              s.owner IS NULL AND (w.status = 'running' OR w.freed AND (s.status = 'running' OR EXISTS (
+                  SELECT FROM session_limits l WHERE l.tenant = s.tenant AND l.agent = s.agent
+              ))) AS claimable
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
     SELECT m.id, m.base + e.place, m.tenant, m.updated_at, e.type, e.body
-    FROM unnest($19::text::bigint[], $20::text::int[], $21::text::text[], $22::bytea[]) AS e (number, place, type, body)
+    FROM unnest($20::text::bigint[], $21::text::int[], $22::text::text[], $23::bytea[]) AS e (number, place, type, body)
     JOIN moved m ON m.number = e.number
-), keyed AS (
+)"""
+_KEYED: Final = """, keyed AS (
     INSERT INTO append_keys (session_id, key, tenant, version) SELECT id, key, tenant, version FROM moved WHERE key IS NOT NULL
-)"""  # noqa: S608 - built from our own constants alone
+)"""
 _APPENDED: Final = f"""
 SELECT id, version, claimable,
-       (SELECT pg_notify('{LOG_CHANNEL}', $23)) AS told,
+       (SELECT pg_notify('{LOG_CHANNEL}', $24)) AS told,
        (SELECT pg_notify('{WORK_CHANNEL}', '') FROM moved WHERE claimable LIMIT 1) AS called
-FROM moved
+FROM moved"""  # noqa: S608 - built from our own constants alone
+_APPENDED_EARLIER: Final = """
 UNION ALL
-SELECT id, version, false, NULL, NULL FROM remembered
-"""  # noqa: S608 - built from our own constants alone
-APPEND: Final = _APPEND + _APPENDED
-APPEND_WITH_BLOCKS: Final = _APPEND + _BLOCKS.format("$24", "$25", "$26", "moved") + _APPENDED
+SELECT id, version, false, NULL, NULL FROM remembered"""
+
+
+def append_statement(*, keys: bool, blocks: bool) -> str:
+    steps = (
+        [_WANTED, _REMEMBERED, _MOVED, _NOT_REMEMBERED, _WRITTEN, _KEYED]
+        if keys
+        else [_WANTED, _MOVED, _WRITTEN]
+    )
+    if blocks:
+        steps.append(_BLOCKS.format("$25", "$26", "$27", "moved"))
+    steps.append(_APPENDED)
+    return "".join([*steps, _APPENDED_EARLIER] if keys else steps)
+
+
+_APPENDS: Final = {
+    (keys, blocks): append_statement(keys=keys, blocks=blocks)
+    for keys in (True, False)
+    for blocks in (True, False)
+}
 
 EXPLAIN: Final = "SELECT id, version, status, owner, epoch FROM sessions WHERE id = ANY($1::text[])"
 
@@ -171,19 +205,21 @@ async def write_appends(connection: Connection, groups: Sequence[Group]) -> Writ
         for append in group.appends:
             types += append.encoded.types
             bodies += append.encoded.bodies
+    keys = _sparse([group.appends[0].key for group in groups])
     blocks = _block_columns([(group.session_id, one.encoded) for group in groups for one in group.appends])
     rows = await connection.fetch(
-        APPEND_WITH_BLOCKS if blocks else APPEND,
+        _APPENDS[bool(keys), bool(blocks)],
         _texts(ids),
         _numbers([group.base for group in groups]),
         _numbers([group.lease.epoch if group.lease else None for group in groups]),
-        _sparse([group.appends[0].key for group in groups]),
+        keys,
         _numbers([group.count for group in groups]),
         _words([change.status for change in changes]),
         _amounts([change.cost_pico for change in changes]),
         *_usage_arrays([change.usage for change in changes]),
         _sparse([change.waits and _json(change.waits) for change in changes]),
         _sparse([change.waits and change.waits.until for change in changes]),
+        _amounts([group.releases for group in groups]),
         _numbers(numbers),
         _numbers(places),
         _words(types),
@@ -260,11 +296,13 @@ def _block_columns(written: Sequence[tuple[str, Encoded]]) -> Sequence[Sequence[
 
 
 def _usage_arrays(usages: Sequence[Usage]) -> list[str]:
-    """In the order of USAGE_COLUMNS, then `estimated`."""
-    return [_amounts([getattr(usage, name) for usage in usages]) for name in (*USAGE_COLUMNS, "estimated")]
+    """In the order of USAGE_COLUMNS, then `estimated`: as Usage has them."""
+    if all(usage is NO_USAGE for usage in usages):
+        return _NO_USAGES
+    return [_amounts([*column]) for column in zip(*map(msgspec.structs.astuple, usages), strict=True)]
 
 
-def _amounts(column: list[int]) -> str:
+def _amounts(column: Sequence[int]) -> str:
     """Nothing at all for a column of zeros."""
     return _numbers(column) if any(column) else "{}"
 

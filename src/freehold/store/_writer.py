@@ -64,20 +64,30 @@ class Writer:
         self._wanted = asyncio.Event()
         self._closing = False
         self._connection: Connection | None = None
+        self._loop = asyncio.get_running_loop()
         self.counters = Counters()
 
-    async def append(
-        self, session_id: str, encoded: Encoded, *, expected: int | None, lease: Lease | None, key: str | None
-    ) -> int:
+    def append(
+        self,
+        session_id: str,
+        encoded: Encoded,
+        *,
+        expected: int | None,
+        lease: Lease | None,
+        key: str | None,
+        releases: bool,
+    ) -> "asyncio.Future[int]":
         self._admit()
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.add(Append(session_id, encoded, expected=expected, lease=lease, key=key, done=done))
+        done: asyncio.Future[int] = self._loop.create_future()
+        self._waiting.add(
+            Append(session_id, encoded, expected=expected, lease=lease, key=key, releases=releases, done=done)
+        )
         self._wanted.set()
-        return await done
+        return done
 
     async def create(self, row: SessionRow, encoded: Encoded, *, key: str | None) -> SessionRow | str:
         self._admit()
-        done: asyncio.Future[SessionRow | str] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[SessionRow | str] = self._loop.create_future()
         self._waiting.add_create(Create(row, encoded, key=key, done=done))
         self._wanted.set()
         return await done
@@ -121,10 +131,9 @@ class Writer:
     async def _gathered(self) -> None:
         """Returns once a turn of the event loop has brought nothing new, so that a lone append waits for nobody: who was told of the
         last batch and goes on mostly has its next append here. A loop that is busy makes large batches, for the server's sake."""
-        loop = asyncio.get_running_loop()
-        ends_s = loop.time() + GATHER_S_MAX
+        ends_s = self._loop.time() + GATHER_S_MAX
         count = 0
-        while self._waiting.count > count and loop.time() < ends_s:
+        while self._waiting.count > count and self._loop.time() < ends_s:
             count = self._waiting.count
             await asyncio.sleep(0)
 

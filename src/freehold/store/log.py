@@ -256,8 +256,11 @@ class PostgresSessionLog:
         *,
         expected_version: int | None = None,
         lease: Lease | None = None,
+        releases: bool = False,
         idempotency_key: str | None = None,
     ) -> int:
+        if lease is None and releases:
+            raise BadRequest("expected the lease that is to be given back, got none", field="lease")
         if lease is not None and lease.session_id != session_id:
             raise BadRequest(
                 f"expected the lease of {session_id}, got that of {lease.session_id}", field="lease"
@@ -268,6 +271,7 @@ class PostgresSessionLog:
             expected=expected_version,
             lease=lease,
             key=_checked_key(idempotency_key),
+            releases=releases,
         )
 
     async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]:
