@@ -26,8 +26,8 @@ MODEL = "the-model"
 
 @cache
 def found(package: ModuleType) -> Mapping[str, Any]:
-    """The drivers of a folder by the wire that they speak: a new one joins by being there."""
-    names = sorted(module.name for module in iter_modules(package.__path__))
+    """The drivers of a folder by the wire that they speak: a new one joins by being there. `_name` is shared by them."""
+    names = sorted(module.name for module in iter_modules(package.__path__) if module.name[0] != "_")
     modules = [import_module(f"{package.__name__}.{name}") for name in names]
     return {module.WIRE: module for module in modules}
 

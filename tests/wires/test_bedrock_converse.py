@@ -1,7 +1,6 @@
 """Bedrock Converse: botocore is the judge in both directions; what each field means; what survives a round trip, however bytes are cut."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,25 +56,8 @@ from freehold.core.stream import (
 from freehold.wires import named
 from freehold.wires._aws_eventstream import FrameReader, encode_event, encode_exception
 from freehold.wires.bedrock_converse import WIRE
+from tests.wires._bedrock_values import EMPTY, HELLO, NAME, asking, encoded, golden
 from tests.wires._botocore import asked_by_boto3, parsed_by_botocore, streamed_to_botocore, valid_for_botocore
-from tests.wires._values import PROVIDER
-
-NAME = "bedrock_converse"
-GOLDEN = Path(__file__).parent.parent / "golden" / NAME
-HELLO = Bytes(b"hello")
-EMPTY = ModelRequest(model="", messages=())
-
-
-def golden(name: str) -> bytes:
-    return (GOLDEN / name).read_bytes()
-
-
-def asking(*content: dict[str, Any], **more: Any) -> bytes:
-    return json.dumps({"messages": [{"role": "user", "content": list(content)}], **more}).encode()
-
-
-def encoded(request: ModelRequest) -> Any:
-    return json.loads(WIRE.encode_request(request, provider=PROVIDER))
 
 
 def test_a_request_of_boto3_means_what_was_asked() -> None:

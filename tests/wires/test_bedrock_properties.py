@@ -3,7 +3,6 @@
 import base64
 import itertools
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,26 +45,9 @@ from freehold.wires import named
 from freehold.wires._aws_eventstream import encode_event
 from freehold.wires.bedrock_converse import WIRE
 from tests.wires import _values as values
+from tests.wires._bedrock_values import EMPTY, NAME, encoded, golden
 from tests.wires._botocore import parsed_by_botocore, streamed_to_botocore, valid_for_botocore
 from tests.wires._values import PROVIDER, counts, identifiers, optional, tuples, words
-
-NAME = "bedrock_converse"
-GOLDEN = Path(__file__).parent.parent / "golden" / NAME
-HELLO = Bytes(b"hello")
-EMPTY = ModelRequest(model="", messages=())
-
-
-def golden(name: str) -> bytes:
-    return (GOLDEN / name).read_bytes()
-
-
-def asking(*content: dict[str, Any], **more: Any) -> bytes:
-    return json.dumps({"messages": [{"role": "user", "content": list(content)}], **more}).encode()
-
-
-def encoded(request: ModelRequest) -> Any:
-    return json.loads(WIRE.encode_request(request, provider=PROVIDER))
-
 
 # ----------------------------------------------------------------------------------------------- properties
 

@@ -44,6 +44,13 @@ class Output:
         if not self.as_json:
             self.out.print(text)
 
+    def done(self, answer: object, text: str) -> None:
+        """What was done: the answer as JSON, or `text` for people."""
+        if self.as_json:
+            self.json(answer)
+        else:
+            self.out.print(text)
+
     def command(self, text: str) -> None:
         """For people to copy: a terminal may fold it, but no line break stands in it."""
         if not self.as_json:

@@ -69,9 +69,7 @@ def cancel(ctx: click.Context, *, batch_id: str, as_json: bool) -> None:
     chosen = settings(ctx)
     with connected(chosen) as client:
         found = client.request("POST", f"{PATH}/{batch_id}/cancel")
-    if chosen.output.as_json:
-        chosen.output.json(found)
-    chosen.output.say(f"{found['id']} is {found['processing_status']}")
+    chosen.output.done(found, f"{found['id']} is {found['processing_status']}")
 
 
 def _done(batch: dict[str, Any]) -> int:

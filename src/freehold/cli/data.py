@@ -33,9 +33,7 @@ def put_items(ctx: click.Context, *, table: str, file: BinaryIO, as_json: bool) 
     chosen = settings(ctx)
     with connected(chosen) as client:
         count = upload_items(client, table, iter(file))
-    if chosen.output.as_json:
-        chosen.output.json({"count": count})
-    chosen.output.say(f"{count:,} items written to {table}")
+    chosen.output.done({"count": count}, f"{count:,} items written to {table}")
 
 
 @data.command("put-objects")
@@ -48,9 +46,7 @@ def put_objects(ctx: click.Context, *, prefix: str, folder: Path, as_json: bool)
     chosen = settings(ctx)
     with connected(chosen) as client:
         count = upload_objects(client, prefix, folder)
-    if chosen.output.as_json:
-        chosen.output.json({"count": count})
-    chosen.output.say(f"{count:,} objects written below {prefix}")
+    chosen.output.done({"count": count}, f"{count:,} objects written below {prefix}")
 
 
 def upload_items(client: Client, table: str, lines: Iterator[bytes]) -> int:

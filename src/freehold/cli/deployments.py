@@ -121,9 +121,7 @@ def unpause(ctx: click.Context, *, deployment_id: str, as_json: bool) -> None:
 def _change(chosen: Settings, deployment_id: str, change: str) -> None:
     with connected(chosen) as client:
         found = client.request("POST", f"{PATH}/{deployment_id}/{change}")
-    if chosen.output.as_json:
-        chosen.output.json(found)
-    chosen.output.say(f"{found['id']} is {found['status']}")
+    chosen.output.done(found, f"{found['id']} is {found['status']}")
 
 
 @deployments.command()

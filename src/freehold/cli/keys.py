@@ -105,6 +105,4 @@ def revoke(ctx: click.Context, *, key_id: str, as_json: bool) -> None:
     chosen = settings(ctx)
     with connected(chosen) as client:
         revoked = client.request("DELETE", f"/v1/keys/{key_id}")
-    if chosen.output.as_json:
-        chosen.output.json(revoked)
-    chosen.output.say(f"revoked {revoked['id']} ({revoked['name']})")
+    chosen.output.done(revoked, f"revoked {revoked['id']} ({revoked['name']})")

@@ -407,9 +407,7 @@ def cancel(ctx: click.Context, *, session_id: str, turn: bool, reason: str, as_j
     with connected(chosen) as client:
         body = {"scope": "turn" if turn else "session", "reason": reason}
         session = client.request("POST", f"/v1/sessions/{session_id}/cancel", body=body)
-    if chosen.output.as_json:
-        chosen.output.json(session)
-    chosen.output.say(f"cancelled the {'turn' if turn else 'session'} {session_id}")
+    chosen.output.done(session, f"cancelled the {'turn' if turn else 'session'} {session_id}")
 
 
 @sessions.command()
@@ -430,9 +428,7 @@ def delete(ctx: click.Context, *, session_ids: tuple[str, ...], as_json: bool) -
     chosen = settings(ctx)
     with connected(chosen) as client:
         deleted = [client.request("DELETE", f"/v1/sessions/{session_id}") for session_id in session_ids]
-    if chosen.output.as_json:
-        chosen.output.json(deleted)
-    chosen.output.say(f"deleted {', '.join(session_ids)}")
+    chosen.output.done(deleted, f"deleted {', '.join(session_ids)}")
 
 
 def _arguments(text: str) -> dict[str, Any]:
@@ -449,9 +445,7 @@ def _steer(ctx: click.Context, session_id: str, verb: str, body: dict[str, Any] 
     chosen = settings(ctx)
     with connected(chosen) as client:
         session = client.request("POST", f"/v1/sessions/{session_id}/{verb}", body=body)
-    if chosen.output.as_json:
-        chosen.output.json(session)
-    chosen.output.say(f"{done} {session_id}")
+    chosen.output.done(session, f"{done} {session_id}")
 
 
 def _line(event: dict[str, Any]) -> str:

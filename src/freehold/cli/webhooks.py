@@ -74,9 +74,7 @@ def remove(ctx: click.Context, *, name: str, as_json: bool) -> None:
     chosen = settings(ctx)
     with connected(chosen) as client:
         gone = client.request("DELETE", f"/v1/webhooks/{name}")
-    if chosen.output.as_json:
-        chosen.output.json(gone)
-    chosen.output.say(f"removed {gone['id']}")
+    chosen.output.done(gone, f"removed {gone['id']}")
 
 
 @webhooks.command()
@@ -107,9 +105,7 @@ def enable(ctx: click.Context, *, name: str, as_json: bool) -> None:
     chosen = settings(ctx)
     with connected(chosen) as client:
         found = client.request("POST", f"/v1/webhooks/{name}/enable", body={})
-    if chosen.output.as_json:
-        chosen.output.json(found)
-    chosen.output.say(f"{found['id']}: {found['status']}")
+    chosen.output.done(found, f"{found['id']}: {found['status']}")
 
 
 @webhooks.command()
@@ -173,9 +169,7 @@ def redeliver(ctx: click.Context, *, name: str, delivery_id: str, as_json: bool)
     with connected(chosen) as client:
         client.request("POST", f"/v1/webhooks/{name}/deliveries/{delivery_id}/redeliver", body={})
         found = _attempted(client, name, delivery_id)
-    if chosen.output.as_json:
-        chosen.output.json(found)
-    chosen.output.say(f"{delivery_id}: {found['status']}")
+    chosen.output.done(found, f"{delivery_id}: {found['status']}")
     return 0 if found["status"] == "delivered" else 1
 
 

@@ -19,7 +19,6 @@ from tests.matrix._words import (
     Ask,
     Assistant,
     Call,
-    Cause,
     Content,
     Document,
     Image,
@@ -30,6 +29,7 @@ from tests.matrix._words import (
     Turn,
     User,
 )
+from tests.matrix.vendors import _openai
 
 WIRE = "openai_chat"
 TYPE = "openai"
@@ -274,22 +274,7 @@ def comment() -> bytes:
     return b": OPENROUTER PROCESSING\n\n"
 
 
-_ERRORS: dict[Cause, tuple[int, str, str | None]] = {
-    "bad_request": (400, "invalid_request_error", None),
-    "context_too_long": (400, "invalid_request_error", "context_length_exceeded"),
-    "unauthenticated": (401, "invalid_request_error", "invalid_api_key"),
-    "not_found": (404, "invalid_request_error", "model_not_found"),
-    "too_large": (413, "invalid_request_error", None),
-    "rate_limited": (429, "requests", "rate_limit_exceeded"),
-    "failed": (500, "server_error", None),
-    "overloaded": (503, "server_error", "overloaded"),
-}
-
-
-def fault(cause: Cause, message: str, headers: str) -> list[Step]:
-    status, kind, code = _ERRORS[cause]
-    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    return reply(msgspec.json.encode(body), status=status, headers=headers)
+fault = _openai.fault
 
 
 def fault_piece(message: str) -> bytes:
