@@ -42,6 +42,7 @@ from freehold.governance.keys import AccessPair, KeyTable, id_of
 from freehold.governance.principals import DEFAULT_TENANT, PrincipalTable
 from freehold.governance.secrets import Secrets
 from freehold.governance.signing import Signing
+from freehold.governance.stream_tokens import StreamTokens
 from freehold.health import Health
 from freehold.postman import telling
 from freehold.providers import rules as rules_provider
@@ -428,7 +429,8 @@ async def _furnish(
     await stack.enter_async_context(outside.running())
     signing = Signing(_pepper(folder))
     await stack.enter_async_context(telling(config.webhooks, store.webhooks, signing, clock))
-    operations = _operations(config, store, inside, keeper, signing, secrets_of)
+    stream_tokens = StreamTokens(_pepper(folder), principals.now, clock)
+    operations = _operations(config, store, inside, keeper, signing, stream_tokens, secrets_of)
     if works:
         await _work_on_batches(stack, config, store, inside)
     health = Health(store.database.check, lambda: store.records.trouble)
@@ -453,6 +455,7 @@ def _operations(
     inside: _Inside,
     keeper: ResponseKeeper,
     signing: Signing,
+    stream_tokens: StreamTokens,
     secrets_of: Secrets,
 ) -> list[Operation]:
     clock, wires, gateway, model_table = inside.clock, inside.wires, inside.gateway, inside.models
@@ -469,8 +472,8 @@ def _operations(
     return [
         *agents.operations(store.resources, clock),
         *environments.operations(store.resources, clock),
-        *sessions.operations(inside.sessions, declarations),
-        *threads.operations(inside.sessions, declarations),
+        *sessions.operations(inside.sessions, declarations, stream_tokens),
+        *threads.operations(inside.sessions, declarations, stream_tokens),
         *deployments.operations(
             DeploymentService(store.deployments, store.resources, inside.scheduler, clock), clock
         ),

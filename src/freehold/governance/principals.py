@@ -33,6 +33,10 @@ class PrincipalTable:
         return self._keys.authenticate(credential)
 
     async def current(self, tenant: str, principal_id: str) -> Principal:
+        """As `now`."""
+        return self.now(tenant, principal_id)
+
+    def now(self, tenant: str, principal_id: str) -> Principal:
         """Raises Unauthenticated where the key was revoked, has expired or is unknown by now."""
         if principal_id == OPERATOR.id and tenant == OPERATOR.tenant:
             return OPERATOR

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 Authenticate = Callable[[Mapping[str, str]], Principal]
 """Lower-cased headers to who is calling. Raises Unauthenticated. Never waits."""
 
+ByToken = Callable[[str, Mapping[str, str]], Principal]
+"""A token from the query, and what the path says, to who is calling. Raises Unauthenticated. Never waits."""
+
 RETRY_AFTER_S: Final = 1
 """What we advise with a 503 (Anthropic's 529) whose cause doesn't know better."""
 
@@ -79,6 +82,9 @@ class Operation(Struct, frozen=True, kw_only=True):
     body_bytes_max: int | None = None
     """Of its body, where that is less than the door takes."""
 
+    by_token: ByToken | None = None
+    """Who is calling where `token` in the query says so: for clients that can send no header."""
+
     dialect: Wire | None = None
     """How errors are told, where not as the door does."""
 
@@ -91,7 +97,7 @@ def endpoint(operation: Operation, door: Door) -> Endpoint:
     dialect = operation.dialect or door.dialect
 
     async def answer(request: Request, request_id: str) -> Response:
-        principal = ANYONE if operation.open_to_all else door.authenticate(request.headers)
+        principal = _caller(operation, door, request)
         query = _query(request, operation.query)
         body: Any = None
         if operation.raw_body or decoder is not None:
@@ -130,6 +136,15 @@ def endpoint(operation: Operation, door: Door) -> Endpoint:
             return error_response(internal(request_id), dialect, request_id)
 
     return serve
+
+
+def _caller(operation: Operation, door: Door, request: Request) -> Principal:
+    if operation.open_to_all:
+        return ANYONE
+    token = request.query_params.get("token") if operation.by_token is not None else None
+    if operation.by_token is not None and token is not None:
+        return operation.by_token(token, request.path_params)
+    return door.authenticate(request.headers)
 
 
 def internal(request_id: str) -> Internal:

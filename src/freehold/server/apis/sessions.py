@@ -41,6 +41,7 @@ from freehold.server.apis._session_shapes import (
     session_shown,
     wanted_statuses,
 )
+from freehold.server.apis._stream_tokens import CreateStreamToken, StreamToken, Tokens, by_token, to_any_page
 from freehold.server.apis._threads import addressed, routed
 from freehold.server.operations import Call, Operation
 
@@ -152,17 +153,19 @@ class ListSessions(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StreamEvents(Struct, frozen=True, forbid_unknown_fields=True):
-    """`after` (or the header `Last-Event-ID`) is a cursor: `0` for all; without one, what comes from now on."""
+    """`after` (or the header `Last-Event-ID`) is a cursor: `0` for all; without one, what comes from now on. `token` stands for a key."""
 
     after: str | None = None
+    token: str | None = None
     event_deltas: tuple[Literal["agent.message", "agent.thinking"], ...] = ()
     include: Literal["freehold"] | None = None
 
 
 class SessionApi:
-    def __init__(self, sessions: Sessions, declarations: Declarations) -> None:
+    def __init__(self, sessions: Sessions, declarations: Declarations, tokens: Tokens) -> None:
         self._sessions = sessions
         self._declarations = declarations
+        self._tokens = tokens
 
     async def _shown(self, row: SessionRow) -> SessionShown:
         return await session_shown(row, self._declarations)
@@ -351,7 +354,14 @@ class SessionApi:
             previews=frozenset(query.event_deltas),
             ours=query.include == "freehold",
         )
-        return EventStreamResponse(events, call.leaving)
+        return to_any_page(EventStreamResponse(events, call.leaving), query.token)
+
+    async def stream_token(self, call: Call) -> StreamToken:
+        body: CreateStreamToken = call.body
+        row = await self._sessions.get(call.principal, call.path["session_id"])
+        token, expires_at = self._tokens.issue(call.principal, row.id, good_s=body.expires_in_s)
+        url = f"/v1/sessions/{row.id}/events/stream?token={token}"
+        return StreamToken(token=token, url=url, expires_at=expires_at)
 
 
 def first_cursor(row: SessionRow, query: StreamEvents, last_event_id: str | None) -> tuple[int, int]:
@@ -406,8 +416,8 @@ def _first_inputs(body: CreateSession, by: str) -> list[tuple[Text | Media, ...]
     return found
 
 
-def operations(sessions: Sessions, declarations: Declarations) -> list[Operation]:
-    api = SessionApi(sessions, declarations)
+def operations(sessions: Sessions, declarations: Declarations, tokens: Tokens) -> list[Operation]:
+    api = SessionApi(sessions, declarations, tokens)
     one, events = "/v1/sessions/{session_id}", "/v1/sessions/{session_id}/events"
     return [
         Operation(method="POST", path="/v1/sessions", id="createSession", tag="sessions",
@@ -442,5 +452,8 @@ def operations(sessions: Sessions, declarations: Declarations) -> list[Operation
                   handler=api.events, query=ListEvents, answer=EventPage),
         Operation(method="GET", path=f"{events}/stream", id="streamEvents", tag="sessions",
                   summary="Events as they come (server-sent events); resumes from Last-Event-ID or ?after=.",
-                  handler=api.stream, query=StreamEvents, media_type="text/event-stream"),
+                  handler=api.stream, query=StreamEvents, media_type="text/event-stream", by_token=by_token(tokens)),
+        Operation(method="POST", path=f"{one}/stream_tokens", id="createStreamToken", tag="sessions",
+                  summary="A token that opens the session's event streams for a while, for browsers.", handler=api.stream_token,
+                  body=CreateStreamToken, answer=StreamToken),
     ]  # fmt: skip

@@ -19,6 +19,7 @@ from freehold.server.apis._event_pages import EVENTS_PAGE_MAX, EventPage, EventP
 from freehold.server.apis._event_stream import EventStreamResponse, Reshape, event_stream
 from freehold.server.apis._events import shown, thread_id_of
 from freehold.server.apis._session_shapes import Status, duration_s, status_of, usage_shown, wanted_statuses
+from freehold.server.apis._stream_tokens import Tokens, by_token, to_any_page
 from freehold.server.apis._threads import of_thread, thread_row
 from freehold.server.apis.sessions import StreamEvents, first_cursor
 from freehold.server.operations import Call, Operation
@@ -124,7 +125,7 @@ class ThreadApi:
             ours=query.include == "freehold",
             reshaped=await self._reshaping(row),
         )
-        return EventStreamResponse(events, call.leaving)
+        return to_any_page(EventStreamResponse(events, call.leaving), query.token)
 
     async def files(self, call: Call) -> ResourcePage:
         await self._sessions.get(call.principal, call.path["session_id"])
@@ -169,7 +170,7 @@ class ThreadApi:
         )
 
 
-def operations(sessions: Sessions, declarations: Declarations) -> list[Operation]:
+def operations(sessions: Sessions, declarations: Declarations, tokens: Tokens) -> list[Operation]:
     api = ThreadApi(sessions, declarations)
     session = "/v1/sessions/{session_id}"
     threads, files = f"{session}/threads", f"{session}/resources"
@@ -185,7 +186,7 @@ def operations(sessions: Sessions, declarations: Declarations) -> list[Operation
                   handler=api.events, query=ListThreadEvents, answer=EventPage),
         Operation(method="GET", path=f"{one}/stream", id="streamThreadEvents", tag="threads",
                   summary="A thread's events as they come (server-sent events); resumes from Last-Event-ID or ?after=.",
-                  handler=api.stream, query=StreamEvents, media_type="text/event-stream"),
+                  handler=api.stream, query=StreamEvents, media_type="text/event-stream", by_token=by_token(tokens)),
         Operation(method="GET", path=files, id="listSessionResources", tag="sessions", summary="What is mounted: nothing.",
                   handler=api.files, query=ListResources, answer=ResourcePage),
         Operation(method="POST", path=files, id="addSessionResource", tag="sessions", summary="Not served.", handler=api.add_file),
