@@ -19,9 +19,9 @@ from freehold.core.resources import Agent
 from freehold.core.schedules import Deployment, Once
 from freehold.core.session import UserSpoke
 from freehold.runtime.schedules_worker import CLAIMED_AT_ONCE_MAX, LEASE_S, Scheduler
+from tests._waiting import eventually
 from tests.runtime._schedules import MINUTE, MINUTELY, Bench, bench, next_minute, slots
 from tests.runtime._world import OWNER, TENANT, events_of
-from tests.store._parts import eventually
 
 PROCESSES = 3
 KILLED_AT = (

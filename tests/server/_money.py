@@ -3,13 +3,16 @@
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import asyncpg
 import httpx2
 import msgspec
+from msgspec import Struct
 
+from tests._waiting import POLL_S, within
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
     ANTHROPIC_TEXT,
@@ -29,6 +32,12 @@ MODELS = ("openai/gpt-4o", "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5")
 TEAMS, USERS = ("red", "blue"), ("ann", "bob", "cy")
 TOKENS_MAX, TEXT_MAX, ADDED = 200, 2000, 900
 LEAVES_S, PAUSE_S = 0.5, 0.02
+REFUSED_MIN = 5
+"""So often a budget has refused calls before traffic may end."""
+
+MORE_MAX = 10
+"""So many times what was wanted is asked for that."""
+
 PICO = 10**12
 DIALECTS = ("/v1/chat/completions", "/v1/messages")
 Key = TypeVar("Key")
@@ -55,17 +64,24 @@ concurrent_calls_max: 4
 
 
 class Plan:
-    """Prices in pico-units a token. A twelfth of the most that all calls can cost is about what they do: budgets are of less."""
+    """Prices in pico-units a token. Budgets are of less than calls come to on the average, and of one call at least.
+
+    `held` is called with a call's number when its vendor says nothing more.
+    """
 
     def __init__(self, seed: int, calls_count: int) -> None:
         self.chance = chance = random.Random(seed)
         self.prices = {model: (chance.randrange(1, 10**7), chance.randrange(1, 10**7)) for model in MODELS}
         dear = max(max(pair) for pair in self.prices.values())
-        self.most = dear * (TEXT_MAX + 2 * ADDED + TOKENS_MAX)
+        most = dear * (TEXT_MAX + 2 * ADDED + TOKENS_MAX)
+        # Of tokens, as they are drawn below.
+        mean = sum(put * (TEXT_MAX / 2 + ADDED) + said * TOKENS_MAX for put, said in self.prices.values()) / 2
+        spent = calls_count * mean / len(self.prices)
         self.budgets = {
-            name: int(self.most * (1 + calls_count * share * chance.uniform(0.01, 0.06)))
+            name: int(most + spent * share * chance.uniform(0.1, 0.6))
             for name, share in (("all", 1.0), ("team", 0.5), ("user", 0.3))
         }
+        self.held: Callable[[int], None] = lambda _: None
 
     @property
     def template(self) -> str:
@@ -109,6 +125,7 @@ class Plan:
         self, asked: Asked, whole: bytes, pieces: list[bytes], bare: bytes, bare_pieces: list[bytes]
     ) -> Sequence[Step]:
         streamed = bool(asked.json.get("stream"))
+        number = number_in(asked)
         (kind,) = self.chance.choices(list(TROUBLE), list(TROUBLE.values()))
         match kind:
             case "counted":
@@ -122,12 +139,22 @@ class Plan:
             case "garbage":
                 return stream(*pieces[:2], b"data: {gar bage\n\n") if streamed else reply(b"<html>")
             case "cut" | "hangs":
-                end = CUT if kind == "cut" else HOLD
+                end = CUT if kind == "cut" else self._hold(number)
                 (full,) = reply(whole)
                 assert isinstance(full, bytes)
                 return stream(*pieces[: self.chance.randrange(1, 4)], end) if streamed else [full[:-9], end]
             case _:
-                return [HOLD]
+                return [self._hold(number)]
+
+    def _hold(self, number: int) -> Step:
+        self.held(number)
+        return HOLD
+
+
+def number_in(asked: Asked) -> int:
+    """Of the call, as its text begins."""
+    (message,) = asked.json["messages"]
+    return int("".join(filter(str.isdecimal, str(message["content"]))))
 
 
 def _with(body: bytes, usage: Mapping[str, int] | None) -> bytes:
@@ -151,7 +178,10 @@ def _recounted(piece: bytes, usage: Mapping[str, int]) -> bytes:
 
 
 class Traffic:
-    """`doors` gives clients of the servers that are up, one a team; `answered` are calls that ended well, as clients heard."""
+    """`doors` gives clients of the servers that are up, one a team; `answered` are calls that ended well, as clients heard.
+
+    A client leaves LEAVES_S after the vendor has said its last, or where chance says so: however slow the machine is, as many go on.
+    """
 
     def __init__(self, plan: Plan, doors: Callable[[], Sequence[httpx2.AsyncClient]]) -> None:
         self._plan = plan
@@ -159,6 +189,18 @@ class Traffic:
         self.asked_count = 0
         self.answered: list[str] = []
         self.refused: Counter[str] = Counter()
+        self._waiting: dict[int, asyncio.Timeout] = {}
+        plan.held = self._leave
+
+    def _leave(self, number: int) -> None:
+        if (one := self._waiting.get(number)) is not None and not one.expired():
+            one.reschedule(asyncio.get_running_loop().time() + LEAVES_S)
+
+    async def until_refused(self) -> None:
+        """Some more calls, until budgets are reached."""
+        most = MORE_MAX * self.asked_count
+        while self.refused["budget"] < REFUSED_MIN and self.asked_count < most:
+            await self.run(10)
 
     async def run(self, calls_count: int, callers: int = 6) -> None:
         wanted = self.asked_count + calls_count
@@ -167,7 +209,7 @@ class Traffic:
             while self.asked_count < wanted:
                 self.asked_count += 1
                 try:
-                    await self._ask()
+                    await self._ask(self.asked_count)
                 except (TimeoutError, httpx2.TransportError):
                     await asyncio.sleep(PAUSE_S)  # The client left, or the server was killed.
 
@@ -175,13 +217,13 @@ class Traffic:
             for _ in range(callers):
                 all_.create_task(call())
 
-    async def _ask(self) -> None:
+    async def _ask(self, number: int) -> None:
         chance, doors = self._plan.chance, self._doors()
         if not doors:
             await asyncio.sleep(PAUSE_S)
             return
         path, streamed = chance.choice(DIALECTS), chance.random() < 0.5
-        text = "x" * chance.randrange(1, TEXT_MAX)
+        text = f"{number}" + "x" * chance.randrange(1, TEXT_MAX)
         body: dict[str, Any] = {
             "model": chance.choice([*MODELS, "route/any"]),
             "messages": [{"role": "user", "content": text}],
@@ -191,7 +233,7 @@ class Traffic:
         headers = {"x-freehold-user": chance.choice(USERS)}
         leaves = chance.random() < 0.1
         async with (
-            asyncio.timeout(LEAVES_S),
+            self._leaving(number),
             chance.choice(doors).stream("POST", path, json=body, headers=headers) as answer,
         ):
             said = b""
@@ -204,12 +246,63 @@ class Traffic:
         elif answer.status_code == 429:
             self.refused["budget" if b"budget " in said else "limit"] += 1
 
+    @asynccontextmanager
+    async def _leaving(self, number: int) -> AsyncIterator[None]:
+        async with within(f"the end of call {number}"), asyncio.timeout(None) as self._waiting[number]:
+            try:
+                yield
+            finally:
+                del self._waiting[number]
+
+
+class Told(Struct, frozen=True):
+    """What it all came to, as four places tell it: by budget and whom it is for, by team, and in all."""
+
+    rows: Sequence[asyncpg.Record]
+    of_records: dict[tuple[str, str], int]
+    used: dict[tuple[str, str], int]
+    settled: dict[tuple[str, str], int]
+    billed_teams: dict[str, int]
+    billed: int
+
+    @property
+    def is_one(self) -> bool:
+        budgets = {key: cost for key, cost in self.of_records.items() if key[0] == "all" or key[1]}
+        teams = {name: cost for (scope, name), cost in self.of_records.items() if scope == "team"}
+        return (
+            self.billed == self.of_records.get(("all", ""), 0)
+            and _paid(self.billed_teams) == _paid(teams)
+            and _paid(budgets) == _paid(self.used) == _paid(self.settled)
+        )
+
+    def __repr__(self) -> str:
+        """Without the rows."""
+        return f"{self.of_records=} {self.used=} {self.settled=} {self.billed_teams=} {self.billed=}"
+
 
 async def conserved(plan: Plan, traffic: Traffic, operator: httpx2.AsyncClient, url: str) -> None:
     """Asserts that all sums are one, that each record has its price, and that no budget was passed."""
+    seen: list[Told] = []
+    # A client that has left is noticed a moment later, and only then is its call over.
+    async with within("records, budgets, leases and the bill to tell one sum", seen):
+        while not (told := await _told(operator, url)).is_one:
+            seen[:] = [told]
+            await asyncio.sleep(POLL_S)
+    for row in told.rows:
+        put, said = plan.prices.get(f"{row['provider']}/{row['model']}", (0, 0))
+        assert row["cost_pico"] == put * row["input_tokens"] + said * row["output_tokens"], dict(row)
+    assert told.billed > 0
+    passed = {key: cost for key, cost in told.of_records.items() if cost > plan.budgets[key[0]]}
+    assert not passed, f"of budgets of {plan.budgets}"
+    assert traffic.refused["budget"] >= REFUSED_MIN, "no budget was reached, so nothing was shown"
+    assert set(traffic.answered) <= {row["id"] for row in told.rows}, "an answered call without a record"
+    assert len(traffic.answered) == len(set(traffic.answered))
+
+
+async def _told(operator: httpx2.AsyncClient, url: str) -> Told:
     shown = (await operator.get("/v1/budgets")).json()["data"]
-    bill = (await operator.get("/v1/costs?by=&recount=true")).json()["totals"]["USD"]
-    by_team = (await operator.get("/v1/costs?by=team")).json()
+    bill = (await operator.get("/v1/costs?by=&recount=true")).json()["totals"]
+    by_team = (await operator.get("/v1/costs?by=team")).json()["lines"]
     connection = await asyncpg.connect(url)
     rows = await connection.fetch("SELECT * FROM freehold.call_records")
     leased = await connection.fetch(
@@ -220,23 +313,16 @@ async def conserved(plan: Plan, traffic: Traffic, operator: httpx2.AsyncClient, 
     await connection.close()
     spent: dict[tuple[str, str], int] = defaultdict(int)
     for row in rows:
-        put, said = plan.prices.get(f"{row['provider']}/{row['model']}", (0, 0))
-        assert row["cost_pico"] == put * row["input_tokens"] + said * row["output_tokens"], dict(row)
         for scope, subject in (("all", ""), ("team", row["team"] or ""), ("user", row["user_name"] or "")):
             spent[scope, subject] += row["cost_pico"]
-    total = spent["all", ""]
-    assert total == pico(bill) > 0
-    teams = {line["group"]["team"]: pico(line["amount"]) for line in by_team["lines"]}
-    assert _paid(teams) == _paid({name: cost for (scope, name), cost in spent.items() if scope == "team"})
-    settled = {(row["name"], row["subject"]): int(row["settled"]) for row in leased}
-    used = {(line["name"], line["subject"]): pico(line["used_usd"]) for line in shown}
-    of_records = {key: cost for key, cost in spent.items() if key[0] == "all" or key[1]}
-    assert _paid(of_records) == _paid(used) == _paid(settled)
-    assert all(cost <= plan.budgets[scope] for (scope, _), cost in spent.items()), (spent, plan.budgets)
-    assert traffic.refused["budget"], "no budget was reached, so nothing was shown"
-    ids = {row["id"] for row in rows}
-    assert set(traffic.answered) <= ids, "an answered call without a record"
-    assert len(traffic.answered) == len(set(traffic.answered))
+    return Told(
+        rows=rows,
+        of_records=spent,
+        used={(line["name"], line["subject"]): pico(line["used_usd"]) for line in shown},
+        settled={(row["name"], row["subject"]): int(row["settled"]) for row in leased},
+        billed_teams={line["group"]["team"]: pico(line["amount"]) for line in by_team},
+        billed=pico(bill.get("USD", "0")),
+    )
 
 
 def _paid(sums: Mapping[Key, int]) -> dict[Key, int]:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,7 @@ from pathlib import Path
 import httpx2
 import msgspec
 
-PATIENCE_S = 40.0
-POLL_S = 0.02
+from tests._waiting import PATIENCE_S, until
 
 
 class Running:
@@ -33,7 +31,7 @@ class Running:
             self.url, self.key = found["url"], found["api_key"]
             return bool(found["pid"] == self.process.pid)
 
-        until(told)
+        until(told, f"server.json of process {self.process.pid}")
         return self
 
     def client(self) -> httpx2.Client:
@@ -46,13 +44,6 @@ class Running:
             self.process.send_signal(kind)
         _, said = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, said
-
-
-def until(true: "object") -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(POLL_S)
 
 
 @contextmanager
@@ -84,7 +75,7 @@ def freehold(folder: Path, *options: str, environment: Mapping[str, str] | None 
         if process.poll() is None:
             process.kill()
             process.communicate()
-        until(lambda: not left(folder))
+        until(lambda: not left(folder), f"processes in {folder} to be gone")
 
 
 def left(folder: Path) -> list[str]:

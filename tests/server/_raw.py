@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-PATIENCE_S = 15.0
+from tests._waiting import within
 
 
 class Answer(Struct):
@@ -31,7 +31,7 @@ class Connection:
         await self.writer.drain()
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the head of an answer"):
             line, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         pairs = (one.split(": ", 1) for one in lines if one)
         return int(line.split()[1]), {name.lower(): value for name, value in pairs}
@@ -39,13 +39,13 @@ class Connection:
     async def answer(self) -> Answer:
         """One with a length."""
         status, headers = await self.head()
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the body of an answer", (status, headers)):
             body = await self.reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(status, headers, body)
 
     async def closed(self) -> bytes:
         """What came until the other side hung up."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the other side to hang up"):
             return await self.reader.read()
 
 

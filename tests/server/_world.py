@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from openai import AsyncOpenAI
 from freehold.app import House, open_house
 from freehold.config import Config, Database, Models
 from freehold.server.listener import serve
+from tests._waiting import PATIENCE_S, within
 from tests.gateway._vendors import Step, Vendor
 
 ENVIRONMENT = {"OPENAI_API_KEY": "sk-test-openai", "ANTHROPIC_API_KEY": "sk-test-anthropic"}
@@ -38,7 +39,7 @@ class World:
         self.vendors = {"openai": openai_vendor, "anthropic": anthropic_vendor}
         self.key = house.operator_key
         self.http = httpx2.AsyncClient(
-            base_url=url, headers={"authorization": f"Bearer {self.key}"}, timeout=30, trust_env=False
+            base_url=url, headers={"authorization": f"Bearer {self.key}"}, timeout=PATIENCE_S, trust_env=False
         )
         self.openai = AsyncOpenAI(base_url=f"{url}/v1", api_key=self.key, max_retries=0)
         self.anthropic = AsyncAnthropic(base_url=url, api_key=self.key, max_retries=0)
@@ -67,15 +68,25 @@ class World:
         return list(page["data"])
 
     async def until_idle(self, session_id: str, *, turns: int = 1) -> list[dict[str, Any]]:
-        """The log, once so many turns have ended. Waits on the event stream, not on the clock."""
+        """The log, once so many turns have ended, or wait. Waits on the event stream, not on the clock."""
         ended = 0
-        async with asyncio.timeout(30):
-            async with self.stream(session_id, after="0") as events:
-                async for event in events:
-                    ended += event.type in {"session.status_idle", "session.status_terminated"}
-                    if ended == turns:
-                        return await self.events(session_id)
+        async with self.seen(session_id, after="0") as events:
+            async for event in events:
+                ended += event.type in {"session.status_idle", "session.status_terminated"}
+                if ended == turns:
+                    return await self.events(session_id)
         raise AssertionError("the stream ended")
+
+    @asynccontextmanager
+    async def seen(self, session_id: str, **where: Any) -> AsyncIterator[AsyncIterator[Event]]:
+        """As `stream`, for what surely comes: a wait in vain tells the types of the events that came."""
+        came: list[str] = []
+        async with (
+            within(f"an event of {session_id}", came),
+            self.stream(session_id, **where) as events,
+            aclosing(_noted(events, came)) as noted,
+        ):
+            yield noted
 
     @asynccontextmanager
     async def stream(
@@ -94,6 +105,12 @@ class World:
         async with self.http.stream("GET", path, params=query, headers=headers) as answer:
             assert answer.status_code == 200, await answer.aread()
             yield _events(answer.aiter_lines())
+
+
+async def _noted(events: AsyncIterator[Event], came: list[str]) -> AsyncGenerator[Event, None]:
+    async for event in events:
+        came.append(event.type)
+        yield event
 
 
 async def _events(lines: AsyncIterator[str]) -> AsyncIterator[Event]:

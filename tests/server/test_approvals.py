@@ -6,9 +6,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests._waiting import eventually
 from tests.server._world import World
 from tests.server.test_sessions import calls, of, says
-from tests.server.test_waiting import until_asked
+from tests.server.test_waiting import until
 
 TEMPLATE = """
 kind: tool
@@ -76,13 +77,13 @@ async def asked(people: People, rule: str, *answers: Any) -> tuple[str, str]:
     await world.apply(TEMPLATE.replace("RULE", rule))
     world.script("openai", calls(("vault_put", PUT)), *(answers or [says("Well.")]))
     session_id = await world.session("treasurer", "Set it")
-    [call_id] = await until_asked(world, session_id)
-    return session_id, call_id
+    # Not the session at rest: a deadline may have passed before it comes to rest.
+    return session_id, str((await until(world, session_id, "freehold.call_awaited"))["tool_use_id"])
 
 
 async def ended(people: People, session_id: str) -> list[dict[str, Any]]:
     """The log once the turn is over."""
-    async with people.world.stream(session_id, after="0") as events:
+    async with people.world.seen(session_id, after="0") as events:
         async for event in events:
             if event.type == "session.status_idle" and event.body["stop_reason"]["type"] != "requires_action":
                 return await people.world.events(session_id)
@@ -131,17 +132,17 @@ async def test_edited_arguments_need_the_others_again_and_a_stale_word_is_refuse
     await people.decide("ann", session_id, call_id, binding=seen)
     edited = {"items": {"SKU-1": 4}}
     assert (await people.decide("bob", session_id, call_id, binding=seen, input=edited)).status_code == 200
-    async with people.world.stream(session_id, after="0") as events:
-        waits = 0
-        async for event in events:
-            waits += event.type == "session.status_idle"
-            if waits == 3:
-                break
+
+    async def another() -> dict[str, Any] | None:
+        """Bob's arguments are what is asked for, once the turn has come to rest again."""
+        row = await people.world.json("GET", f"/v1/sessions/{session_id}")
+        waits = row["freehold"].get("waits") or {"calls": []}
+        return next((one["awaits"] for one in waits["calls"] if one["awaits"]["binding"] != seen), None)
+
+    now = await eventually(another)
+    assert now is not None
     stale = await people.decide("ann", session_id, call_id, binding=seen)
     assert (stale.status_code, "not what you saw" in stale.text) == (409, True)
-    row = await people.world.json("GET", f"/v1/sessions/{session_id}")
-    now = row["freehold"]["waits"]["calls"][0]["awaits"]
-    assert now["binding"] != seen
     assert "4" in now["arguments"]
     await people.decide("ann", session_id, call_id, binding=now["binding"])
     [started] = of(await ended(people, session_id), "freehold.tool_started")
@@ -163,7 +164,7 @@ async def test_a_rule_that_changed_meanwhile_asks_anew(people: People) -> None:
 
 async def until_asked_again(world: World, session_id: str) -> dict[str, Any]:
     asked_count = 0
-    async with world.stream(session_id, after="0") as events:
+    async with world.seen(session_id, after="0") as events:
         async for event in events:
             asked_count += event.type == "freehold.call_awaited"
             if asked_count == 2:

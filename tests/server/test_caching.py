@@ -10,9 +10,9 @@ import pytest
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import eventually
 from tests.gateway._vendors import OPENAI_TEXT, Step, reply
 from tests.server._world import World, world
-from tests.store._parts import eventually
 
 DECLARED = """
 kind: provider

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from freehold.core.billing import Month
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import eventually, until
 from tests.cli._freehold import Freehold
 from tests.gateway._vendors import ANTHROPIC_TEXT, CUT, OPENAI_TEXT, Vendor, reply
-from tests.server._process import freehold, until
+from tests.server._process import freehold
 from tests.server._world import World, world
-from tests.store._parts import eventually
 
 TEMPLATE = """
 kind: price_book

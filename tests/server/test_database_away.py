@@ -14,6 +14,7 @@ import pytest
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import eventually
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
     ANTHROPIC_TEXT,
@@ -25,7 +26,6 @@ from tests.gateway._vendors import (
     stream,
 )
 from tests.server._world import World, world
-from tests.store._parts import eventually
 from tests.store._proxy import Proxy, proxied
 
 ALLOWED = """

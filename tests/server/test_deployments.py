@@ -10,8 +10,8 @@ import pytest
 from anthropic import AsyncAnthropic
 from anthropic.types.beta import BetaManagedAgentsDeployment
 
+from tests._waiting import eventually
 from tests.server._world import World
-from tests.store._parts import eventually
 
 SAYS = [{"type": "user.message", "content": [{"type": "text", "text": "Report."}]}]
 DAILY = {"type": "cron", "expression": "0 9 * * mon-fri", "timezone": "Europe/Berlin"}

@@ -9,6 +9,7 @@ import pytest
 from freehold.gateway.qualities import SCORES_MIN
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import eventually
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
     ANTHROPIC_TEXT,
@@ -19,7 +20,6 @@ from tests.gateway._vendors import (
     stream,
 )
 from tests.server._world import World, world
-from tests.store._parts import eventually
 
 TEMPLATE = """
 kind: route

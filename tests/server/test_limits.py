@@ -18,6 +18,7 @@ from openai import AsyncOpenAI
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import eventually
 from tests.gateway._vendors import (
     ANTHROPIC_TEXT,
     HOLD,
@@ -29,7 +30,6 @@ from tests.gateway._vendors import (
 )
 from tests.server._process import Running, freehold
 from tests.server._world import World, world
-from tests.store._parts import eventually
 from tests.store._proxy import proxied
 
 Sdk = TypeVar("Sdk", AsyncOpenAI, AsyncAnthropic)

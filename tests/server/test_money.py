@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import eventually, until
 from tests.gateway._vendors import Vendor
 from tests.server._money import TEAMS, Plan, Traffic, conserved
-from tests.server._process import Running, freehold, until
+from tests.server._process import Running, freehold
 from tests.server._world import world
-from tests.store._parts import eventually
 
 seeded = given(seed=st.integers(0, 2**32))
 few = partial(
@@ -39,6 +39,7 @@ async def test_money_is_conserved_whatever_vendors_and_clients_do(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @few(max_examples=2)
 @seeded
 async def test_money_is_conserved_over_more_calls(
@@ -59,11 +60,13 @@ async def in_one_server(server: EmbeddedServer, folder: Path, plan: Plan, calls_
         doors = [await stack.enter_async_context(client(own.url, key)) for key in keys]
         traffic = Traffic(plan, lambda: doors)
         await traffic.run(calls_count)
+        await traffic.until_refused()
         await eventually(partial(settled, own.http))
         await conserved(plan, traffic, own.http, url)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @few(max_examples=2)
 @seeded
 async def test_money_is_conserved_whatever_is_killed(
@@ -99,10 +102,11 @@ async def test_money_is_conserved_whatever_is_killed(
                     await flowing
                     if life < 2:
                         continue
+                    await traffic.until_refused()
                     own = await clients.enter_async_context(client(killed.url, killed.key))
                     await asyncio.to_thread(until, partial(is_adopted, folder / "killed/spool"))
                     for one in (own, operator):
-                        await eventually(partial(settled, one), timeout_s=30)
+                        await eventually(partial(settled, one))
         await conserved(plan, traffic, operator, url)
 
 
@@ -110,7 +114,7 @@ async def trouble(traffic: Traffic, plan: Plan, url: str, killed: Running | None
     """In the middle of the traffic."""
     begin = traffic.asked_count
     for wanted, kill in ((plan.chance.randrange(30, 120), False), (plan.chance.randrange(130, 250), True)):
-        await eventually(lambda: traffic.asked_count >= begin + wanted, timeout_s=60)  # noqa: B023
+        await eventually(lambda: traffic.asked_count >= begin + wanted, timeout_s=300)  # noqa: B023
         if kill and killed is not None:
             await asyncio.to_thread(killed.ended, signal.SIGKILL)
         elif not kill:

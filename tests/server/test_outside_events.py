@@ -12,7 +12,8 @@ import pytest
 from standardwebhooks import Webhook as Signer
 
 from freehold.core.outside import PAYLOAD_BYTES_MAX
-from tests.server._process import freehold, until
+from tests._waiting import until
+from tests.server._process import freehold
 from tests.server._world import World
 from tests.server.test_sessions import calls, of, says
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server._process import freehold, left, until
+from tests._waiting import until
+from tests.server._process import freehold, left
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ import pytest
 from freehold.config import Residency
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import eventually
 from tests.gateway._vendors import ANTHROPIC_TEXT, OPENAI_TEXT, reply
 from tests.server._world import World, world
-from tests.store._parts import eventually
 
 DECLARED = """
 kind: provider

@@ -8,9 +8,9 @@ import pytest
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import eventually
 from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._world import World, world
-from tests.store._parts import eventually
 
 TEMPLATE = """
 kind: route

@@ -9,10 +9,10 @@ import pytest
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import eventually
 from tests.gateway._vendors import ANTHROPIC_TEXT, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._world import World, world
 from tests.server.test_limits import clear_of_the_minutes_end
-from tests.store._parts import eventually
 
 TEMPLATE = """
 kind: route

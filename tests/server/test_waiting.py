@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests._waiting import eventually
 from tests.server._world import World
 from tests.server.test_sessions import calls, of, says
 
@@ -43,7 +44,7 @@ async def ready(shared: World) -> World:
 
 async def until(world: World, session_id: str, kind: str) -> dict[str, Any]:
     """The first event of that type after the last of the kind that were there; from the log, then live."""
-    async with world.stream(session_id, after="0") as events:
+    async with world.seen(session_id, after="0") as events:
         async for event in events:
             if event.type == kind:
                 return event.body
@@ -169,8 +170,11 @@ async def test_only_what_waits_for_somebody_to_act_is_idle(ready: World) -> None
     assert "session.status_idle" not in kinds
     result: Any = {"type": "user.custom_tool_result", "custom_tool_use_id": call_id}
     await sessions.events.send(asks, events=[result])
-    await until(ready, asks, "freehold.session_waits")
-    assert (await sessions.retrieve(asks)).status == "running"
+
+    async def goes_on_by_itself() -> bool:
+        return (await sessions.retrieve(asks)).status == "running"
+
+    await eventually(goes_on_by_itself)
     for one in (by_itself, asks):
         await ready.json("POST", f"/v1/sessions/{one}/cancel", {})
 

@@ -1,7 +1,6 @@
-"""Sessions and events for the store's tests, and waiting for a state."""
+"""Sessions and events for the store's tests."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -76,14 +75,3 @@ async def claimed(log: SessionLog, owner: str = "worker-1", *, lease_s: float = 
     leases = await log.claim(owner, limit=1, lease_s=lease_s)
     assert len(leases) == 1
     return leases[0]
-
-
-async def eventually(
-    holds: Callable[[], Awaitable[bool]] | Callable[[], bool], timeout_s: float = 10.0
-) -> None:
-    async with asyncio.timeout(timeout_s):
-        while True:
-            result = holds()
-            if await result if isinstance(result, Awaitable) else result:
-                return
-            await asyncio.sleep(0.005)

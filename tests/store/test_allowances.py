@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.store._parts import eventually
+from tests._waiting import eventually
 from tests.store.conftest import Opens
 
 from freehold.clock import SystemClock

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.store._parts import CLOCK, STARTED, eventually, new_row, said
+from tests._waiting import eventually
+from tests.store._parts import CLOCK, STARTED, new_row, said
 
 from freehold.core import ids
 from freehold.core.deployments import Dealt, DeploymentClaim, DeploymentRun

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
 import pytest
-from tests.store._parts import begun, eventually, said, texts
+from tests._waiting import eventually
+from tests.store._parts import begun, said, texts
 
 from freehold.core.session import Recorded
 from freehold.store import _follow

@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from tests.store._parts import CANCEL, CANCELLED, IDLE, STARTED, begun, claimed, eventually, new_row, said
+from tests._waiting import eventually
+from tests.store._parts import CANCEL, CANCELLED, IDLE, STARTED, begun, claimed, new_row, said
 
 from freehold.core.errors import BadRequest, Conflict
 from freehold.core.resources import Agent, Limits

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.store._parts import CLOCK, eventually
+from tests._waiting import eventually
+from tests.store._parts import CLOCK
 
 from freehold.core import ids
 from freehold.core.errors import BadRequest, NotFound

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.store._parts import CLOCK, STARTED, begun, claimed, eventually, new_row, said, texts
+from tests._waiting import eventually
+from tests.store._parts import CLOCK, STARTED, begun, claimed, new_row, said, texts
 from tests.store._proxy import Proxy
 
 from freehold.core.errors import BadRequest, Overloaded, Unavailable

@@ -3,9 +3,10 @@
 import asyncio
 from datetime import UTC, datetime
 
+import asyncpg
 import msgspec
 import pytest
-from tests.store._parts import eventually
+from tests._waiting import eventually
 
 from freehold.core.errors import BadRequest
 from freehold.core.messages import Usage
@@ -106,6 +107,23 @@ async def test_many_records_go_in_batches(store: Store) -> None:
     await store.records.flush()
     assert store.records.waiting_count == 0
     assert len(await store.records.list("default", limit=1000)) == 1000
+
+
+async def test_records_that_are_being_written_still_wait(store: Store, store_url: str) -> None:
+    connection = await asyncpg.connect(store_url)
+
+    async def is_held_up() -> bool:
+        return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE freehold.call_records IN ACCESS EXCLUSIVE MODE")
+        for number in range(3):
+            store.records.add(record(number))
+        await eventually(is_held_up)
+        assert store.records.waiting_count == 3
+    await store.records.flush()
+    assert store.records.waiting_count == 0
+    await connection.close()
 
 
 async def test_flushes_at_once_write_each_record_once(store: Store) -> None:

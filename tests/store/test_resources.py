@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.store._parts import eventually
+from tests._waiting import eventually
 
 from freehold.core.errors import BadRequest, Conflict, NotFound
 from freehold.core.resources import Agent, Provider, Rule, Rules, Tool

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.store._parts import eventually
+from tests._waiting import eventually
 from tests.store._proxy import Proxy, proxied
 from tests.store.conftest import Opens
 from tests.store.test_records import record

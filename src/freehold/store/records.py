@@ -12,6 +12,7 @@ import random
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -172,15 +173,12 @@ class PostgresCallRecords:
             spool.release(leftover)
 
     async def _write_held(self) -> None:
-        batch = [self._held.popleft() for _ in range(min(BATCH_MAX, len(self._held)))]
-        if not batch:
+        batch = list(islice(self._held, BATCH_MAX))
+        if not batch or not await self._write([record for record, _ in batch]):
             return
-        written = False
-        try:
-            written = await self._write([record for record, _ in batch])
-        finally:
-            if not written:
-                self._held.extendleft(reversed(batch))
+        # Only now: until then they wait, and are counted.
+        for _ in batch:
+            self._held.popleft()
         if self._spool is not None:
             for segment, count in Counter(segment for _, segment in batch).items():
                 if segment is not None:
