@@ -24,6 +24,7 @@ sys.path.insert(
     0, str(Path(__file__).parent)
 )  # Where Python looks for it when this runs as a script, but not in a test.
 
+from _embedding_answers import sections as embedded
 from _published import Either, Leaf, Object, Several, Tree, filled, tree_of, tree_of_shape
 from _samples import Lost, differences, shortest
 from wires_table import TITLES, written_or_checked
@@ -367,10 +368,10 @@ def fate(source: str, target: str, row: Row, base: Any, *, streamed: bool) -> st
 def page() -> str:
     """Raises Lost, with all that is."""
     lost: list[str] = []
-    written = "\n".join([HEAD, *(_section(name, lost) for name in names())])
+    parts = [HEAD, *(_section(name, lost) for name in names())]
     if lost:
         raise Lost("\n".join(lost))
-    return written
+    return "\n".join([*parts, *embedded()])
 
 
 def _section(source: str, lost: list[str]) -> str:

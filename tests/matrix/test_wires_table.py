@@ -39,6 +39,11 @@ def embeddings(table: ModuleType) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def embedding_answers(answers: ModuleType) -> ModuleType:
+    return sys.modules[answers.embedded.__module__]
+
+
+@pytest.fixture(scope="module")
 def answers(table: ModuleType) -> ModuleType:
     return _script("answers_table")
 
@@ -63,15 +68,43 @@ def test_a_field_that_makes_no_difference_without_a_reason_is_found(table: Modul
 
 
 def test_every_wire_of_embeddings_is_on_it_with_every_field_that_its_vendor_publishes(
-    embeddings: ModuleType,
+    embeddings: ModuleType, embedding_answers: ModuleType
 ) -> None:
     found = (one.name for one in pkgutil.iter_modules(wires.__path__))
     made = {
         name for name in found if hasattr(importlib.import_module(f"freehold.wires.{name}"), "EMBEDDINGS")
     }
-    assert {name: embeddings.undocumented(name) for name in embeddings.samples()} == {
-        name: [] for name in made
-    }
+    for page in (embeddings, embedding_answers):
+        assert {name: page.undocumented(name) for name in page.samples()} == {name: [] for name in made}
+
+
+@pytest.mark.parametrize(
+    ("wire", "field"),
+    [
+        ("openai_embeddings", "usage.prompt_tokens"),
+        ("google_embed", "truncated"),
+        ("bedrock_nova_embed", "embeddings[].embeddingType"),
+    ],
+)
+def test_a_field_of_an_embeddings_answer_without_a_sample_is_found(
+    embedding_answers: ModuleType, monkeypatch: pytest.MonkeyPatch, wire: str, field: str
+) -> None:
+    told = embedding_answers.samples()
+    fields = tuple(one for one in told[wire].fields if one.field != field)
+    fewer = {**told, wire: structs.replace(told[wire], fields=fields)}
+    monkeypatch.setattr(embedding_answers, "samples", lambda: fewer)
+    assert embedding_answers.undocumented(wire) == [field]
+
+
+def test_a_field_of_an_embeddings_answer_that_makes_no_difference_without_a_reason_is_found(
+    embedding_answers: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = embedding_answers.samples()["bedrock_titan_embed"]
+    fields = tuple(structs.replace(one, why="") for one in told.fields)
+    fewer = {**embedding_answers.samples(), "bedrock_titan_embed": structs.replace(told, fields=fields)}
+    monkeypatch.setattr(embedding_answers, "samples", lambda: fewer)
+    with pytest.raises(embedding_answers.Lost, match="embeddingsByType"):
+        embedding_answers.sections()
 
 
 @pytest.mark.parametrize(
