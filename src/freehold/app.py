@@ -36,7 +36,7 @@ from freehold.gateway.leasing import Leasing
 from freehold.gateway.limiting import Limiting
 from freehold.gateway.models import ModelTable
 from freehold.gateway.pipeline import Gateway
-from freehold.gateway.residency import Place, labelled
+from freehold.gateway.residency import Place
 from freehold.gateway.shadowing import Shadows
 from freehold.governance.keys import AccessPair, KeyTable, id_of
 from freehold.governance.principals import DEFAULT_TENANT, PrincipalTable
@@ -94,7 +94,7 @@ from freehold.server.apis import (
 from freehold.server.apis.responses_background import BackgroundResponses
 from freehold.server.apis.responses_keeping import WIRE as RESPONSES
 from freehold.server.apis.responses_keeping import Keeper as ResponseKeeper
-from freehold.server.authentication import credential_of
+from freehold.server.authentication import Authentication
 from freehold.server.bedrock import BedrockDoor
 from freehold.server.embeddings import EmbeddingsDoor
 from freehold.server.front import Front
@@ -400,11 +400,8 @@ async def _furnish(
         await stack.enter_async_context(_worker(config, inside.means).running())
         await stack.enter_async_context(inside.scheduler.running())
 
-    def authenticate(headers: Mapping[str, str]) -> Principal:
-        return labelled(principals.authenticate(credential_of(headers)), headers)
-
     door = Door(
-        authenticate=authenticate,
+        authenticate=Authentication(principals),
         dialect=wires[NATIVE_DIALECT],
         clock=clock,
         body_bytes_max=config.server.body_bytes_max,

@@ -66,6 +66,14 @@ class AccessPair(Struct, frozen=True):
         return f"AccessPair({self.access_key_id})"
 
 
+class Admitted(Struct, frozen=True):
+    """Who a credential stood for when it was looked up. It still does while `KeyTable.holds` this."""
+
+    principal: Principal
+    expires_at_ms: int | None = None
+    generation: int = 0
+
+
 class _Known(Struct, frozen=True):
     digest: bytes
     principal: Principal
@@ -89,15 +97,29 @@ class KeyTable:
         self._blake = blake2b(key=clock.entropy(32), digest_size=32)
         self._recalled: dict[bytes, _Known] = {}
         self._by_id: Mapping[str, _Known] = {}
+        self._generation = 0
+        """Of what is known: counts how often it was learned anew."""
 
     def authenticate(self, credential: str | None) -> Principal:
         """Microseconds, and no wait. Raises Unauthenticated, saying what is wrong as far as the caller may know."""
+        return self.admit(credential).principal
+
+    def admit(self, credential: str | None) -> Admitted:
+        """As `authenticate`, for who keeps it."""
         if not credential or len(credential) > CREDENTIAL_CHARS_MAX:
             raise Unauthenticated(_explain(credential))
         blake = self._blake.copy()
         blake.update(credential.encode())
         seen = blake.digest()
-        return self._current(self._recalled.get(seen) or self._recognize(credential, seen))
+        known = self._recalled.get(seen) or self._recognize(credential, seen)
+        return Admitted(self._current(known), known.expires_at_ms, self._generation)
+
+    def holds(self, admitted: Admitted) -> bool:
+        """Nothing has changed since, and it has not run out. Otherwise it is to be looked up again."""
+        expires_at_ms = admitted.expires_at_ms
+        return admitted.generation == self._generation and (
+            expires_at_ms is None or self._clock.now_ms() < expires_at_ms
+        )
 
     def principal(self, key_id: str) -> Principal:
         """Who acts by the key of that id now. Raises Unauthenticated where it was revoked, has expired or is unknown."""
@@ -134,6 +156,7 @@ class KeyTable:
 
     def _learn(self, known: Mapping[bytes, _Known]) -> None:
         self._known, self._recalled = known, {}
+        self._generation += 1
         self._by_id = {one.principal.id: one for one in known.values()}
 
     async def create(

@@ -9,10 +9,12 @@ from typing import Final
 
 from freehold.core.errors import Unauthenticated
 from freehold.core.policy import ALLOW_ALL, Principal
-from freehold.governance.keys import KeyTable
+from freehold.governance.keys import Admitted, KeyTable
 
 DEFAULT_TENANT: Final = "default"
 OPERATOR: Final = Principal(DEFAULT_TENANT, "user", "operator", (ALLOW_ALL,))
+_NEVER_KEPT: Final = -1
+"""A generation of keys that never is."""
 
 
 class PrincipalTable:
@@ -22,15 +24,19 @@ class PrincipalTable:
         self._keys = keys
         self._operator_key = operator_key.encode() if operator_key else None
 
-    def authenticate(self, credential: str | None) -> Principal:
+    def admit(self, credential: str | None) -> Admitted:
         """Microseconds, and no wait. Raises Unauthenticated."""
         if (
             self._operator_key is not None
             and credential is not None
             and hmac.compare_digest(credential.encode(), self._operator_key)
         ):
-            return OPERATOR
-        return self._keys.authenticate(credential)
+            return Admitted(OPERATOR, None, _NEVER_KEPT)
+        return self._keys.admit(credential)
+
+    def holds(self, admitted: Admitted) -> bool:
+        """As of the keys; the operator's is asked for each time."""
+        return self._keys.holds(admitted)
 
     async def current(self, tenant: str, principal_id: str) -> Principal:
         """As `now`."""

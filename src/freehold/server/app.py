@@ -76,7 +76,7 @@ class Server:
 
     def begin(self, exchange: Exchange) -> None:
         """Starts to answer, in a task where something has to be waited for. Of its body, only what came with the head is there."""
-        if exchange.more_body or exchange.path not in self._front.paths:
+        if exchange.more_body or exchange.head.path not in self._front.paths:
             exchange.start(self.answer)
         elif (rest := self._front.begin(exchange)) is not None:
             exchange.start(partial(self._finish, rest))

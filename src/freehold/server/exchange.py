@@ -6,16 +6,14 @@ comes in (listener.py), and what is answered (front.py).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from freehold.server.head import Head
 from freehold.server.operations import too_large
-
-if TYPE_CHECKING:
-    from uvicorn.protocols.http.flow_control import FlowControl
 
 Answer: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
 
@@ -59,32 +57,6 @@ _NOT_WAITED_FOR: Final = Arrival()
 """Of requests for whose body nobody waits, as it came with the head."""
 
 
-class Headers(Mapping[str, str]):
-    """A request's, decoded where they are asked for: most never are. Of those that came twice, the last."""
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        self._raw = dict(pairs)
-
-    def __getitem__(self, name: str) -> str:
-        return self._raw[name.encode("latin-1")].decode("latin-1")
-
-    def get(self, name: str, default: Any = None) -> Any:
-        value = self._raw.get(name.encode("latin-1"))
-        return default if value is None else value.decode("latin-1")
-
-    @property
-    def expect_continue(self) -> bool:
-        return b"expect" in self._raw and self._raw[b"expect"].lower() == b"100-continue"
-
-    def __iter__(self) -> Iterator[str]:
-        return (name.decode("latin-1") for name in self._raw)
-
-    def __len__(self) -> int:
-        return len(self._raw)
-
-
 class _Own:
     """The header lines that the server adds to every answer. uvicorn makes a new list of them each second."""
 
@@ -106,39 +78,48 @@ _own: Final = _Own()
 class Exchange:
     """Answered once: `respond`, or `begin`, any number of `send` and `end`. A client that goes away cancels the task.
 
-    `headers` are the request's, names lower-cased; `pairs` are the same as they came, `target` is path and query. What the protocol reads and sets besides: uvicorn's names.
+    What the protocol reads and sets besides: uvicorn's names.
     """
 
-    __slots__ = ("_chunked", "_expects", "_flow", "_head", "_protocol", "_transport", "body", "disconnected",
-                 "gone", "headers", "keep_alive", "message_event", "method", "more_body", "pairs", "path", "response_complete",
-                 "started", "target", "task")  # fmt: skip
+    __slots__ = ("_expects", "_opening", "_protocol", "body", "disconnected", "gone", "head", "keep_alive", "message_event",
+                 "more_body", "response_complete", "started", "task")  # fmt: skip
 
-    def __init__(self, protocol: HttpToolsProtocol, path: bytes) -> None:
-        parser = protocol.parser
-        http_1_0 = parser.get_http_version() == "1.0"
-        self.method: bytes = parser.get_method()
-        self.path = path
-        self.target: bytes = protocol.url
-        self.pairs: Sequence[tuple[bytes, bytes]] = protocol.headers
-        headers = Headers(protocol.headers)
-        self.headers: Mapping[str, str] = headers
-        self.keep_alive = not http_1_0 and parser.should_keep_alive()
-        self.body: bytes | bytearray = b""
-        self.more_body = True
+    def __init__(self, protocol: HttpToolsProtocol, head: Head, body: bytes | None = None) -> None:
+        """`body` where all of it is there."""
+        self.head = head
+        self.keep_alive = head.keep_alive
+        self.body: bytes | bytearray = body or b""
+        self.more_body = body is None
         self.message_event = _NOT_WAITED_FOR
-        self.disconnected = False
-        self.response_complete = False
+        self.disconnected = self.response_complete = False
         self.started = False
         """Whether some of the answer may be on its way."""
-        self._chunked = not http_1_0
-        self._expects = headers.expect_continue
+        self._expects = body is None and head.expects_continue
         self._protocol = protocol
-        self._transport = protocol.transport
-        self._flow: FlowControl = protocol.flow
-        self._head = b""
+        self._opening = b""
         self.task: asyncio.Task[Any] | None = None
         self.gone: Callable[[], None] | None = None
         """Where no task answers: called when the client hangs up before it was answered."""
+
+    @property
+    def method(self) -> bytes:
+        return self.head.method
+
+    @property
+    def path(self) -> bytes:
+        return self.head.path
+
+    @property
+    def target(self) -> bytes:
+        return self.head.target
+
+    @property
+    def pairs(self) -> Sequence[tuple[bytes, bytes]]:
+        return self.head.pairs
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.head.headers
 
     # What the protocol calls.
 
@@ -148,11 +129,11 @@ class Exchange:
 
     async def _run(self, answer: Answer) -> None:
         try:
-            if not self._transport.is_closing():
+            if not self._protocol.transport.is_closing():
                 await answer(self)
         finally:
             if not self.response_complete:
-                self._transport.close()
+                self._protocol.transport.close()
 
     def add_body(self, data: bytes) -> None:
         """Of the request's body. After the answer it is thrown away."""
@@ -160,7 +141,7 @@ class Exchange:
             return
         self.hold(data)
         if len(self.body) > HIGH_WATER_LIMIT:
-            self._flow.pause_reading()
+            self._protocol.flow.pause_reading()
         if self.message_event is not _NOT_WAITED_FOR:
             self.message_event.set()
 
@@ -220,8 +201,8 @@ class Exchange:
     async def _more(self) -> None:
         if self._expects:
             self._expects = False
-            self._transport.write(_CONTINUE)
-        self._flow.resume_reading()
+            self._protocol.transport.write(_CONTINUE)
+        self._protocol.flow.resume_reading()
         if self.message_event is _NOT_WAITED_FOR:
             self.message_event = Arrival()
         self.message_event.clear()
@@ -229,8 +210,8 @@ class Exchange:
 
     async def respond(self, status: int, lines: bytes, body: bytes) -> None:
         """The whole answer. `lines` are header lines, by `header_lines`."""
-        if self._flow.write_paused:
-            await self._flow.drain()
+        if self._protocol.flow.write_paused:
+            await self._protocol.flow.drain()
         self.answer(status, lines, body)
 
     def answer(self, status: int, lines: bytes, body: bytes) -> None:
@@ -238,22 +219,22 @@ class Exchange:
         if not self.disconnected:
             opened = self._opened(status, lines)
             shown = b"" if self.method == b"HEAD" else body
-            self._transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (opened, len(body), shown))
+            self._protocol.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (opened, len(body), shown))
         self._complete()
 
     def begin(self, status: int, lines: bytes) -> None:
         """A stream. Its head goes out with its first piece."""
-        framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
-        self._head = self._opened(status, lines) + framing
+        framing = b"transfer-encoding: chunked\r\n\r\n" if not self.head.old else b"\r\n"
+        self._opening = self._opened(status, lines) + framing
 
     async def send(self, data: bytes) -> None:
         """A piece of a stream, not empty. Waits where the client is slow to read."""
-        if self._flow.write_paused:
-            await self._flow.drain()
+        if self._protocol.flow.write_paused:
+            await self._protocol.flow.drain()
         if not self.disconnected:
-            head, self._head = self._head, b""
-            self._transport.write(
-                b"%b%x\r\n%b\r\n" % (head, len(data), data) if self._chunked else head + data
+            head, self._opening = self._opening, b""
+            self._protocol.transport.write(
+                b"%b%x\r\n%b\r\n" % (head, len(data), data) if not self.head.old else head + data
             )
 
     @property
@@ -265,28 +246,28 @@ class Exchange:
         """As `send`, but at once, whatever waits already. False where that is enough for now: then await `drained`."""
         if self.disconnected:
             return True
-        if self._chunked:
+        if not self.head.old:
             size = len(data)
             line = _SIZE_LINES[size] if size < _SIZES else b"%x\r\n" % size
             data = line + data + b"\r\n"
-        if self._head:
-            head, self._head = self._head, b""
+        if self._opening:
+            head, self._opening = self._opening, b""
             data = head + data
-        self._transport.write(data)
-        return not self._flow.write_paused
+        self._protocol.transport.write(data)
+        return not self._protocol.flow.write_paused
 
     @property
     def blocked(self) -> bool:
         """Whether much waits already that the client has not read."""
-        return self._flow.write_paused
+        return self._protocol.flow.write_paused
 
     async def drained(self) -> None:
-        await self._flow.drain()
+        await self._protocol.flow.drain()
 
     async def end(self, data: bytes = b"") -> None:
         """The last piece of a stream."""
-        head, self._head = self._head, b""
-        if not self._chunked:
+        head, self._opening = self._opening, b""
+        if self.head.old:
             await self._write(head + data)
         elif data:
             await self._write(b"%b%x\r\n%b\r\n%b" % (head, len(data), data, _LAST_CHUNK))
@@ -302,17 +283,17 @@ class Exchange:
         return STATUS_LINE[status] + own + lines + closing
 
     async def _write(self, data: bytes) -> None:
-        if self._flow.write_paused:
-            await self._flow.drain()
+        if self._protocol.flow.write_paused:
+            await self._protocol.flow.drain()
         if not self.disconnected:
-            self._transport.write(data)
+            self._protocol.transport.write(data)
 
     def _complete(self) -> None:
         self.response_complete = True
         if self.disconnected:
             return
         if not self.keep_alive:
-            self._transport.close()
+            self._protocol.transport.close()
         self._protocol.on_response_complete()
 
 

@@ -105,13 +105,14 @@ class Front(Struct, frozen=True, kw_only=True):
 
     def begin(self, exchange: Exchange) -> "Answering | None":
         """At one of `paths`, with its body whole. Returns what is still to be awaited; mostly nothing is."""
-        wire = self.paths[exchange.path]
-        plain = exchange.direct and exchange.method == b"POST" and wire.name not in self.keepers
+        head = exchange.head
+        wire = self.paths[head.path]
+        plain = exchange.direct and head.method == b"POST" and wire.name not in self.keepers
         if not plain or self.door.leaving.is_set():
             return self.serve
         call = _Call(self, wire, exchange, "x-request-id", None)
         try:
-            principal = self.door.authenticate(exchange.headers)
+            principal = self.door.authenticate.of(head)
             envelope = Envelope(exchange.whole_body(self.door.body_bytes_max))
             return call.begin(principal, envelope)
         except Exception as error:  # noqa: BLE001 - told at the outermost edge of a task

@@ -12,7 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from freehold.server.app import Server
 from freehold.server.certificates import Certificate
-from freehold.server.exchange import Exchange, Headers
+from freehold.server.exchange import Exchange
+from freehold.server.head import Head, Headers, Repeated, repeated
 from freehold.server.listener_h2 import ALPN, PREFACE, Http2
 
 STREAMS_END_S: Final = 2.0
@@ -32,6 +33,9 @@ HEAD_BYTES_MAX: Final = 65_536
 HEADERS_MAX: Final = 200
 REQUEST_BYTES_MAX: Final = 1 << 30
 """As it comes, also what is read and thrown away after a refusal."""
+
+REPEATED_TRIED_MAX: Final = 8
+"""Of a connection whose heads are no two the same, so many are kept to be known again."""
 
 
 class _TooMuch(Exception):
@@ -58,6 +62,11 @@ class Protocol(HttpToolsProtocol):
     _begun: Exchange | None = None
     """It begins to be answered once what came with its head was read."""
 
+    _repeated: Repeated | None = None
+    """What a whole request is known by, without parsing it."""
+
+    _repeated_tried = 0
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.access_log = False
@@ -79,6 +88,14 @@ class Protocol(HttpToolsProtocol):
                 self._speak_http2(data)
                 return
         self._idle_since = None
+        between, again = not self._in_request, self._repeated
+        if again is not None and between and self.cycle.response_complete:
+            body = again.body(data)
+            if body is not None and len(self.connections) < CONNECTIONS_MAX:
+                self._exchange = exchange = Exchange(self, again.head, body)
+                self.cycle = cast("RequestResponseCycle", exchange)
+                self._server.begin(exchange)
+                return
         try:
             self.parser.feed_data(data)
         except (
@@ -92,6 +109,8 @@ class Protocol(HttpToolsProtocol):
         begun = self._begun
         if begun is not None:
             self._begun = None
+            if between and not begun.more_body and self._repeated_tried < REPEATED_TRIED_MAX:
+                self._repeated, self._repeated_tried = repeated(begun.head, data), self._repeated_tried + 1
             self._server.begin(begun)
         if self._in_request and not self.transport.is_closing():
             self._watch(data)
@@ -129,15 +148,31 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         if self._slow is not None:
             self._in_time()
-        path = self.url.partition(b"?")[0]
-        if self._server.takes(path) and len(self.connections) < CONNECTIONS_MAX:
-            self._take(Exchange(self, path))
+        head = self._judged()
+        if self._server.takes(head.path) and len(self.connections) < CONNECTIONS_MAX:
+            self._take(Exchange(self, head))
         else:
-            url, headers, expects = self.url, self.headers, Headers(self.headers).expect_continue
             super().on_message_begin()  # Makes a scope, which only ASGI wants, and begins anew.
-            self.url, self.headers, self.expect_100_continue = url, headers, expects
-            self.scope["headers"] = headers
+            self.url, self.headers, self.expect_100_continue = (
+                head.target,
+                list(head.pairs),
+                head.expects_continue,
+            )
+            self.scope["headers"] = self.headers
             super().on_headers_complete()
+
+    def _judged(self) -> Head:
+        parser, url, pairs = self.parser, self.url, self.headers
+        old = parser.get_http_version() == "1.0"
+        return Head(
+            parser.get_method(),
+            url,
+            url.partition(b"?")[0],
+            pairs,
+            Headers(pairs),
+            keep_alive=not old and parser.should_keep_alive(),
+            old=old,
+        )
 
     def _take(self, exchange: Exchange) -> None:
         """As uvicorn does with a cycle of its own."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from h2.errors import ErrorCodes
 
 from freehold.server.exchange import Answer, Arrival, Exchange
+from freehold.server.head import Head
 
 if TYPE_CHECKING:
     from freehold.server.listener_h2 import Http2
@@ -29,13 +30,11 @@ class StreamExchange(Exchange):
     def __init__(
         self, connection: "Http2", stream_id: int, said: Mapping[bytes, bytes], headers: Pairs
     ) -> None:
-        self.method = said[b":method"]
-        self.target = said[b":path"]
-        self.path = self.target.partition(b"?")[0]
-        self.pairs = _pairs(said, headers)
-        self.headers: Mapping[str, str] = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in self.pairs if name != AUTHORITY
+        target, pairs = said[b":path"], _pairs(said, headers)
+        named = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in pairs if name != AUTHORITY
         }
+        self.head = Head(said[b":method"], target, target.partition(b"?")[0], pairs, named)
         self.keep_alive = True
         self.body = b""
         self.more_body = True
@@ -46,7 +45,7 @@ class StreamExchange(Exchange):
         self.started = False
         self.task = None
         self._late: asyncio.TimerHandle | None = None
-        self._expects = self.headers.get("expect", "").lower() == "100-continue"
+        self._expects = self.head.expects_continue
         self._connection = connection
         self._stream_id = stream_id
         self._unread_bytes = 0

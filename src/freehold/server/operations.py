@@ -19,11 +19,9 @@ from freehold.core.errors import BadRequest, FreeholdError, Internal, TooLarge, 
 from freehold.core.policy import Principal
 from freehold.core.ports import Clock, EmbeddingWire, ErrorBody, Wire
 from freehold.core.validation import decode, explained
+from freehold.server.authentication import Authentication
 
 log = logging.getLogger(__name__)
-
-Authenticate = Callable[[Mapping[str, str]], Principal]
-"""Lower-cased headers to who is calling. Raises Unauthenticated. Never waits."""
 
 ByToken = Callable[[str, Mapping[str, str]], Principal]
 """A token from the query, and what the path says, to who is calling. Raises Unauthenticated. Never waits."""
@@ -42,7 +40,7 @@ class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
 class Door(Struct, frozen=True, kw_only=True):
     """What every operation is served with. `dialect` says how errors are told; `leaving` is set once the server stops."""
 
-    authenticate: Authenticate
+    authenticate: Authentication
     dialect: Wire
     clock: Clock
     body_bytes_max: int

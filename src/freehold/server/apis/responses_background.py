@@ -37,6 +37,7 @@ from freehold.server.apis._response_answers import (
 from freehold.server.apis.responses_keeping import Asked, Keeper, for_conversation, with_answer
 from freehold.server.exchange import Exchange
 from freehold.server.front import Front
+from freehold.server.head import Head
 
 log = logging.getLogger(__name__)
 
@@ -264,10 +265,7 @@ class _Answer(Exchange):
 
     def __init__(self, responses: Responses, held: KeptResponse, told_count: int) -> None:
         # Not the base's: there is no connection.
-        self.method = b"POST"
-        self.path = self.target = b""
-        self.pairs = ()
-        self.headers = {}
+        self.head = Head(b"POST", b"", b"", (), {})
         self.started = False
         self.disconnected = False
         self.ended: Ended | None = None

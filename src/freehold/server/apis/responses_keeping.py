@@ -312,11 +312,7 @@ class _KeepingExchange(Exchange):
 
     def __init__(self, exchange: Exchange, marks: Marks, keeper: Keeper, response: KeptResponse) -> None:
         # Not the base's: there is no connection behind this one but through `exchange`.
-        self.method = exchange.method
-        self.path = exchange.path
-        self.target = exchange.target
-        self.pairs = exchange.pairs
-        self.headers = exchange.headers
+        self.head = exchange.head
         self.started = False
         self._exchange = exchange
         self._keeper = keeper
