@@ -243,7 +243,7 @@ async def main() -> None:
                     async for _ in passing.chunks():
                         pass
                 else:
-                    await passing.read()
+                    passing.body
 
         return once
 

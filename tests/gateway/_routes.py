@@ -10,7 +10,7 @@ from freehold.core.policy import Principal
 from freehold.core.records import CallRecord
 from freehold.core.resources import Provider, Resource
 from freehold.core.routes import Route, RouteModel
-from freehold.gateway.forwarding import Passing
+from freehold.gateway.forwarding import Passed, Passing
 from freehold.gateway.health import Health
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
@@ -102,6 +102,8 @@ class Scene:
                 principal, Envelope(body), wire=WIRES[wire], headers=headers or {}
             ) as answer,
         ):
+            if isinstance(answer, Passed):
+                return answer.body
             if isinstance(answer, Passing):
                 return b"".join([chunk async for chunk in answer.chunks()])
             encoder = WIRES[wire].stream_encoder(answer.request)

@@ -93,7 +93,7 @@ class Azure:
     async def forward(self, *, stream: bool = False, **more: Any) -> tuple[bytes, Asked]:
         body = openai_request("azure/chat-prod", stream=stream, **more)
         async with self.house.gateway.forward(ANN, Envelope(body), wire=WIRES["openai_chat"]) as passing:
-            got = b"".join([chunk async for chunk in passing.chunks()]) if stream else await passing.read()
+            got = b"".join([chunk async for chunk in passing.chunks()]) if stream else passing.body
         return got, self.vendor.asked[-1]
 
     async def call(self, *, stream: bool = False, **more: Any) -> tuple[Folding, Asked]:

@@ -46,7 +46,7 @@ class Asking:
     async def forward(self, model: str, body: dict[str, Any], principal: Principal = ANN) -> None:
         envelope = Envelope(msgspec.json.encode({"model": model, **body}))
         async with self.house.gateway.forward(principal, envelope, wire=WIRES["openai_chat"]) as passing:
-            await passing.read()
+            assert passing.body
 
     async def call(self, model: str, body: dict[str, Any], *, with_body: bool = True) -> None:
         data = msgspec.json.encode({"model": model, **body})

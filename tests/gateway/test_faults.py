@@ -23,6 +23,7 @@ from freehold.core.errors import (
 from freehold.core.messages import Usage
 from freehold.core.policy import Policy, Principal, Statement
 from freehold.core.records import CallRecord
+from freehold.gateway.forwarding import Passed
 from freehold.gateway.passing import Envelope
 from freehold.providers import _upstream
 from freehold.providers._http import Timeouts
@@ -250,8 +251,9 @@ async def test_a_client_that_leaves_after_the_last_event_was_answered(mode: str)
     ):
         with pytest.raises(ConnectionResetError):  # noqa: PT012 - raised while the context is open
             async with opened(house, "openai_chat", mode, streamed=False) as answer:
-                async for _ in answer:
-                    pass
+                if not isinstance(answer, Passed):
+                    async for _ in answer:
+                        pass
                 raise ConnectionResetError
         assert house.spool.only.outcome == "ok"
         assert house.spool.only.usage.output_tokens == 7

@@ -38,7 +38,7 @@ async def test_a_whole_answer_passes_byte_for_byte() -> None:
     async with Vendor(reply(odd)) as vendor, open_house(rows=rows_at(vendor), environment=KEYS) as house:
         envelope = Envelope(openai_request("openai/gpt-4o"))
         async with house.gateway.forward(ANN, envelope, wire=WIRES["openai_chat"]) as passing:
-            assert await passing.read() == odd
+            assert passing.body == odd
 
 
 async def test_a_stream_passes_byte_for_byte_when_its_client_asked_for_usage() -> None:
@@ -272,7 +272,7 @@ async def test_models_to_fall_back_to_must_be_allowed_too() -> None:
     ):
         plain = Envelope(openai_request("openai/gpt-4o", models=["gpt-4o"]))
         async with house.gateway.forward(limited, plain, wire=WIRES["openai_chat"]) as passing:
-            assert await passing.read() == OPENAI_TEXT
+            assert passing.body == OPENAI_TEXT
         sly = Envelope(openai_request("openai/gpt-4o", models=["gpt-4o", "o1-pro"]))
         with pytest.raises(Forbidden, match="o1-pro"):
             await house.gateway.forward(limited, sly, wire=WIRES["openai_chat"]).__aenter__()

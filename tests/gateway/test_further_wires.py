@@ -42,7 +42,7 @@ async def test_a_response_that_passes_is_metered(streamed: bool) -> None:
         async with gateway(house).forward(
             ANN, asked("gpt-4o", stream=streamed), wire=named(RESPONSES)
         ) as passing:
-            told = b"".join([chunk async for chunk in passing.chunks()]) if streamed else await passing.read()
+            told = b"".join([chunk async for chunk in passing.chunks()]) if streamed else passing.body
         assert b"resp_1" in told
         record = house.spool.only
     assert (record.outcome, record.wire, record.provider, record.priced) == ("ok", RESPONSES, "openai", True)

@@ -10,7 +10,7 @@ from freehold.catalog import catalog
 from freehold.core.messages import Message, ModelRequest, Text, ToolCall, Usage
 from freehold.core.resources import Provider, Rule, Rules
 from freehold.core.stream import fold
-from freehold.gateway.forwarding import Passing
+from freehold.gateway.forwarding import Passed, Passing
 from freehold.gateway.passing import Envelope
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
@@ -59,6 +59,8 @@ async def ask(house: House, client: str, body: bytes) -> bytes:
     """As the server does it: pass bytes where that can be, else decode, call and encode."""
     wire = WIRES[client]
     async with house.gateway.forward(ANN, Envelope(body), wire=wire) as answer:
+        if isinstance(answer, Passed):
+            return answer.body
         if isinstance(answer, Passing):
             return b"".join([chunk async for chunk in answer.chunks()])
         if not answer.request.stream:

@@ -45,7 +45,8 @@ def test_the_same_head_is_known_with_a_body_of_any_length(name: bytes, after: tu
 )
 def test_whatever_differs_is_left_to_the_parser(change: object) -> None:
     again = known(b"host: here", b"content-length: 2")
-    assert again is not None and callable(change)
+    assert again is not None
+    assert callable(change)
     data = again.before + b"2" + again.after + b"{}"
     assert again.body(data) == b"{}"
     assert again.body(change(data)) is None
@@ -83,7 +84,8 @@ async def test_a_repeated_head_is_answered_as_the_first_one(shared: World) -> No
         for piece in (sent[:50], sent[50:300], sent[300:]):
             await raw.send(piece)
         assert (await raw.answer()).status == 200
-    assert b"temperature" not in asked.asked[1].body and b"temperature" in asked.asked[2].body
+    assert b"temperature" not in asked.asked[1].body
+    assert b"temperature" in asked.asked[2].body
     assert asked.asked[2].body == asked.asked[3].body
 
 

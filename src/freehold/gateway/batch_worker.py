@@ -22,7 +22,7 @@ from freehold.core.message_batches import BatchClaim, MessageBatches, Settled
 from freehold.core.ports import Clock, Principals, Wire
 from freehold.core.stream import Folding, identified
 from freehold.gateway.batches import RESULTS_KEPT
-from freehold.gateway.forwarding import Passing
+from freehold.gateway.forwarding import Passed, Passing
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.gateway.residency import labelled
@@ -238,8 +238,9 @@ class BatchWorker:
         async with means.gateway.forward(
             principal, Envelope(claim.params), wire=means.wire, headers=claim.headers
         ) as answer:
-            if isinstance(answer, Passing):
-                return _on_one_line(await answer.read())
+            if isinstance(answer, Passed):
+                return _on_one_line(answer.body)
+            assert not isinstance(answer, Passing)  # noqa: S101 - nothing in a batch wants a stream
             folding, name = Folding(), ids.new("req", means.clock)
             async for event in answer:
                 folding.add(identified(event, name))

@@ -39,56 +39,64 @@ PRIORITY: Final = "x-freehold-priority"
 CACHE_CONTROL: Final = "cache-control"
 
 
-class Passing(Metered):
-    """An answer's bytes. `read` gives a whole answer, `chunks` a stream; `record` is there once its context was left."""
+class Passed(Metered):
+    """An answer's bytes that came whole. `record` is there once its context was left."""
 
-    __slots__ = ("_first", "_hidden", "_open", "_output_tokens", "_raw", "_tap", "_usage", "_whole",
-                 "copy", "error", "is_language_model", "model", "provider")  # fmt: skip
+    __slots__ = ("body", "copy", "model", "output_tokens_estimated", "provider", "usage")
 
-    def __init__(
-        self, target: Target, opened: AbstractAsyncContextManager[RawAnswer] | None, meter: Meter
-    ) -> None:
+    error = None
+    finished = True
+
+    def __init__(self, target: Target, body: bytes, wire: Wire, meter: Meter) -> None:
         self.provider = target.provider.name
         self.model = target.name
-        self.is_language_model = target.provider.is_language_model
+        self.body = body
+        self.meter = meter
+        self.usage = usage = wire.usage_of(body)
+        self.output_tokens_estimated = 0 if usage is not None else tokens.estimate(body)
+        self.copy: Copy | None = None
+        """Of what has passed, where it is to be kept."""
+        if meter.keeping is not None:
+            self.copy = WholeCopy(body, wire, self.provider)
+        meter.first_event()
+
+    async def close(self) -> None:
+        pass
+
+
+class Passing(Metered):
+    """An answer's bytes as a stream. `record` is there once its context was left."""
+
+    __slots__ = ("_first", "_hidden", "_open", "_raw", "_tap", "copy", "error", "model", "provider")
+
+    def __init__(self, target: Target, opened: AbstractAsyncContextManager[RawAnswer], meter: Meter) -> None:
+        self.provider = target.provider.name
+        self.model = target.name
         self.error: BaseException | None = None
-        self._whole = False
         self.meter = meter
         self._open = opened
         self._raw: Chunks | None = None
         self._first = b""
         self._tap: Tapped | None = None
         self._hidden: UsageHidden | None = None
-        self._usage: Usage | None = None
-        self._output_tokens = 0
         self.copy: Copy | None = None
         """Of what has passed, where it is to be kept."""
 
     @property
     def finished(self) -> bool:
         """The answer's last event has passed. Clients leave at that, often before its bytes have ended."""
-        return self._whole if self._tap is None else self._tap.finished
+        return self._tap is not None and self._tap.finished
 
     @property
     def usage(self) -> Usage | None:
-        return self._usage if self._tap is None else self._tap.usage
+        return None if self._tap is None else self._tap.usage
 
     @property
     def output_tokens_estimated(self) -> int:
-        """For a stream, its events: vendors send about one a token."""
-        return self._output_tokens if self._tap is None else self._tap.event_count
+        """Its events: vendors send about one a token."""
+        return 0 if self._tap is None else self._tap.event_count
 
-    def start_whole(self, body: bytes, wire: Wire) -> None:
-        self._first = body
-        self._usage = wire.usage_of(body)
-        if self._usage is None:
-            self._output_tokens = tokens.estimate(body)
-        if self.meter.keeping is not None:
-            self.copy = WholeCopy(self._first, wire, self.provider)
-        self.meter.first_event()
-        self._whole = True
-
-    async def start_stream(self, raw: RawAnswer, wire: Wire, *, hidden: bool) -> None:
+    async def start(self, raw: RawAnswer, wire: Wire, *, hidden: bool) -> None:
         """Waits for the first chunk. `hidden`: its client did not ask for usage."""
         self._raw = raw.chunks()
         tap = wire.usage_tap()
@@ -103,16 +111,7 @@ class Passing(Metered):
         self.meter.first_event()
 
     async def close(self) -> None:
-        if self._open is not None:
-            await self._open.__aexit__(None, None, None)
-
-    async def read(self) -> bytes:
-        return self.whole()
-
-    def whole(self) -> bytes:
-        """Once, of an answer that was not asked for as a stream."""
-        first, self._first = self._first, b""
-        return first
+        await self._open.__aexit__(None, None, None)
 
     def chunks(self) -> AsyncIterator[bytes]:
         return self
@@ -123,7 +122,7 @@ class Passing(Metered):
     async def __anext__(self) -> bytes:
         """Never empty. Raises BrokenOff at the end of a stream that was not finished."""
         if self._first:
-            return self.whole()
+            return self._begun()
         while self._raw is not None and self._tap is not None:
             try:
                 data = self._tapped(await anext(self._raw), self._tap)
@@ -152,7 +151,7 @@ class Passing(Metered):
                 data = hidden.feed(data)
             return not data or write(data)
 
-        if self._first and not write(self.whole()):
+        if self._first and not write(self._begun()):
             await drained()
         broken: BrokenOff | None = None
         try:
@@ -164,6 +163,10 @@ class Passing(Metered):
             raise
         if data := self._ended(tap, broken):
             write(data)
+
+    def _begun(self) -> bytes:
+        first, self._first = self._first, b""
+        return first
 
     def _tapped(self, data: bytes, tap: Tapped) -> bytes:
         tap.feed(data)
@@ -217,7 +220,7 @@ class Bytes:
         body = self._envelope.body
         if len(body) > BODY_BYTES_MAX:
             raise TooLarge(f"the body has {len(body)} bytes, over BODY_BYTES_MAX = {BODY_BYTES_MAX}")
-        if not self._passes_to(target):
+        if target.provider.wire != self._wire.name or self._sealed:
             request = self._decoded()
         elif target.suspicion is None or not target.suspicion.falls_on(body, self._envelope.fields):
             return None
@@ -231,22 +234,22 @@ class Bytes:
         lack = lack_of(target.facts, request, size_bytes=len(body))
         return None if lack is None else (lack, request)
 
-    async def ask(self, target: Target, meter: Meter) -> Passing | Answer:
+    async def ask(self, target: Target, meter: Meter) -> Passing | Passed | Answer:
         begun, self._begun = self._begun, None
-        if not self._passes_to(target):
+        if target.provider.wire != self._wire.name or self._sealed:
             if not isinstance(begun, Asking) or begun.target is not target:
                 begun = self._asking(target)
             return await begun.answered(meter)
         if not isinstance(begun, _Forwarded) or begun.target is not target:
             begun = self._forwarded(target)
-        opening, envelope, wire = begun.opening, self._envelope, self._wire
+        opening, wire = begun.opening, self._wire
+        if not self._envelope.stream:
+            async with opening as raw:
+                return Passed(target, await raw.read(), wire, meter)
         raw = await opening.__aenter__()
         answer = Passing(target, opening, meter)
         try:
-            if envelope.stream:
-                await answer.start_stream(raw, wire, hidden=begun.hidden)
-            else:
-                answer.start_whole(await raw.read(), wire)
+            await answer.start(raw, wire, hidden=begun.hidden)
         except BaseException:
             await answer.close()
             raise
@@ -255,19 +258,17 @@ class Bytes:
     def begin(self, target: Target, done: Done[bytes | ModelResponse]) -> HangUp | None:
         if self._envelope.stream:
             return None
-        if not self._passes_to(target):
+        if target.provider.wire != self._wire.name or self._sealed:
             self._begun = asking = self._asking(target)
             return asking.begin(done)
         self._begun = forwarded = self._forwarded(target)
         begin: Callable[[Done[bytes]], HangUp | None] | None = getattr(forwarded.opening, "begin", None)
         return None if begin is None else begin(done)
 
-    def whole(self, came: bytes | ModelResponse, target: Target, meter: Meter) -> Passing | Told:
+    def whole(self, came: bytes | ModelResponse, target: Target, meter: Meter) -> Passed | Told:
         if isinstance(came, ModelResponse):
             return Told(target, self._decoded(), came, meter)
-        answer = Passing(target, None, meter)
-        answer.start_whole(came, self._wire)
-        return answer
+        return Passed(target, came, self._wire, meter)
 
     def _asking(self, target: Target) -> Asking:
         return Asking(target, self._decoded(), wire=self._wire, body=self.body)
@@ -317,9 +318,6 @@ class Bytes:
             affinity=headers.get(SESSION) or envelope.cache_key(),
             priority=_priority(headers.get(PRIORITY)),
         )
-
-    def _passes_to(self, target: Target) -> bool:
-        return target.provider.wire == self._wire.name and not self._sealed
 
     def _decoded(self) -> ModelRequest:
         request = self._request

@@ -86,6 +86,8 @@ class Meter(Struct, eq=False):
     cache: Note | None = None
     keeping: Keeping | None = None
     objectives: Measured | None = None
+    begun: CallRecord | None = None
+    """The record as far as it is known once it is known who asks whom (`begun_record`), where that was known before."""
 
     def called_for(self, user: str | None) -> None:
         """Whom the client names; a key that is somebody's own says it better."""
@@ -123,16 +125,13 @@ class Meter(Struct, eq=False):
         else:
             charge, saved_pico = _spared(target, usage, self.at)
             usage = Usage()
+        begun = self.begun
+        if begun is None or account is not principal.account:
+            begun = begun_record(principal, account, self.wire, self.requested, target)
         record = structs.replace(
-            _BLANK,
+            begun,
             id=id_,
             at=self.at,
-            tenant=principal.tenant,
-            principal=principal.id,
-            wire=self.wire,
-            model_requested=self.requested,
-            provider=target.provider.name if target else "",
-            model=target.name if target else "",
             outcome=outcome,
             usage=usage,
             cost_pico=charge.cost_pico,
@@ -142,16 +141,7 @@ class Meter(Struct, eq=False):
             duration_ms=int((now_s - started_s) * 1_000_000) / 1000,
             first_event_ms=None if first_s is None else int((first_s - started_s) * 1_000_000) / 1000,
             streamed=self.streamed,
-            key_id=account.key_id or (principal.id if principal.id.startswith(_KEY) else None),
         )
-        if account.team or account.user or account.organisation or account.labels:
-            record = structs.replace(
-                record,
-                organisation=account.organisation,
-                team=account.team,
-                user=account.user,
-                labels=account.labels,
-            )
         if choice is not DIRECT:
             record = structs.replace(
                 record,
@@ -183,6 +173,26 @@ def meter_of(
     id_ = ids.new("call", clock) if id is None else id
     return Meter(
         clock, records, principal, wire, requested, id_, clock.now(), clock.monotonic_s(), principal.account
+    )
+
+
+def begun_record(
+    principal: Principal, account: Account, wire: str, requested: str, target: Target | None
+) -> CallRecord:
+    """What a call's record says of who asks whom. The rest of it says that nothing has happened."""
+    return structs.replace(
+        _BLANK,
+        tenant=principal.tenant,
+        principal=principal.id,
+        wire=wire,
+        model_requested=requested,
+        provider=target.provider.name if target else "",
+        model=target.name if target else "",
+        key_id=account.key_id or (principal.id if principal.id.startswith(_KEY) else None),
+        organisation=account.organisation,
+        team=account.team,
+        user=account.user,
+        labels=account.labels,
     )
 
 

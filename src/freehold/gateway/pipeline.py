@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from freehold.core.context import Reach
 from freehold.core.errors import FreeholdError, Internal
@@ -19,7 +20,7 @@ from freehold.core.experiments import SHADOW
 from freehold.core.messages import ModelRequest, Usage
 from freehold.core.policy import Principal, allowed, authorize
 from freehold.core.ports import CallRecords, Clock, EmbeddingWire, Wire
-from freehold.core.records import Choice
+from freehold.core.records import CallRecord, Choice
 from freehold.core.routes import PREFIX
 from freehold.gateway.alternatives import able
 from freehold.gateway.attempts import Answered, Asked, Call, Plan, PromptCall
@@ -31,9 +32,9 @@ from freehold.gateway.canaries import Percentages, none_yet
 from freehold.gateway.capabilities import Lack, refusal
 from freehold.gateway.counting import Count, counted
 from freehold.gateway.embedding import Embedded, Texts
-from freehold.gateway.forwarding import Bytes, Passing
+from freehold.gateway.forwarding import Bytes, Passed, Passing
 from freehold.gateway.limiting import Limiting
-from freehold.gateway.metering import OK, Meter, estimated, may_be_billed, meter_of, outcome
+from freehold.gateway.metering import OK, Meter, begun_record, estimated, may_be_billed, meter_of, outcome
 from freehold.gateway.models import ModelTable
 from freehold.gateway.passing import Envelope
 from freehold.gateway.residency import hold, within_reach
@@ -48,6 +49,17 @@ from freehold.wires.openai_embeddings import EMBEDDINGS
 ACTION: Final = "model:Call"
 USER_HEADER: Final = "x-freehold-user"
 _NO_HEADERS: Final[Mapping[str, str]] = {}
+ADMITTED_MAX: Final = 10_000
+"""Of principals and models that were seen together. When full, the memory starts anew."""
+
+
+class _Admitted(Struct, frozen=True):
+    """That a principal may ask a model, whatever it asks. Neither of them ever changes, so this holds for as long as they do."""
+
+    principal: Principal
+    target: Target
+    plan: Plan
+    record: CallRecord
 
 
 class Gateway:
@@ -76,6 +88,7 @@ class Gateway:
         self._chance = Chance(clock)
         self._shadows = shadows
         self._canaries = canaries
+        self._admitted: dict[tuple[int, int, str, str], _Admitted] = {}
 
     def call(
         self,
@@ -105,7 +118,7 @@ class Gateway:
         wire: Wire,
         headers: Mapping[str, str] = _NO_HEADERS,
         call_id: str | None = None,
-    ) -> PromptCall[Passing | Answer, Passing | Told]:
+    ) -> PromptCall[Passing | Passed | Answer, Passed | Told]:
         """Gives bytes of `wire`, which is the client's, where who answers speaks it, else events.
 
         `headers` are the client's, names lower-cased. `call_id` is its record's, where there is one already. Raises as `call` does, and BadRequest for what `wire` cannot read.
@@ -114,7 +127,8 @@ class Gateway:
             self._clock, self._records, principal, wire=wire.name, requested=envelope.model, id=call_id
         )
         meter.streamed = envelope.stream
-        meter.called_for(headers.get(USER_HEADER) or envelope.end_user())
+        if user := headers.get(USER_HEADER) or envelope.end_user():
+            meter.called_for(user)
         asked = Bytes(envelope, wire, headers)
         return PromptCall(asked, meter, self._plan, self._settle, self._plan_now)
 
@@ -174,13 +188,30 @@ class Gateway:
 
     def _plan_now(self, meter: Meter, asked: Asked[Answered]) -> Plan | None:
         """Where calls begin of which all is known, and for which what limits them has been leased; None for the others."""
-        tenant = meter.principal.tenant
-        target = self.models.known(tenant, meter.requested, wire=meter.wire, rules=meter.rules)
+        principal, requested, wire = meter.principal, meter.requested, meter.wire
+        target = self.models.known(principal.tenant, requested, wire=wire, rules=meter.rules)
         if target is None or target.route is not None:
             return None
-        plan = self._planned(meter, asked, target)
+        meter.target = target
+        # Both are kept where they are by what was admitted, so no others come to have their ids.
+        admitted = self._admitted.get((id(principal), id(target), requested, wire))
+        if admitted is None:
+            admitted = self._admit(meter, target)
+        meter.begun, plan = admitted.record, admitted.plan
+        self._look_into(asked, meter, target)
         limiting = self._limiting
         return plan if limiting is None or limiting.take_now(meter, asked, plan.targets) else None
+
+    def _admit(self, meter: Meter, target: Target) -> _Admitted:
+        """Raises Forbidden."""
+        principal, requested, wire = meter.principal, meter.requested, meter.wire
+        _hold(principal, target)
+        record = begun_record(principal, principal.account, wire, requested, target)
+        if len(self._admitted) >= ADMITTED_MAX:
+            self._admitted.clear()
+        admitted = _Admitted(principal, target, Plan((target,)), record)
+        self._admitted[id(principal), id(target), requested, wire] = admitted
+        return admitted
 
     async def _plan(self, meter: Meter, asked: Asked[Answered]) -> Plan:
         """Where every other call begins. Waits only after a declaration has changed, for the database."""
@@ -250,14 +281,16 @@ class Gateway:
                 canary_percent=self._canaries(meter.principal.tenant, routed.route),
             )
         meter.target = target
-        authorize(meter.principal, ACTION, target.resource)
-        if meter.principal.residency:
-            hold(meter.principal, target)
+        _hold(meter.principal, target)
+        self._look_into(asked, meter, target)
+        return Plan((target,))
+
+    def _look_into(self, asked: Asked[Answered], meter: Meter, target: Target) -> None:
+        """Raises Forbidden for what else the principal may not ask, and Unsupported for what the model is known not to do."""
         for model in asked.further_models():
             authorize(meter.principal, ACTION, f"model/{target.provider.name}/{model}")
         if (lacking := asked.lack_of(target)) is not None:
             raise self._refusal(meter, target, asked.body, *lacking)
-        return Plan((target,))
 
     def _settle(
         self,
@@ -318,6 +351,13 @@ class Gateway:
         wire = self._wires.get(meter.wire)
         field = path_in(wire, body, lack.field) if body and wire is not None else lack.field
         return refusal(f"{target.provider.name}/{target.name}", lack, facts, field=field, instead=instead)
+
+
+def _hold(principal: Principal, target: Target) -> None:
+    """Raises Forbidden where the principal may not ask it, whatever it asks."""
+    authorize(principal, ACTION, target.resource)
+    if principal.residency:
+        hold(principal, target)
 
 
 def _billed(meter: Meter, asked: Asked[Answered], answer: Answered | None, ended: str) -> Usage:

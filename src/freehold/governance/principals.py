@@ -23,6 +23,8 @@ class PrincipalTable:
     def __init__(self, keys: KeyTable, *, operator_key: str | None) -> None:
         self._keys = keys
         self._operator_key = operator_key.encode() if operator_key else None
+        self.holds: Final = keys.holds
+        """As of the keys: the operator's is asked for each time."""
 
     def admit(self, credential: str | None) -> Admitted:
         """Microseconds, and no wait. Raises Unauthenticated."""
@@ -33,10 +35,6 @@ class PrincipalTable:
         ):
             return Admitted(OPERATOR, None, _NEVER_KEPT)
         return self._keys.admit(credential)
-
-    def holds(self, admitted: Admitted) -> bool:
-        """As of the keys; the operator's is asked for each time."""
-        return self._keys.holds(admitted)
 
     async def current(self, tenant: str, principal_id: str) -> Principal:
         """As `now`."""

@@ -8,7 +8,9 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
-from freehold.core.begins import Done
+from msgspec import Struct
+
+from freehold.core.begins import Done, HangUp
 from freehold.core.errors import FreeholdError
 from freehold.providers._http import HeaderBlock, Reply
 from freehold.providers._http_connection import Connection, Stale, Told
@@ -26,26 +28,24 @@ class Asked(Protocol):
     def judged(self, reply: Reply, body: bytes) -> bytes: ...
 
 
-class Begun:
+class Begun(Struct, eq=False):
     """`done` hears of the answer's body, or of what kept it from coming: once, and not after `hang_up`."""
 
-    __slots__ = ("_body", "_connection", "_done", "_headers", "_path", "_task", "_upstream")
+    _upstream: Asked
+    _body: bytes
+    _headers: HeaderBlock
+    _path: str | None
+    _done: Done[bytes] | None
+    _connection: Connection | None = None
+    _task: asyncio.Task[None] | None = None
 
-    def __init__(
-        self, upstream: Asked, body: bytes, headers: HeaderBlock, path: str | None, done: Done[bytes]
-    ) -> None:
-        self._upstream = upstream
-        self._body = body
-        self._headers = headers
-        self._path = path
-        self._done: Done[bytes] | None = done
-        self._connection: Connection | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self) -> bool:
-        """False where it has to be asked for by a coroutine: nothing was done then."""
-        self._connection = self._upstream.begin(self._body, self._headers, self._path, self._told)
-        return self._connection is not None
+    def begin(self) -> HangUp | None:
+        """None where it has to be asked for by a coroutine: nothing was done then."""
+        connection = self._upstream.begin(self._body, self._headers, self._path, self._told)
+        if connection is None:
+            return None
+        self._connection = connection
+        return self.hang_up
 
     def hang_up(self) -> None:
         self._done = None

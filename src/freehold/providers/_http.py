@@ -105,23 +105,18 @@ class HttpPool:
             connection = await origin.acquire(timeouts, total_at=total_at)
             return await connection.exchange(head, body, timeouts, bodiless=bodiless, total_at=total_at)
 
-    def begin(
-        self, target: Target, body: bytes, *, path: str, headers: HeaderBlock, timeouts: Timeouts, told: Told
-    ) -> Connection | None:
-        """A POST as by `request`, over an idle connection, which `abort` hangs up. `told` is as in `Connection.begin`.
+    def begin(self, target: Target, data: bytes, timeouts: Timeouts, told: Told) -> Connection | None:
+        """A request that is whole (`Target.post`), over an idle connection, which `abort` hangs up. `told` is as in `Connection.begin`.
 
         None where something would have to be waited for: nothing was done then. A Stale that is told of was not tried again.
         """
         loop, origin = self._loop, self._origins.get(target.key)
-        if loop is None or origin is None or len(body) > WRITE_BYTES_MAX:
+        if loop is None or origin is None or len(data) > WRITE_BYTES_MAX:
             return None
         now = loop.time()
         connection = origin.take(now)
-        if connection is None:
-            return None
-        head = b"%b%bcontent-length: %d\r\n\r\n" % (target.head("POST", path), headers, len(body))
-        total_at = inf if timeouts.total_s is None else now + timeouts.total_s
-        connection.begin(head, body, timeouts, total_at=total_at, now=now, told=told)
+        if connection is not None:
+            connection.begin(data, timeouts, now, told)
         return connection
 
     def use(self, target: Target) -> PoolUse:

@@ -135,7 +135,8 @@ class Connection(asyncio.Protocol):
         """
         if self._phase is not _Phase.IDLE:
             raise Stale(f"{self._name} closed the connection before the request")
-        self._expect(timeouts, total_at, self._loop.time(), bodiless=bodiless)
+        self._expect(timeouts, total_at, self._loop.time())
+        self._bodiless = bodiless
         # The answer travels in this future and not in a field: by the time this coroutine runs again, the connection
         # may already serve somebody else.
         waiter = self._waiter = self._loop.create_future()
@@ -154,29 +155,27 @@ class Connection(asyncio.Protocol):
             return answered
         raise answered
 
-    def begin(
-        self, head: bytes, body: bytes, timeouts: Timeouts, *, total_at: float, now: float, told: "Told"
-    ) -> None:
-        """As `exchange`, without waiting: of a `body` up to WRITE_BYTES_MAX, for an answer that may have one, while `usable`.
+    def begin(self, data: bytes, timeouts: Timeouts, now: float, told: "Told") -> None:
+        """As `exchange`, without waiting: of a request of up to WRITE_BYTES_MAX, for an answer that may have a body, while `usable`.
 
         `told` comes once: with the reply when that has ended (well or not) or must be read on, or with what kept it from beginning.
         """
-        self._expect(timeouts, total_at, now, bodiless=False)
+        self._expect(timeouts, inf if timeouts.total_s is None else now + timeouts.total_s, now)
         self._told = told
         self._phase = _Phase.HEAD
         first_byte_s = timeouts.first_byte_s
-        deadline = total_at if first_byte_s is None or now + first_byte_s > total_at else now + first_byte_s
-        self._deadline = deadline
+        self._deadline = deadline = (
+            self._total_at if first_byte_s is None else min(self._total_at, now + first_byte_s)
+        )
         if deadline < self._timer_at:
             self._limit(deadline)
-        self._transport.write(head + body)
+        self._transport.write(data)
 
-    def _expect(self, timeouts: Timeouts, total_at: float, now: float, *, bodiless: bool) -> None:
+    def _expect(self, timeouts: Timeouts, total_at: float, now: float) -> None:
         self._timeouts = timeouts
         self._total_at = total_at
-        self._bodiless = bodiless
         self._idle_s = inf if timeouts.idle_s is None else timeouts.idle_s
-        self._complete = self._chunk_over = False
+        self._bodiless = self._complete = self._chunk_over = False
         self._silent = self._keep = True
         self._fruitless_bytes = self._interim_count = 0
         self._sent_at = now

@@ -203,7 +203,8 @@ class Reply(Struct, eq=False):
             except FreeholdError as error:  # For whoever pours: the event loop has no use for it.
                 self._stopped = error
             self._write = None
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
         return self.size
 
     def _wake(self) -> None:
@@ -215,7 +216,8 @@ class Reply(Struct, eq=False):
         self._ended = True
         self._failure = failure
         self._source = None
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
         told = self.told
         if told is not None:
             self.told = None

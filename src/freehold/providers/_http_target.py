@@ -138,6 +138,11 @@ class Target:
                 self._heads[method, path] = head
         return head
 
+    def post(self, path: str, headers: HeaderBlock, body: bytes) -> bytes:
+        """A whole request."""
+        head = self._heads.get(("POST", path)) or self.head("POST", path)
+        return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, headers, len(body), body)
+
 
 def check_path(path: str, field: str) -> None:
     fits = path.startswith("/") and path.isascii() and path.isprintable()

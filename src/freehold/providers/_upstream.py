@@ -126,9 +126,8 @@ class Upstream:
         """As `HttpPool.begin`; the reply's status may be any."""
         if self._bearer is not None:
             return None
-        return self._pool.begin(
-            self._target, body, path=path or self._path, headers=headers, timeouts=self.timeouts, told=told
-        )
+        target = self._target
+        return self._pool.begin(target, target.post(path or self._path, headers, body), self.timeouts, told)
 
     async def send(
         self, body: bytes, headers: HeaderBlock, path: str | None = None, *, fresh: bool = False
@@ -296,8 +295,7 @@ class Call:
             else:
                 done(response)
 
-        begun = Begun(upstream, self._body, self._headers, self._path, decoded)
-        return begun.hang_up if begun.begin() else None
+        return Begun(upstream, self._body, self._headers, self._path, decoded).begin()
 
     async def __aenter__(self) -> AsyncIterator[StreamEvent]:
         upstream = self._upstream
@@ -478,40 +476,28 @@ async def _run_out(reply: Reply) -> None:
         reply.close()
 
 
-class Forward:
+class Forward(msgspec.Struct, eq=False):
     """`Provider.forward` over an Upstream: entered once, left once; leaving early hangs up."""
 
-    __slots__ = ("_body", "_headers", "_path", "_reply", "_stream", "_upstream")
-
-    def __init__(
-        self,
-        upstream: Upstream,
-        body: bytes,
-        headers: HeaderBlock,
-        *,
-        stream: bool,
-        path: str | None = None,
-    ) -> None:
-        self._upstream = upstream
-        self._body = body
-        self._headers = headers
-        self._stream = stream
-        self._path = path
-        self._reply: Reply | None = None
+    upstream: Upstream
+    body: bytes
+    headers: HeaderBlock
+    stream: bool
+    path: str | None = None
+    _reply: Reply | None = None
 
     def begin(self, done: Done[bytes]) -> HangUp | None:
         """As `core.ports.Begins` has it."""
-        if self._stream:
+        if self.stream:
             return None
-        begun = Begun(self._upstream, self._body, self._headers, self._path, done)
-        return begun.hang_up if begun.begin() else None
+        return Begun(self.upstream, self.body, self.headers, self.path, done).begin()
 
     async def __aenter__(self) -> "Passed":
-        upstream = self._upstream
-        body, self._body = self._body, b""
-        self._reply = reply = await upstream.send(body, self._headers, self._path)
+        upstream = self.upstream
+        body, self.body = self.body, b""
+        self._reply = reply = await upstream.send(body, self.headers, self.path)
         try:
-            if not self._stream:
+            if not self.stream:
                 return Passed(reply, await upstream.read(reply), "application/json", whole=True)
             try:
                 first = await upstream.first(reply)
@@ -533,8 +519,8 @@ class Forward:
 
     async def _not_streamed(self, reply: Reply, body: bytes, piece: bytes) -> "Passed":
         """The client asked for a stream and its provider has none: the whole answer is told as one, in the same wire."""
-        wire = self._upstream.wire
-        whole = wire.decode_response(await _rest(self._upstream, reply, piece), provider=self._upstream.name)
+        wire = self.upstream.wire
+        whole = wire.decode_response(await _rest(self.upstream, reply, piece), provider=self.upstream.name)
         encoder = wire.stream_encoder(wire.decode_request(body))
         name = hashlib.sha256(body).hexdigest()[:NAME_CHARS]
         events = (identified(event, name) for event in unfold(whole))
@@ -543,7 +529,7 @@ class Forward:
 
     def _raise_first(self, first: bytes) -> None:
         """An error as the first event is still before the answer: somebody else may be asked."""
-        upstream = self._upstream
+        upstream = self.upstream
         try:
             upstream.wire.stream_decoder(provider=upstream.name).feed(first)
         except FreeholdError as error:

@@ -60,16 +60,13 @@ _NOT_WAITED_FOR: Final = Arrival()
 class _Own:
     """The header lines that the server adds to every answer. uvicorn makes a new list of them each second."""
 
-    __slots__ = ("_lines", "_made_of")
+    __slots__ = ("lines", "made_of")
 
     def __init__(self) -> None:
-        self._made_of: list[tuple[bytes, bytes]] = []
-        self._lines = b""
+        self.make_of([])
 
-    def lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        if headers is not self._made_of:
-            self._made_of, self._lines = headers, b"".join([b"%b: %b\r\n" % pair for pair in headers])
-        return self._lines
+    def make_of(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self.made_of, self.lines = headers, b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 _own: Final = _Own()
@@ -83,6 +80,9 @@ class Exchange:
 
     __slots__ = ("_expects", "_opening", "_protocol", "body", "disconnected", "gone", "head", "keep_alive", "message_event",
                  "more_body", "response_complete", "started", "task")  # fmt: skip
+
+    direct = True
+    """Whether `write` and `answer` are there: exchanges of another kind only `send` and `respond`."""
 
     def __init__(self, protocol: HttpToolsProtocol, head: Head, body: bytes | None = None) -> None:
         """`body` where all of it is there."""
@@ -237,11 +237,6 @@ class Exchange:
                 b"%b%x\r\n%b\r\n" % (head, len(data), data) if not self.head.old else head + data
             )
 
-    @property
-    def direct(self) -> bool:
-        """Whether `write` and `answer` are there: exchanges of another kind only `send` and `respond`."""
-        return type(self) is Exchange
-
     def write(self, data: bytes) -> bool:
         """As `send`, but at once, whatever waits already. False where that is enough for now: then await `drained`."""
         if self.disconnected:
@@ -278,9 +273,11 @@ class Exchange:
     def _opened(self, status: int, lines: bytes) -> bytes:
         self.started = True
         self._expects = False
-        own = _own.lines(self._protocol.server_state.default_headers)
+        headers = self._protocol.server_state.default_headers
+        if headers is not _own.made_of:
+            _own.make_of(headers)
         closing = b"" if self.keep_alive else b"connection: close\r\n"
-        return STATUS_LINE[status] + own + lines + closing
+        return b"%b%b%b%b" % (STATUS_LINE[status], _own.lines, lines, closing)
 
     async def _write(self, data: bytes) -> None:
         if self._protocol.flow.write_paused:

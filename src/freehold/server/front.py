@@ -21,7 +21,7 @@ from freehold.core.stream import Folding, PartStarted, Started, StreamEvent, ide
 from freehold.gateway.attempts import PromptCall
 from freehold.gateway.cache import Note
 from freehold.gateway.calling import Answer, Told
-from freehold.gateway.forwarding import Passing
+from freehold.gateway.forwarding import Passed, Passing
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.server.edge import at_the_edge, tell
@@ -38,7 +38,8 @@ MODELS_TOLD_MAX: Final = 1024
 _WITH_IDS: Final = frozenset({Started, PartStarted})
 
 
-_Asked: TypeAlias = PromptCall[Passing | Answer, Passing | Told]
+_Asked: TypeAlias = PromptCall[Passing | Passed | Answer, Passed | Told]
+_Answer: TypeAlias = Passing | Passed | Answer | Told
 
 Ask: TypeAlias = Callable[[], Awaitable[tuple[Principal, Envelope]]]
 """Who asks, and what. Raises what is wrong with it."""
@@ -205,14 +206,14 @@ class _Call:
             call_id=ids.alike("call", self.request_id),
         )
 
-    def _ready(self, answer: Passing | Told | BaseException) -> None:
+    def _ready(self, answer: Passed | Told | BaseException) -> None:
         """The call is over: all that is left is to say so."""
         self._ended()
         exchange = self._exchange
         try:
             if isinstance(answer, BaseException):
                 raise answer
-            body = answer.whole() if isinstance(answer, Passing) else self._encoded(answer)
+            body = answer.body if isinstance(answer, Passed) else self._encoded(answer)
             lines = self._head(answer, stream=False) + self._limits(answer)
             if exchange.blocked:
                 exchange.start(lambda exchange: exchange.respond(200, lines, body))
@@ -277,14 +278,17 @@ class _Call:
             lines = self._head(answer, stream=stream)
             if stream:
                 exchange.begin(200, lines + self._limits(answer))
-            last = await (self._passed(answer, stream) if isinstance(answer, Passing) else self._told(answer))
+            if isinstance(answer, Passed):
+                last = answer.body
+            else:
+                last = await (self._passed(answer) if isinstance(answer, Passing) else self._told(answer))
         if stream:
             await self._end(last)
         else:
             more = b"" if self.more_lines is None else self.more_lines()
             await exchange.respond(200, lines + self._limits(answer) + more, last)
 
-    def _head(self, answer: Passing | Answer | Told, *, stream: bool) -> bytes:
+    def _head(self, answer: _Answer, *, stream: bool) -> bytes:
         """Header lines, but for those that depend on what the answer used."""
         kind = _WHOLE_KIND
         if stream:
@@ -303,9 +307,7 @@ class _Call:
             lines += route_line(reason)
         return lines if meter.cache is None else lines + cache_lines(meter.cache)
 
-    async def _passed(self, answer: Passing, stream: bool) -> bytes:  # noqa: FBT001
-        if not stream:
-            return await answer.read()
+    async def _passed(self, answer: Passing) -> bytes:
         exchange = self._exchange
         if self._form is None and exchange.direct:
             await answer.pour(exchange.write, exchange.drained)
@@ -347,7 +349,7 @@ class _Call:
     async def _end(self, data: bytes) -> None:
         await self._exchange.end(data if self._form is None else self._form.end(data))
 
-    def _limits(self, answer: Passing | Answer | Told) -> bytes:
+    def _limits(self, answer: _Answer) -> bytes:
         """Of a whole answer with what it used, of a stream with what it may use."""
         taken = answer.meter.taken
         return b"" if taken is None else lines_after(self._wire.name, taken, self._front.door.clock)

@@ -48,6 +48,9 @@ class Protocol(HttpToolsProtocol):
     Model calls are answered past ASGI, as an `Exchange`.
     """
 
+    cycle: Any
+    """What of a connection is being answered: uvicorn's cycle, or an Exchange in its place."""
+
     _opening: bytes | None = b""
     """What came of a first word that may still become HTTP/2's preface; None once it is known."""
 
@@ -92,8 +95,7 @@ class Protocol(HttpToolsProtocol):
         if again is not None and between and self.cycle.response_complete:
             body = again.body(data)
             if body is not None and len(self.connections) < CONNECTIONS_MAX:
-                self._exchange = exchange = Exchange(self, again.head, body)
-                self.cycle = cast("RequestResponseCycle", exchange)
+                self.cycle = self._exchange = exchange = Exchange(self, again.head, body)
                 self._server.begin(exchange)
                 return
         try:
@@ -177,7 +179,7 @@ class Protocol(HttpToolsProtocol):
     def _take(self, exchange: Exchange) -> None:
         """As uvicorn does with a cycle of its own."""
         before: RequestResponseCycle | None = self.cycle
-        self.cycle = cast("RequestResponseCycle", exchange)
+        self.cycle = exchange
         if before is None or before.response_complete:
             self._exchange = self._begun = exchange
         else:
@@ -217,7 +219,8 @@ class Protocol(HttpToolsProtocol):
         self._exchange = None
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return

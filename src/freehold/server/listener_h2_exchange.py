@@ -27,6 +27,8 @@ Pairs = Sequence[tuple[bytes, bytes]]
 class StreamExchange(Exchange):
     __slots__ = ("_connection", "_late", "_stream_id", "_told_by_event", "_unread_bytes", "widened")
 
+    direct = False
+
     def __init__(
         self, connection: "Http2", stream_id: int, said: Mapping[bytes, bytes], headers: Pairs
     ) -> None:

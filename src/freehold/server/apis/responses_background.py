@@ -263,6 +263,8 @@ class _Answer(Exchange):
         "ended",
     )
 
+    direct = False
+
     def __init__(self, responses: Responses, held: KeptResponse, told_count: int) -> None:
         # Not the base's: there is no connection.
         self.head = Head(b"POST", b"", b"", (), {})

@@ -310,6 +310,8 @@ class _KeepingExchange(Exchange):
 
     __slots__ = ("_exchange", "_keeper", "_marks", "_response", "_settled", "_stream")
 
+    direct = False
+
     def __init__(self, exchange: Exchange, marks: Marks, keeper: Keeper, response: KeptResponse) -> None:
         # Not the base's: there is no connection behind this one but through `exchange`.
         self.head = exchange.head
