@@ -22,6 +22,7 @@ from freehold.core.messages import ModelRequest
 from freehold.core.ports import KeyRow, ModelInfo, Versioned
 from freehold.core.records import CallRecord
 from freehold.core.stream import Folding, StreamEvent, unfold
+from freehold.gateway.forwarding import Passing
 from freehold.gateway.leasing import Leasing
 from freehold.gateway.limiting import Limiting
 from freehold.gateway.models import ModelTable
@@ -239,11 +240,9 @@ async def main() -> None:
         async def once() -> None:
             who, envelope = keys.authenticate(plain), Envelope(body)
             async with gateway.forward(who, envelope, wire=WIRE) as passing:
-                if envelope.stream:
+                if isinstance(passing, Passing):
                     async for _ in passing.chunks():
                         pass
-                else:
-                    passing.body
 
         return once
 
