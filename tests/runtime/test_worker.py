@@ -67,6 +67,35 @@ async def test_more_sessions_than_a_worker_has_room_for_wait_their_turn(database
     assert 1 <= most <= 3
 
 
+async def test_what_begins_beside_a_worker_is_taken_at_once_while_there_is_room(database_url):
+    held = Held(said("never"))
+    settings = WorkerSettings(sessions_max=4, drain_s=0.01)
+    async with world(database_url, lambda _request: held, settings=settings) as here:
+        worker = here.worker()
+        async with worker.running():
+            await _until(lambda: not worker.trouble)
+            at_once = [await here.start(), await here.start()]
+            await _until(lambda: worker.busy_count == 2)
+            queued = [await here.start(), await here.start()]
+            await _until(lambda: worker.busy_count == 4)
+            assert [row.version for row in at_once] == [3, 3], "its turn has begun with it"
+            assert [row.version for row in queued] == [2, 2], "half of the places are for those that queue"
+        assert worker.berth([event.event for event in await here.log_of(queued[0].id)]) is None, (
+            "it has stopped"
+        )
+
+
+async def test_a_tenants_limit_is_kept_for_what_begins_beside_a_worker(database_url):
+    settings = WorkerSettings(tenant_max=1)
+    async with world(database_url, one_round, settings=settings) as here:
+        worker = here.worker()
+        async with worker.running():
+            await _until(lambda: not worker.trouble)
+            rows = [await here.start() for _ in range(3)]
+            assert [row.version for row in rows] == [2, 2, 2]
+            await asyncio.gather(*(here.settled(row.id) for row in rows))
+
+
 async def test_a_lost_lease_stops_the_work_at_once_and_the_new_holder_goes_on(database_url):
     held = Held(said("never"))
     settings = WorkerSettings(lease_s=0.6, poll_s=0.2)

@@ -109,6 +109,25 @@ class Planned:
     releases: bool = False
 
 
+class OneBerth:
+    """A worker that takes what begins."""
+
+    owner, lease_s = "ann", FOR_EVER_S
+    opening = (EVENTS["said"],)
+
+    def __init__(self) -> None:
+        self.taken: list[Lease] = []
+
+    def berth(self, _events: object) -> "OneBerth":
+        return self
+
+    def take(self, lease: Lease) -> None:
+        self.taken.append(lease)
+
+    def leave(self) -> None:
+        raise AssertionError("it has begun")
+
+
 NAMES = st.lists(st.sampled_from(["said", "said", "said", "idle"]), min_size=1, max_size=3)
 STEPS = st.lists(
     st.sampled_from(["said", "said", "idle", *WAITS, *WAITS]), min_size=1, max_size=3
@@ -133,14 +152,26 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
         def tenant(self) -> str:
             return f"model-{id(self)}"
 
-        @initialize(target=leases, count=st.integers(1, 3))
-        def create(self, count: int) -> Any:
-            """All of them run, and somebody has them."""
+        @initialize(target=leases, count=st.integers(1, 3), born=st.integers(0, 2))
+        def create(self, count: int, born: int) -> Any:
+            """All of them run, and somebody has them: some from the moment in which they began."""
             for _ in range(count):
                 row = new_row(tenant=self.tenant)
                 wait(store.log.create(row, [STARTED, EVENTS["said"]]))
                 self.models[row.id] = Model(events=["started", "said"], status="running")
-            return self.claim("ann")
+            claimed = self.claim("ann")
+            return multiple(*claimed.values, *(self._born() for _ in range(born)))
+
+        def _born(self) -> Lease:
+            row, berth = new_row(tenant=self.tenant), OneBerth()
+            with store.log.carried_by(berth):
+                wait(store.log.create(row, [STARTED, EVENTS["said"]]))
+            [lease] = berth.taken
+            model = Model(
+                events=["started", "said", "said"], status="running", owner="ann", epoch=lease.epoch
+            )
+            self.models[row.id] = model
+            return lease
 
         def _plan(self, data: st.DataObject, names: list[str], lease: Lease | None) -> None:
             session = lease.session_id if lease else data.draw(st.sampled_from(list(self.models)))

@@ -1,7 +1,7 @@
 """The log of sessions, as kept: the port of what keeps it, and what is known of a session without reading it."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -82,6 +82,34 @@ class Lease(Struct, frozen=True):
     due_at: datetime | None = None
 
 
+class Berth(Protocol):
+    """A worker's place, kept for a session that is about to begin. One of the two comes, once, and neither waits."""
+
+    @property
+    def opening(self) -> Sequence[SessionEvent]:
+        """What the worker writes first, together with the session's beginning."""
+        ...
+
+    def take(self, lease: Lease) -> None:
+        """It has begun, `opening` is in its log, and the worker has it."""
+        ...
+
+    def leave(self) -> None:
+        """It has not begun, or somebody else will have it."""
+        ...
+
+
+class Carrier(Protocol):
+    """A worker in the process in which sessions begin."""
+
+    owner: str
+    lease_s: float
+
+    def berth(self, events: Sequence[SessionEvent]) -> Berth | None:
+        """For a session that begins with `events`. None where it has nothing to do there yet, or no room."""
+        ...
+
+
 class SessionPage(Struct, frozen=True):
     rows: tuple[SessionRow, ...]
     next: str | None
@@ -92,6 +120,11 @@ class SessionLog(Protocol):
         self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
     ) -> SessionRow:
         """With a key that was used before in the tenant: the session of that time, nothing new."""
+        ...
+
+    def carried_by(self, carrier: Carrier) -> AbstractContextManager[None]:
+        """Meanwhile what `create` begins here goes to `carrier` at once where it has a berth, unless the agent's places are limited: then
+        it waits for its turn, as all others do."""
         ...
 
     async def fork(

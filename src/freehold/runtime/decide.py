@@ -6,7 +6,7 @@ Called whenever nothing of the session runs, so a call that is open and started 
 Such a call runs again when that is harmless (pure, idempotent: same key), else its outcome is unknown and is said to be.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final, TypeAlias, assert_never
@@ -139,6 +139,20 @@ def decide(state: SessionState, plan: Plan, now: datetime, *, places: Collection
     if reached:
         return _stopped(state, reached)
     return compaction(state, plan.context) or CallModel()
+
+
+def opened(events: Sequence[SessionEvent], now: datetime) -> tuple[SessionState, Sequence[SessionEvent]]:
+    """A session that begins with `events`, as far as a worker takes it without a word from anybody: into its first turn, where something
+    is said. What it writes for that is given beside."""
+    state = SessionState()
+    for event in events:
+        state.add(event, now)
+    step = decide(state, Plan("", Limits(), {}), now)
+    if type(step) is not StartTurn:
+        return state, ()
+    started = TurnStarted(turn=step.turn)
+    state.add(started, now)
+    return state, (started,)
 
 
 def finish(

@@ -7,15 +7,18 @@ is away only makes it wait.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from msgspec import Struct
 
 from freehold.core import ids
 from freehold.core.errors import FreeholdError
-from freehold.core.session_log import Lease
+from freehold.core.session import SessionEvent
+from freehold.core.session_log import Berth, Carrier, Lease
+from freehold.core.session_state import SessionState
+from freehold.runtime.decide import opened
 from freehold.runtime.turn import Means, SessionRun
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,8 @@ BACKOFF_S_MAX: Final = 5.0
 RELEASE_S_MAX: Final = 5.0
 CLAIMED_AT_ONCE_MAX: Final = 64
 """So that one worker that looks first leaves some to the others."""
+BORN_SHARE: Final = 0.5
+"""Of a worker's places, those that sessions that begin in its process may take without queueing: what is left is shared fairly."""
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):
@@ -48,12 +53,33 @@ class _Held(Struct):
     task: asyncio.Task[None]
 
 
+class _Berth:
+    """Implements core.session_log.Berth."""
+
+    def __init__(self, worker: "Worker", state: SessionState, opening: Sequence[SessionEvent]) -> None:
+        self.opening = opening
+        self._worker = worker
+        self._state = state
+
+    def take(self, lease: Lease) -> None:
+        self._worker.take(lease, self._state)
+
+    def leave(self) -> None:
+        self._worker.leave()
+
+
 class Worker:
+    """Implements core.session_log.Carrier, too: what begins in its process it takes from there, without asking the database for work."""
+
     def __init__(self, means: Means, settings: WorkerSettings = DEFAULTS) -> None:
         self.owner = ids.new("worker", means.clock)
         self._means = means
         self._settings = settings
+        self.lease_s = settings.lease_s
         self._held: dict[str, _Held] = {}
+        self._berths_count = 0
+        self._group: asyncio.TaskGroup | None = None
+        self._queue_seen_empty = False
         self._stopping = asyncio.Event()
         self._over = asyncio.Event()
         self._look = asyncio.Event()
@@ -74,7 +100,8 @@ class Worker:
         """Works until left, or stopped; then finishes the steps that run, or hands them back after `drain_s`."""
         working = asyncio.create_task(self._work(), name="worker")
         try:
-            yield
+            with self._means.log.carried_by(self):
+                yield
         finally:
             self.stop()
             await working
@@ -84,17 +111,57 @@ class Worker:
         self._stopping.set()
         self._look.set()
 
+    def berth(self, events: Sequence[SessionEvent]) -> Berth | None:
+        """Only while nobody queues, and as long as there is more than enough room; a limit of tenants' is the database's to keep."""
+        settings = self._settings
+        if (
+            self._group is None
+            or not self._queue_seen_empty
+            or self._stopping.is_set()
+            or settings.tenant_max is not None
+            or len(self._held) + self._berths_count >= settings.sessions_max * BORN_SHARE
+        ):
+            return None
+        state, opening = opened(events, self._means.clock.now())
+        if not opening:
+            return None
+        self._berths_count += 1
+        return _Berth(self, state, opening)
+
+    def take(self, lease: Lease, state: SessionState) -> None:
+        self.leave()
+        if self._group is None:
+            log.warning("session.born_too_late", extra={"session": lease.session_id, "worker": self.owner})
+        else:
+            self._begin(self._group, lease, state)
+
+    def leave(self) -> None:
+        self._berths_count -= 1
+        if self._stopping.is_set():
+            self._look.set()
+
     async def stopped(self) -> None:
         """Returns once nothing runs any more."""
         await self._over.wait()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
+            self._group = group
             beating = group.create_task(self._heartbeat(), name="worker:heartbeat")
             await self._claim_until_stopped(group)
+            await self._settle_berths()
+            self._group = None
             await self._drain()
             beating.cancel()
         self._over.set()
+
+    async def _settle_berths(self) -> None:
+        """What has just begun is known in a moment: then it is handed back with the others. If not, its lease runs out."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_S_MAX):
+                while self._berths_count:
+                    self._look.clear()
+                    await self._look.wait()
 
     async def _drain(self) -> None:
         tasks = [held.task for held in self._held.values()]
@@ -140,14 +207,15 @@ class Worker:
         )
         for lease in leases:
             self._begin(group, lease)
+        self._queue_seen_empty = not leases
         return bool(leases)
 
-    def _begin(self, group: asyncio.TaskGroup, lease: Lease) -> None:
-        """Having got a session anew that is still carried forward here means that its old lease is void."""
+    def _begin(self, group: asyncio.TaskGroup, lease: Lease, state: SessionState | None = None) -> None:
+        """`state` is what its log says, where that is known. Having got a session anew that is still carried forward here means that its old lease is void."""
         old = self._held.get(lease.session_id)
         if old is not None:
             old.task.cancel()
-        task = group.create_task(self._carry(lease), name=f"session:{lease.session_id}")
+        task = group.create_task(self._carry(lease, state), name=f"session:{lease.session_id}")
         self._held[lease.session_id] = _Held(lease, task)
 
     async def _wait(self) -> None:
@@ -157,11 +225,11 @@ class Worker:
             return
         await _first_of(self._look.wait(), self._means.log.wait_for_work(self._settings.poll_s))
 
-    async def _carry(self, lease: Lease) -> None:
+    async def _carry(self, lease: Lease, state: SessionState | None) -> None:
         """The outermost edge of one session's work."""
         ours = False
         try:
-            ours = await SessionRun(self._means, lease, self._stopping).run()
+            ours = await SessionRun(self._means, lease, self._stopping, state).run()
         except asyncio.CancelledError:
             ours = self._stopping.is_set()
             raise
@@ -222,3 +290,6 @@ async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
+
+
+_IMPLEMENTS: type[Carrier] = Worker

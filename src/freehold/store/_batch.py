@@ -10,14 +10,18 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
+from msgspec import Struct
+
 from freehold.core.session import RowChange
-from freehold.core.session_log import Lease, SessionRow
+from freehold.core.session_log import Berth, Lease, SessionRow
 from freehold.store._events import Encoded
 
 BATCH_SESSIONS_MAX: Final = 512
 BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
 GROUP_EVENTS_MAX: Final = 1000
 WAITING_MAX: Final = 20_000
+FIRST_EPOCH: Final = 1
+"""Of a session that a worker has from its beginning on."""
 WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
@@ -47,24 +51,49 @@ class Append:
         self.alone = key is not None
 
 
+class Birth(Struct, frozen=True):
+    """A worker that takes the session as it begins, if the database lets it. `encoded` is what it writes first."""
+
+    berth: Berth
+    encoded: Encoded
+    owner: str
+    lease_s: float
+
+
 class Create:
     """One caller's new session; `done` gets the row as written, or the id of the session that the key made before."""
 
-    __slots__ = ("done", "encoded", "key", "row")
+    __slots__ = ("birth", "done", "encoded", "key", "row")
 
     def __init__(
-        self, row: SessionRow, encoded: Encoded, *, key: str | None, done: "asyncio.Future[SessionRow | str]"
+        self,
+        row: SessionRow,
+        encoded: Encoded,
+        *,
+        key: str | None,
+        done: "asyncio.Future[SessionRow | str]",
+        birth: Birth | None = None,
     ) -> None:
         self.row = row
         self.encoded = encoded
         self.key = key
         self.done = done
+        self.birth = birth
 
-    def settle(self, result: SessionRow | str) -> None:
+    def settle(self, result: SessionRow | str, *, taken: bool) -> None:
+        """The worker has it, whoever waits for `done`."""
+        if self.birth is not None:
+            if taken and isinstance(result, SessionRow):
+                lease = Lease(result.id, result.tenant, self.birth.owner, FIRST_EPOCH, result.created_at)
+                self.birth.berth.take(lease)
+            else:
+                self.birth.berth.leave()
         if not self.done.done():
             self.done.set_result(result)
 
     def fail(self, error: Exception) -> None:
+        if self.birth is not None:
+            self.birth.berth.leave()
         if not self.done.done():
             self.done.set_exception(error)
 

@@ -5,6 +5,7 @@ process that is frozen between two thoughts holds no lock and cannot write late.
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec import Struct
 
 from freehold.core.messages import NO_USAGE, Usage
 from freehold.core.session_log import SessionRow
-from freehold.store._batch import Create, Group
+from freehold.store._batch import FIRST_EPOCH, Create, Group
 from freehold.store._events import Encoded
 from freehold.store.database import Connection
 
@@ -143,46 +144,53 @@ _APPENDS: Final = {
 
 EXPLAIN: Final = "SELECT id, version, status, owner, epoch FROM sessions WHERE id = ANY($1::text[])"
 
+# $1-$26: one element a session, of which opening is the number of its last events that are written only where it is claimed as it
+# begins: by owner, unless its agent's places are limited. $27: for how long. $28-$31: one element an event.
 _CREATE: Final = f"""
 WITH wanted AS (
-    SELECT * FROM unnest(
-        $1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text::bigint[], {_USAGE_TYPES}, $16::text::boolean[],
-        $17::int[], $18::text[], $19::text[], $20::jsonb[], $21::text[], $22::text[], $23::jsonb[], $24::text[]
+    SELECT w.*, w.owner IS NOT NULL AND NOT EXISTS (
+        SELECT FROM session_limits l WHERE l.tenant = w.tenant AND l.agent = w.agent
+    ) AS claimed
+    FROM unnest(
+        $1::text::text[], $2::text::text[], $3::text::text[], $4::text::int[], $5::text::text[], $6::text[], $7::text::bigint[],
+        {_USAGE_TYPES}, $16::text::boolean[], $17::text::int[], $18::text::text[], $19::text[], $20::text::jsonb[], $21::text::text[],
+        $22::text[], $23::jsonb[], $24::text[], $25::text[], $26::text::int[]
     ) AS w (
         id, tenant, agent, agent_version, status, key, cost_pico, {_USAGE}, estimated,
-        version, title, model, metadata, created_by, parent_id, setup, when_busy
+        version, title, model, metadata, created_by, parent_id, setup, when_busy, owner, opening
     )
 ), remembered AS (
     SELECT w.id, k.session_id FROM wanted w JOIN create_keys k ON k.tenant = w.tenant AND k.key = w.key
 ), made AS (
     INSERT INTO sessions (
         id, tenant, agent, agent_version, status, cost_pico, {_USAGE}, estimated, version, title, model, metadata, created_by, parent_id, setup,
-        when_busy
+        when_busy, owner, epoch, due_at
     )
     SELECT id, tenant, agent, agent_version, status, coalesce(cost_pico, 0), {_USAGE_GIVEN}, coalesce(estimated, false),
-           version, title, model, metadata, created_by, parent_id, setup, when_busy
+           version + CASE WHEN claimed THEN opening ELSE 0 END, title, model, metadata, created_by, parent_id, setup, when_busy,
+           CASE WHEN claimed THEN owner END, CASE WHEN claimed THEN {FIRST_EPOCH} ELSE 0 END, now() + CASE WHEN claimed THEN $27::interval ELSE '0' END
     FROM wanted w
     WHERE NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)
     ON CONFLICT (id) DO NOTHING
-    RETURNING id, tenant, created_at, status = 'running' AS claimable
+    RETURNING id, tenant, version, created_at, owner IS NOT NULL AS claimed, status = 'running' AND owner IS NULL AS claimable
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
     SELECT m.id, e.seq, m.tenant, m.created_at, e.type, e.body
-    FROM unnest($25::text[], $26::int[], $27::text[], $28::bytea[]) AS e (id, seq, type, body)
-    JOIN made m ON m.id = e.id
+    FROM unnest($28::text::text[], $29::text::int[], $30::text::text[], $31::bytea[]) AS e (id, seq, type, body)
+    JOIN made m ON m.id = e.id AND e.seq <= m.version
 ), keyed AS (
     INSERT INTO create_keys (tenant, key, session_id)
     SELECT w.tenant, w.key, w.id FROM wanted w JOIN made m ON m.id = w.id WHERE w.key IS NOT NULL
 )"""  # noqa: S608 - built from our own constants alone
 _CREATED: Final = f"""
-SELECT id, created_at, NULL AS earlier, claimable,
+SELECT id, version, created_at, NULL AS earlier, claimed, claimable,
        (SELECT pg_notify('{WORK_CHANNEL}', '') FROM made WHERE claimable LIMIT 1) AS called
 FROM made
 UNION ALL
-SELECT id, NULL, session_id, false, NULL FROM remembered
+SELECT id, NULL, NULL, session_id, false, false, NULL FROM remembered
 """  # noqa: S608 - built from our own constants alone
 CREATE: Final = _CREATE + _CREATED
-CREATE_WITH_BLOCKS: Final = _CREATE + _BLOCKS.format("$29", "$30", "$31", "made") + _CREATED
+CREATE_WITH_BLOCKS: Final = _CREATE + _BLOCKS.format("$32", "$33", "$34", "made") + _CREATED
 
 
 class Written(Struct, frozen=True):
@@ -231,47 +239,54 @@ async def write_appends(connection: Connection, groups: Sequence[Group]) -> Writ
 
 
 class Made(Struct, frozen=True):
-    """What became of a batch of new sessions, by the id asked for: absent is refused, a text is the earlier session's id."""
+    """What became of a batch of new sessions, by the id asked for: absent is refused, a text is the earlier session's id. `taken` are
+    those that a worker has from their beginning on."""
 
     sessions: dict[str, SessionRow | str]
+    taken: frozenset[str]
     woken: bool
 
 
 async def write_creates(connection: Connection, creates: Sequence[Create]) -> Made:
     asked = {create.row.id: create.row for create in creates}
     rows_in = list(asked.values())
+    births = [create.birth for create in creates]
     event_ids: list[str] = []
     seqs: list[int] = []
     types: list[str] = []
     bodies: list[bytes] = []
     for create in creates:
-        count = len(create.encoded.types)
+        for encoded in (create.encoded, *([create.birth.encoded] if create.birth else [])):
+            types += encoded.types
+            bodies += encoded.bodies
+        count = len(bodies) - len(event_ids)
         event_ids += [create.row.id] * count
         seqs += range(1, count + 1)
-        types += create.encoded.types
-        bodies += create.encoded.bodies
     blocks = _block_columns([(create.row.id, create.encoded) for create in creates])
     rows = await connection.fetch(
         CREATE_WITH_BLOCKS if blocks else CREATE,
-        list(asked),
-        [row.tenant for row in rows_in],
-        [row.agent for row in rows_in],
-        [row.agent_version for row in rows_in],
-        [row.status for row in rows_in],
+        _texts(list(asked)),
+        _texts([row.tenant for row in rows_in]),
+        _texts([row.agent for row in rows_in]),
+        _numbers([row.agent_version for row in rows_in]),
+        _words([row.status for row in rows_in]),
         _sparse([create.key for create in creates]),
         _amounts([row.cost_pico for row in rows_in]),
         *_usage_arrays([row.usage for row in rows_in]),
-        [row.version for row in rows_in],
-        [row.title for row in rows_in],
-        [row.model for row in rows_in],
-        [_json(row.metadata) for row in rows_in],
-        [row.created_by for row in rows_in],
+        _numbers([row.version for row in rows_in]),
+        _texts([row.title for row in rows_in]),
+        _sparse([row.model for row in rows_in]),
+        _texts([_json(row.metadata) for row in rows_in]),
+        _texts([row.created_by for row in rows_in]),
         _sparse([row.parent_id for row in rows_in]),
         _sparse([row.setup and _json(row.setup) for row in rows_in]),
         _sparse([None if row.when_busy == "queue" else row.when_busy for row in rows_in]),
-        event_ids,
-        seqs,
-        types,
+        _sparse([birth and birth.owner for birth in births]),
+        _numbers([len(birth.encoded.types) if birth else 0 for birth in births]),
+        timedelta(seconds=max([birth.lease_s for birth in births if birth], default=0.0)),
+        _texts(event_ids),
+        _numbers(seqs),
+        _words(types),
         bodies,
         *blocks,
     )
@@ -279,9 +294,10 @@ async def write_creates(connection: Connection, creates: Sequence[Create]) -> Ma
     for row in rows:
         at = row["created_at"]
         sessions[row["id"]] = row["earlier"] or msgspec.structs.replace(
-            asked[row["id"]], created_at=at, updated_at=at
+            asked[row["id"]], version=row["version"], created_at=at, updated_at=at
         )
-    return Made(sessions, any(row["claimable"] for row in rows))
+    taken = frozenset([row["id"] for row in rows if row["claimed"]])
+    return Made(sessions, taken, any(row["claimable"] for row in rows))
 
 
 def _block_columns(written: Sequence[tuple[str, Encoded]]) -> Sequence[Sequence[Any]]:
@@ -318,7 +334,7 @@ def _words(column: Sequence[str | None]) -> str:
 
 
 def _texts(column: Sequence[str]) -> str:
-    """Of anybody's."""
+    """Anybody's."""
     quoted = [text.replace("\\", "\\\\").replace('"', '\\"') for text in column]
     return '{"' + '","'.join(quoted) + '"}'
 

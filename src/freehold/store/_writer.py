@@ -16,7 +16,7 @@ import msgspec
 from freehold.background import background
 from freehold.core.errors import Conflict, FreeholdError, NotFound, Overloaded, Unavailable
 from freehold.core.session_log import Lease, SessionRow
-from freehold.store._batch import WAITING_BYTES_MAX, WAITING_MAX, Append, Create, Group, Waiting
+from freehold.store._batch import WAITING_BYTES_MAX, WAITING_MAX, Append, Birth, Create, Group, Waiting
 from freehold.store._events import Encoded
 from freehold.store._faults import TRANSIENT, translate
 from freehold.store._statements import EXPLAIN, WRITER_SETTINGS, Made, Written, write_appends, write_creates
@@ -85,10 +85,18 @@ class Writer:
         self._wanted.set()
         return done
 
-    async def create(self, row: SessionRow, encoded: Encoded, *, key: str | None) -> SessionRow | str:
-        self._admit()
+    async def create(
+        self, row: SessionRow, encoded: Encoded, *, key: str | None, birth: Birth | None
+    ) -> SessionRow | str:
+        """What `birth` keeps is settled, whatever happens, also where nobody waits for this any more."""
+        try:
+            self._admit()
+        except FreeholdError:
+            if birth is not None:
+                birth.berth.leave()
+            raise
         done: asyncio.Future[SessionRow | str] = self._loop.create_future()
-        self._waiting.add_create(Create(row, encoded, key=key, done=done))
+        self._waiting.add_create(Create(row, encoded, key=key, done=done, birth=birth))
         self._wanted.set()
         return await done
 
@@ -172,7 +180,7 @@ class Writer:
                 create.fail(Conflict(f"session {create.row.id} exists already"))
             else:
                 self.counters.creates += 1
-                create.settle(result)
+                create.settle(result, taken=create.row.id in made.taken)
         if made.woken:
             self._woken()
 

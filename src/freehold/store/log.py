@@ -7,8 +7,8 @@ Not here: what events mean (core/session.py) and what to do next (runtime/).
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -21,6 +21,7 @@ from freehold.core.ports import Objects
 from freehold.core.session import Recorded, SessionEvent, SessionSetup, SessionWaits
 from freehold.core.session_log import (
     ANY_TIME,
+    Carrier,
     Created,
     Lease,
     SessionLog,
@@ -31,6 +32,7 @@ from freehold.core.session_log import (
 from freehold.core.session_state import SessionState
 from freehold.core.validation import check_limit
 from freehold.store import _deletions, _forks, _leases, _snapshots
+from freehold.store._batch import Birth
 from freehold.store._blocks import named_by
 from freehold.store._events import decode, encode
 from freehold.store._follow import Followers, open_followers
@@ -139,6 +141,7 @@ class PostgresSessionLog:
         self._writer = writer
         self._followers = followers
         self._work = work
+        self._carriers: list[Carrier] = []
 
     @property
     def counters(self) -> Counters:
@@ -161,8 +164,24 @@ class PostgresSessionLog:
             usage=change.usage,
             cost_pico=change.cost_pico,
         )
-        written = await self._writer.create(wanted, encoded, key=_checked_key(idempotency_key))
+        key = _checked_key(idempotency_key)
+        birth = self._birth(events) if wanted.status == "running" else None
+        written = await self._writer.create(wanted, encoded, key=key, birth=birth)
         return await self.get(row.tenant, written) if isinstance(written, str) else written
+
+    def _birth(self, events: Sequence[SessionEvent]) -> Birth | None:
+        for carrier in self._carriers:
+            if (berth := carrier.berth(events)) is not None:
+                return Birth(berth, encode(berth.opening), carrier.owner, carrier.lease_s)
+        return None
+
+    @contextmanager
+    def carried_by(self, carrier: Carrier) -> Iterator[None]:
+        self._carriers.append(carrier)
+        try:
+            yield
+        finally:
+            self._carriers.remove(carrier)
 
     async def fork(
         self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
