@@ -284,7 +284,7 @@ def _forever(request):
     [
         ("steps_max", Limits(steps_max=5)),
         ("tokens_max", Limits(tokens_max=500)),
-        ("cost_max_usd", Limits(cost_max_usd="0.00002")),
+        ("cost_max_usd", Limits(cost_max_usd="0.00014")),
         ("wall_time_s_max", Limits(wall_time_s_max=0.2, steps_max=100_000, repeats_max=100_000)),
     ],
 )

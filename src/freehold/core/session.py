@@ -115,7 +115,7 @@ class ModelAnswered(Struct, frozen=True, tag="model_answered", omit_defaults=Tru
     sees to that before it records. `is_language_model` is false where declared rules answered. `client_calls` are the calls that the
     client runs itself, `ask_calls` those that people are asked about first. `request_digest` is that of the request that was
     answered (runtime/digests.py): a replay shows by it that it asks the same. `equipment` is the digest of the block that says what
-    the model was asked with, its messages aside.
+    the model was asked with, its messages aside. `limit` is one in money that left too little for a longer answer, which was cut off there.
     """
 
     seen_seq: int
@@ -134,12 +134,14 @@ class ModelAnswered(Struct, frozen=True, tag="model_answered", omit_defaults=Tru
     ask_calls: tuple[str, ...] = ()
     request_digest: str = ""
     equipment: str = ""
+    limit: str | None = None
 
 
 class ModelFailed(Struct, frozen=True, tag="model_failed", omit_defaults=True, kw_only=True):
     """After all retries. `code` is an error's code from core/errors.py, or `cancelled` where someone stopped the call.
 
     `attempts` is 0 where the model could not even be asked: a tool did not open, the agent is gone, its owner lost the right.
+    `limit` is one in money that left too little for the call, so that nobody was asked.
     """
 
     seen_seq: int
@@ -150,6 +152,7 @@ class ModelFailed(Struct, frozen=True, tag="model_failed", omit_defaults=True, k
     cost_pico: int = 0
     usage: Usage = Usage()
     duration_ms: float = 0.0
+    limit: str | None = None
 
 
 class ToolStarted(Struct, frozen=True, tag="tool_started", omit_defaults=True, kw_only=True):

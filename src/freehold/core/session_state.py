@@ -86,7 +86,7 @@ class SessionState(Struct):
     """What the log says so far. Grows in place, one event at a time, in constant time: a turn owns its state alone.
 
     `messages` is the conversation a model has seen or will see, in order, what was compacted left out; `message_seqs` are the
-    seqs of the events that completed them. Of those up to `measured_seq`, `measured_tokens` is what the model's vendor counted (0: nothing was
+    seqs of the events that completed them. Of those up to `measured_seq`, `measured_tokens` is what the model's vendor, `measured_by`, counted (0: nothing was
     counted yet); `answered_since` says whether a model answered since the last compaction. `queued` is input that no model call has taken up. `call_ids` are
     the ids of the latest tool calls that were made here. `origins` are the sessions that this one was forked from, `results_kept` is how many results
     were put aside, to be read by their handles. Everything `turn_...` starts anew with each turn; a step is a model's answer or a tool's run
@@ -103,6 +103,7 @@ class SessionState(Struct):
     message_seqs: list[int] = []
     measured_seq: int = 0
     measured_tokens: int = 0
+    measured_by: str = ""
     answered_since: bool = True
     compacted: Compacted | None = None
     queued: list[tuple[int, UserSpoke]] = []
@@ -273,7 +274,7 @@ class SessionState(Struct):
             self._say(Message("assistant", content))
         self.last_answer, self.answered_since = event, True
         if event.usage.input_tokens:
-            self.measured_seq = self.seq
+            self.measured_seq, self.measured_by = self.seq, event.served_by
             self.measured_tokens = event.usage.input_tokens + event.usage.output_tokens
         self._count_steps(1)
         self._count(event.usage, event.cost_pico)

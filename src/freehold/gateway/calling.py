@@ -249,6 +249,10 @@ class Values:
     def further_models(self) -> Sequence[str]:
         return ()
 
+    def shorten(self, tokens_max: int) -> None:
+        """From here on, no longer an answer than this is asked for."""
+        self._request = structs.replace(self._request, tokens_max=tokens_max)
+
     def lack_of(self, target: Target) -> tuple[Lack, ModelRequest] | None:
         request = self._request
         if target.facts is None:

@@ -61,7 +61,8 @@ class RoutedCourse(Protocol):
 class Meter(Struct, eq=False):
     """One call, from before its model is known. Whoever opens it finishes it, once. Made by `meter_of`.
 
-    `started_s` and `first_s` are by the monotonic clock; `objectives` are of the route by which it goes.
+    `started_s` and `first_s` are by the monotonic clock; `objectives` are of the route by which it goes. `shortened`: a longer answer was asked for than
+    may be paid for (spending.py).
     """
 
     clock: Clock
@@ -86,6 +87,7 @@ class Meter(Struct, eq=False):
     cache: Note | None = None
     keeping: Keeping | None = None
     objectives: Measured | None = None
+    shortened: bool = False
     begun: CallRecord | None = None
     """The record as far as it is known once it is known who asks whom (`begun_record`), where that was known before."""
 
@@ -203,6 +205,11 @@ class Metered:
 
     meter: Meter
     """For whoever makes one to set."""
+
+    @property
+    def shortened(self) -> bool:
+        """Whether a longer answer was asked for than may be paid for."""
+        return self.meter.shortened
 
     @property
     def record(self) -> CallRecord | None:

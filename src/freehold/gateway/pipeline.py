@@ -42,6 +42,7 @@ from freehold.gateway.routing_course import Pause, learn
 from freehold.gateway.routing_plan import Chance, Explained, explained, routed_plan
 from freehold.gateway.shadowing import Shadows, may_shadow
 from freehold.gateway.slo import Measured
+from freehold.gateway.spending import Spending, Within, keep_within
 from freehold.gateway.targets import Routed, Target
 from freehold.wires import path_in
 from freehold.wires.openai_embeddings import EMBEDDINGS
@@ -100,15 +101,22 @@ class Gateway:
         agent: str | None = None,
         rules: str | None = None,
         body: bytes = b"",
+        spending: Spending | None = None,
     ) -> Call[Answer]:
-        """`wire` is the client's dialect; `rules` are what `auto` falls back to; `body` is what the request came as, if it did.
+        """`spending` is all that it may cost, besides what budgets allow. `wire` is the client's dialect; `rules` are what `auto` falls back to; `body` is what the request came as, if it did.
 
         Entering raises NotFound, Forbidden, Unsupported and whatever the provider refused the call with; iterating raises
         what broke it off.
         """
         meter = meter_of(self._clock, self._records, principal, wire=wire, requested=request.model)
         meter.session_id, meter.agent, meter.streamed, meter.rules = session_id, agent, request.stream, rules
-        return Call(Values(request, body, self._wires.get(wire)), meter, self._plan, self._settle)
+        asked = Values(request, body, self._wires.get(wire))
+        plan = (
+            self._plan
+            if spending is None
+            else partial(self._plan, within=partial(keep_within, asked, spending))
+        )
+        return Call(asked, meter, plan, self._settle)
 
     def forward(
         self,
@@ -213,7 +221,7 @@ class Gateway:
         self._admitted[id(principal), id(target), requested, wire] = admitted
         return admitted
 
-    async def _plan(self, meter: Meter, asked: Asked[Answered]) -> Plan:
+    async def _plan(self, meter: Meter, asked: Asked[Answered], *, within: Within | None = None) -> Plan:
         """Where every other call begins. Waits only after a declaration has changed, for the database."""
         tenant, model = meter.principal.tenant, meter.requested
         target = self.models.known(tenant, model, wire=meter.wire, rules=meter.rules)
@@ -226,6 +234,8 @@ class Gateway:
             if earlier is not None:
                 return Plan((earlier.target,), earlier=earlier.response)
         plan = self._planned(meter, asked, target)
+        if within is not None:
+            meter.shortened = within(plan.targets, asks_max=plan.asks_max, at=meter.at)
         await self._reserve(meter, asked, plan)
         if routed is not None and routed.shadows and self._shadows is not None:
             self._shadow(self._shadows, meter, asked, routed)

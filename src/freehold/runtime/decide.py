@@ -134,7 +134,7 @@ def decide(state: SessionState, plan: Plan, now: datetime, *, places: Collection
     if state.open_calls:
         return _run_tools(state, plan, now, places)
     if answer is not None and not _goes_on(answer):
-        return _answered(state, answer)
+        return _answered(state, plan, answer)
     reached = limit_reached(state, plan, now) or _going_round(state, plan)
     if reached:
         return _stopped(state, reached)
@@ -201,6 +201,8 @@ def _failed(state: SessionState, failed: ModelFailed, plan: Plan, now: datetime)
             return step
         case ContentRefused.code:
             return finish(state, "refused", message=failed.message, code=failed.code)
+        case LimitReached.code if failed.limit is not None:
+            return _stopped(state, _money_reached(state, plan, failed.message))
         case LimitReached.code:
             reached = limit_reached(state, plan, now)
             if reached:
@@ -215,8 +217,10 @@ def _goes_on(answer: ModelAnswered) -> bool:
     return answer.stop_reason == "pause" or any(isinstance(part, ToolCall) for part in answer.content)
 
 
-def _answered(state: SessionState, answer: ModelAnswered) -> FinishTurn:
+def _answered(state: SessionState, plan: Plan, answer: ModelAnswered) -> FinishTurn:
     match answer.stop_reason:
+        case "tokens_max" if answer.limit is not None:
+            return _stopped(state, _money_reached(state, plan, "the answer was cut off where it ended"))
         case "tokens_max":
             message = "the answer was cut off at the model's output limit; raise the agent's tokens_max, or ask it to go on"
             return finish(state, "limit_reached", limit="answer_tokens_max", message=message)
@@ -376,13 +380,40 @@ def _spent(spent_pico: int, elsewhere_pico: int) -> str:
     return f"{pricing.show(spent_pico)} spent{by_subagents}"
 
 
+def money_limit(state: SessionState, plan: Plan) -> str | None:
+    """The one of which less is left."""
+    turn, session = _money_left(state, plan)
+    if turn is None and session is None:
+        return None
+    return (
+        "cost_max_usd"
+        if session is None or (turn is not None and turn <= session)
+        else "session_cost_max_usd"
+    )
+
+
+def _money_left(state: SessionState, plan: Plan) -> tuple[int | None, int | None]:
+    """Of the turn's limit, and of the session's."""
+    turn, session = plan.cost_max_pico, plan.session_cost_max_pico
+    return (
+        None if turn is None else turn - state.turn_cost_pico - state.turn_elsewhere_pico,
+        None if session is None else session - state.cost_pico - state.elsewhere_pico,
+    )
+
+
+def _money_reached(state: SessionState, plan: Plan, said: str) -> Reached:
+    """Not used up, but too little is left."""
+    limits = plan.limits
+    if money_limit(state, plan) == "cost_max_usd":
+        spent = _spent(state.turn_cost_pico + state.turn_elsewhere_pico, state.turn_elsewhere_pico)
+        return _reached("cost_max_usd", limits.cost_max_usd, f"{spent}; {said}")
+    spent = _spent(state.cost_pico + state.elsewhere_pico, state.elsewhere_pico)
+    return _session_over("session_cost_max_usd", limits.session_cost_max_usd, f"{spent}; {said}")
+
+
 def cost_left_pico(state: SessionState, plan: Plan) -> int | None:
     """What may still be spent in this turn, less what is set aside for subagents at work. None: no limit says."""
-    limits = (
-        (plan.cost_max_pico, state.turn_cost_pico + state.turn_elsewhere_pico),
-        (plan.session_cost_max_pico, state.cost_pico + state.elsewhere_pico),
-    )
-    left = [limit - spent for limit, spent in limits if limit is not None]
+    left = [one for one in _money_left(state, plan) if one is not None]
     set_aside = sum(
         call.awaited.awaits.cost_max_pico or 0
         for call in state.open_calls.values()

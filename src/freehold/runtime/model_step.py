@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from freehold.core.context import Reach
 from freehold.core.errors import FreeholdError
@@ -32,6 +32,7 @@ from freehold.core.session import (
 )
 from freehold.core.session_state import SessionState
 from freehold.core.stream import ArgumentsAdded, Folding, PartStarted, StreamEvent, TextAdded
+from freehold.gateway.spending import Spending, TooDear
 from freehold.runtime.calls import with_unique_ids
 from freehold.runtime.live import (
     Live,
@@ -41,6 +42,7 @@ from freehold.runtime.live import (
     LiveToolArguments,
     LiveToolCall,
 )
+from freehold.runtime.spending import Purse
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,11 @@ class Answer(Protocol):
     model: str
     is_language_model: bool
 
+    @property
+    def shortened(self) -> bool:
+        """Whether a longer answer was asked for than may be paid for."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[StreamEvent]: ...
 
     @property
@@ -74,6 +81,7 @@ class Gateway(Protocol):
         session_id: str | None = None,
         agent: str | None = None,
         rules: str | None = None,
+        spending: Spending | None = None,
     ) -> AbstractAsyncContextManager[Answer]: ...
 
     async def reach(self, principal: Principal, model: str, *, rules: str | None = None) -> Reach:
@@ -107,7 +115,7 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 class ModelStep:
-    """One call. `state` is read only before and after it; what the failed attempts used is counted in."""
+    """One call. `state` is read only before and after it; what the failed attempts used is counted in, and no more is spent than is in `purse`."""
 
     def __init__(
         self,
@@ -118,12 +126,14 @@ class ModelStep:
         retries: RetryPolicy,
         asked: Asked,
         state: SessionState,
+        purse: Purse | None = None,
     ) -> None:
         self._gateway = gateway
         self._live = live
         self._clock = clock
         self._retries = retries
         self._asked = asked
+        self._purse = purse
         self._state = state
         self._turn = state.turn
         self._seen_seq = state.seq
@@ -144,7 +154,7 @@ class ModelStep:
             except FreeholdError as error:
                 wait_s = self._retries.wait_s(self._attempts, error)
                 if wait_s is None:
-                    return self._failed(error.code, str(error))
+                    return self._failed(error.code, str(error), too_dear=isinstance(error, TooDear))
                 log.info(
                     "model.retried",
                     extra={"session": self._asked.session_id, "code": error.code, "wait_s": round(wait_s, 3)},
@@ -171,6 +181,7 @@ class ModelStep:
                 session_id=self._asked.session_id,
                 agent=self._asked.agent,
                 rules=self._asked.rules,
+                spending=self._spending(),
             ) as answer:
                 self._show_start(answer)
                 shown: dict[int, AnswerPart] = {}
@@ -183,6 +194,13 @@ class ModelStep:
                 self._usage = self._usage.plus(answer.record.usage)
                 self._cost_pico += answer.record.cost_pico
         return folding.response(), answer
+
+    def _spending(self) -> Spending | None:
+        """Less what attempts before have cost."""
+        spending = None if self._purse is None else self._purse.spending
+        if spending is None or not self._cost_pico:
+            return spending
+        return structs.replace(spending, cost_max_pico=max(0, spending.cost_max_pico - self._cost_pico))
 
     def _answered(self, response: ModelResponse, answer: Answer) -> ModelAnswered:
         record = answer.record
@@ -199,9 +217,10 @@ class ModelStep:
             duration_ms=self._duration_ms(),
             first_event_ms=record.first_event_ms if record else None,
             is_language_model=answer.is_language_model,
+            limit=self._limit() if answer.shortened and response.stop_reason == "tokens_max" else None,
         )
 
-    def _failed(self, code: str, message: str) -> ModelFailed:
+    def _failed(self, code: str, message: str, *, too_dear: bool = False) -> ModelFailed:
         return ModelFailed(
             seen_seq=self._seen_seq,
             model=self._model,
@@ -211,7 +230,11 @@ class ModelStep:
             cost_pico=self._cost_pico,
             usage=self._usage,
             duration_ms=self._duration_ms(),
+            limit=self._limit() if too_dear else None,
         )
+
+    def _limit(self) -> str | None:
+        return None if self._purse is None else self._purse.limit
 
     def _duration_ms(self) -> float:
         return round((self._clock.monotonic_s() - self._began_s) * 1000, 3)

@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from freehold.core.context import Reach
 from freehold.core.environments import hosts_of
 from freehold.core.errors import ContextTooLong, FreeholdError, Internal
-from freehold.core.messages import ToolCall
+from freehold.core.messages import ModelRequest, ToolCall
 from freehold.core.outside import ExpectedEvents
 from freehold.core.places import ToolPlaces
 from freehold.core.policy import Policy, Principal, Statement
@@ -57,6 +57,7 @@ from freehold.runtime.journal import Journal, LeaseLost, OnPoint, no_points
 from freehold.runtime.live import Live
 from freehold.runtime.model_step import Asked, Gateway, ModelStep, RetryPolicy
 from freehold.runtime.offload import Results, SessionResults
+from freehold.runtime.spending import purse
 from freehold.runtime.subagents import cancel_children, inherited, tell_parent
 from freehold.runtime.thread_asks import ThreadVoice
 from freehold.runtime.tool_step import run_tool
@@ -333,8 +334,8 @@ class SessionRun:
     async def _call_model(self) -> None:
         outfit, means = self._fitted(), self._means
         await self._journal.flush()
-        call = self._model_step(outfit, means.live)
         request = outfit.equipment.request(self._state)
+        call = self._model_step(outfit, means.live, request)
         request_digest = self._digests.of(request)
         means.on_point("model:before")
         answered: ModelAnswered | ModelFailed | None = None
@@ -356,7 +357,7 @@ class SessionRun:
         await self._journal.flush()
         answered: ModelAnswered | ModelFailed | None = None
         if step.summarise and plan is not None:
-            call = self._model_step(outfit, Live())
+            call = self._model_step(outfit, Live(), None)
             model = outfit.equipment.model_of(self._state)
             async with self._watch.watching():
                 with Stoppable(self._watch) as running:
@@ -367,10 +368,17 @@ class SessionRun:
                 return
         await self._journal.append([compacted(self._state, step, answered)])
 
-    def _model_step(self, outfit: Outfit, live: Live) -> ModelStep:
+    def _model_step(self, outfit: Outfit, live: Live, request: ModelRequest | None) -> ModelStep:
+        """`request`: where it goes on with the conversation."""
         means = self._means
         return ModelStep(
-            means.gateway, live, means.clock, retries=means.retries, asked=outfit.asked, state=self._state
+            means.gateway,
+            live,
+            means.clock,
+            retries=means.retries,
+            asked=outfit.asked,
+            state=self._state,
+            purse=purse(self._state, self._plan, request),
         )
 
     def _marked(
