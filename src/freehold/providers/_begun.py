@@ -68,12 +68,13 @@ class Begun(Struct, eq=False):
         if body is None:
             self._go_on(self._rest(outcome))
             return
+        done, self._done = self._done, None
         try:
             body = self._upstream.judged(outcome, body)
         except FreeholdError as error:
-            self._end(error)
+            done(error)
         else:
-            self._end(body)
+            done(body)
 
     def _end(self, outcome: bytes | BaseException) -> None:
         done, self._done = self._done, None

@@ -374,8 +374,13 @@ class Connection(asyncio.Protocol):
             self._keep = False  # The parser still waits for a body that never comes.
         if self._complete and rest:
             self._keep = False
-        self._begin_reply(reply, rest)
-        return b"" if self._complete else rest
+        if self._told is None or self._complete or not rest:
+            self._begin_reply(reply, rest)
+            return b"" if self._complete else rest
+        # Nobody waits for its beginning, and what comes next is delivered to whoever is told of its end.
+        reply.told, self._told = self._told, None
+        self._phase, self._reply = _Phase.BODY, reply
+        return rest
 
     def _read_fields(self, lowered: bytes, reply: Reply) -> None:
         """The few headers that are the connection's business."""
@@ -414,9 +419,13 @@ class Connection(asyncio.Protocol):
         if reply is None:
             return
         if parts:
-            reply.add(parts[0] if len(parts) == 1 else b"".join(parts))
+            piece = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
             self._fruitless_bytes = 0
+            if self._complete:
+                self._finish(piece)
+                return
+            reply.add(piece)
         else:
             self._fruitless_bytes += received_bytes
         if self._complete:
@@ -440,8 +449,8 @@ class Connection(asyncio.Protocol):
 
     # Endings.
 
-    def _finish(self) -> None:
-        """The answer is whole."""
+    def _finish(self, last: bytes = b"") -> None:
+        """The answer is whole, with its last piece."""
         reply, self._reply = self._reply, None
         self._deadline = self._total_at = inf
         if self._keep:
@@ -454,7 +463,7 @@ class Connection(asyncio.Protocol):
         else:
             self._lose(BrokenOff(f"{self._name} closed the connection"))
         if reply is not None:
-            reply.end(None)  # Last: whoever is told of it may go on with another request.
+            reply.end(None, last)  # Last: whoever is told of it may go on with another request.
 
     def _refuse(self, what: str, sample: bytes) -> None:
         self._lose(Unavailable(f"{self._name} {what}", detail=f"began with {sample[:80]!r}"))

@@ -212,7 +212,14 @@ class Reply(Struct, eq=False):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def end(self, failure: FreeholdError | None) -> None:
+    def end(self, failure: FreeholdError | None, last: bytes = b"") -> None:
+        """After its last piece."""
+        if last:
+            if self._write is None:
+                self._parts.append(last)
+                self.size += len(last)
+            else:
+                self.add(last)
         self._ended = True
         self._failure = failure
         self._source = None

@@ -210,17 +210,19 @@ class Exchange:
 
     async def respond(self, status: int, lines: bytes, body: bytes) -> None:
         """The whole answer. `lines` are header lines, by `header_lines`."""
-        if self._protocol.flow.write_paused:
+        while not self.answer(status, lines, body):
             await self._protocol.flow.drain()
-        self.answer(status, lines, body)
 
-    def answer(self, status: int, lines: bytes, body: bytes) -> None:
-        """As `respond`, but at once, whatever waits already. Where `direct`."""
+    def answer(self, status: int, lines: bytes, body: bytes) -> bool:
+        """As `respond`, but at once. False where much waits already that the client has not read: nothing was done then. Where `direct`."""
+        if self._protocol.flow.write_paused:
+            return False
         if not self.disconnected:
+            shown = b"" if self.head.method == b"HEAD" else body
             opened = self._opened(status, lines)
-            shown = b"" if self.method == b"HEAD" else body
             self._protocol.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (opened, len(body), shown))
         self._complete()
+        return True
 
     def begin(self, status: int, lines: bytes) -> None:
         """A stream. Its head goes out with its first piece."""
@@ -250,11 +252,6 @@ class Exchange:
             data = head + data
         self._protocol.transport.write(data)
         return not self._protocol.flow.write_paused
-
-    @property
-    def blocked(self) -> bool:
-        """Whether much waits already that the client has not read."""
-        return self._protocol.flow.write_paused
 
     async def drained(self) -> None:
         await self._protocol.flow.drain()

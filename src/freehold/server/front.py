@@ -214,11 +214,11 @@ class _Call:
             if isinstance(answer, BaseException):
                 raise answer
             body = answer.body if isinstance(answer, Passed) else self._encoded(answer)
-            lines = self._head(answer, stream=False) + self._limits(answer)
-            if exchange.blocked:
+            lines = self._head(answer, stream=False)
+            if answer.meter.taken is not None:
+                lines += self._limits(answer)
+            if not exchange.answer(200, lines, body):
                 exchange.start(lambda exchange: exchange.respond(200, lines, body))
-            else:
-                exchange.answer(200, lines, body)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told at the outermost edge of a task
             exchange.start(partial(self.tell, error))
 
