@@ -127,7 +127,7 @@ class ModelTable:
 
     # Asking.
 
-    def known(self, tenant: str, model: str, *, wire: str, rules: str | None = None) -> Target | None:
+    def known(self, tenant: str, model: str, wire: str, rules: str | None) -> Target | None:
         """What `resolve` said of it last; None where that must be asked (anew)."""
         known = self._tenants.get(tenant)
         if known is None or known.generation != self._resources.generation():

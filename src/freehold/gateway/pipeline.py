@@ -89,6 +89,7 @@ class Gateway:
         self._chance = Chance(clock)
         self._shadows = shadows
         self._canaries = canaries
+        self._steps = self._plan, self._settle, self._plan_now
         self._admitted: dict[tuple[int, int, str, str], _Admitted] = {}
 
     def call(
@@ -138,7 +139,7 @@ class Gateway:
         if user := headers.get(USER_HEADER) or envelope.end_user():
             meter.called_for(user)
         asked = Bytes(envelope, wire, headers)
-        return PromptCall(asked, meter, self._plan, self._settle, self._plan_now)
+        return PromptCall(asked, meter, *self._steps)
 
     async def embed(self, principal: Principal, envelope: Envelope, *, wire: EmbeddingWire) -> Embedded:
         """Raises as `call` does on entering, and BadRequest before anybody is asked."""
@@ -197,7 +198,7 @@ class Gateway:
     def _plan_now(self, meter: Meter, asked: Asked[Answered]) -> Plan | None:
         """Where calls begin of which all is known, and for which what limits them has been leased; None for the others."""
         principal, requested, wire = meter.principal, meter.requested, meter.wire
-        target = self.models.known(principal.tenant, requested, wire=wire, rules=meter.rules)
+        target = self.models.known(principal.tenant, requested, wire, meter.rules)
         if target is None or target.route is not None:
             return None
         meter.target = target
@@ -224,7 +225,7 @@ class Gateway:
     async def _plan(self, meter: Meter, asked: Asked[Answered], *, within: Within | None = None) -> Plan:
         """Where every other call begins. Waits only after a declaration has changed, for the database."""
         tenant, model = meter.principal.tenant, meter.requested
-        target = self.models.known(tenant, model, wire=meter.wire, rules=meter.rules)
+        target = self.models.known(tenant, model, meter.wire, meter.rules)
         if target is None:
             target = await self.models.resolve(tenant, model, wire=meter.wire, rules=meter.rules)
         if (routed := target.route) is not None and routed.route.cache is not None:

@@ -89,6 +89,10 @@ class _Phase(Enum):
     GONE = "gone"
 
 
+_IDLE, _SENDING, _HEAD, _BODY, _GONE = _Phase
+"""By names of their own: looking for one in its class takes as long as calling a function, and is done six times a call."""
+
+
 class Connection(asyncio.Protocol):
     """Limits are watched by one timer that is left where it is when its deadline moves away, which is the usual case.
 
@@ -105,7 +109,7 @@ class Connection(asyncio.Protocol):
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
-        self._phase = _Phase.IDLE
+        self._phase = _IDLE
         self._head = bytearray()
         self._parts: list[bytes] = []
         self._reply: Reply | None = None
@@ -133,7 +137,7 @@ class Connection(asyncio.Protocol):
         `bodiless` says that the answer to this method has no body (HEAD). `total_at` is the loop's time at which all must
         be over. Any failure, cancellation too, closes the connection. Raises Stale, Unavailable, TimedOut.
         """
-        if self._phase is not _Phase.IDLE:
+        if self._phase is not _IDLE:
             raise Stale(f"{self._name} closed the connection before the request")
         self._expect(timeouts, total_at, self._loop.time())
         self._bodiless = bodiless
@@ -142,7 +146,7 @@ class Connection(asyncio.Protocol):
         waiter = self._waiter = self._loop.create_future()
         try:
             if len(body) <= WRITE_BYTES_MAX:
-                self._phase = _Phase.HEAD
+                self._phase = _HEAD
                 self._limit_first_byte(self._sent_at)
                 self._transport.write(head + body if body else head)
             else:
@@ -162,11 +166,12 @@ class Connection(asyncio.Protocol):
         """
         self._expect(timeouts, inf if timeouts.total_s is None else now + timeouts.total_s, now)
         self._told = told
-        self._phase = _Phase.HEAD
+        self._phase = _HEAD
         first_byte_s = timeouts.first_byte_s
-        self._deadline = deadline = (
-            self._total_at if first_byte_s is None else min(self._total_at, now + first_byte_s)
-        )
+        deadline = self._total_at
+        if first_byte_s is not None and now + first_byte_s < deadline:
+            deadline = now + first_byte_s
+        self._deadline = deadline
         if deadline < self._timer_at:
             self._limit(deadline)
         self._transport.write(data)
@@ -184,7 +189,7 @@ class Connection(asyncio.Protocol):
         self, head: bytes, body: bytes, waiter: "asyncio.Future[Reply | FreeholdError]"
     ) -> None:
         """Stops early when the server answers early (401, 413): the rest has no reader."""
-        self._phase = _Phase.SENDING
+        self._phase = _SENDING
         self._transport.write(head)
         view = memoryview(body)
         for start in range(0, len(body), WRITE_BYTES_MAX):
@@ -194,7 +199,7 @@ class Connection(asyncio.Protocol):
             if waiter.done():
                 return
             self._transport.write(view[start : start + WRITE_BYTES_MAX])
-        self._phase = _Phase.HEAD
+        self._phase = _HEAD
         self._limit_first_byte(self._loop.time())
 
     def _forsake(self, waiter: "asyncio.Future[Reply | FreeholdError]") -> None:
@@ -205,7 +210,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Hangs up at once and gives the place back. Idempotent."""
-        if self._phase is not _Phase.GONE:
+        if self._phase is not _GONE:
             self._lose(BrokenOff(f"the answer of {self._name} was closed before its end"))
 
     def resume(self) -> None:
@@ -216,7 +221,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        return self._phase is _Phase.IDLE
+        return self._phase is _IDLE
 
     # What the event loop calls.
 
@@ -235,8 +240,8 @@ class Connection(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> None:
         phase = self._phase
-        if phase is not _Phase.BODY:
-            if phase is _Phase.IDLE or phase is _Phase.GONE:
+        if phase is not _BODY:
+            if phase is _IDLE or phase is _GONE:
                 self.abort()  # Nobody asked. A late or second answer must not become the next request's.
                 return
             self._silent = False
@@ -272,11 +277,11 @@ class Connection(asyncio.Protocol):
             writable.set_result(None)
 
     def eof_received(self) -> None:
-        if self._phase is _Phase.IDLE:
+        if self._phase is _IDLE:
             self.abort()  # Before anybody takes it.
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._phase is _Phase.BODY:
+        if self._phase is _BODY:
             self._keep = False
             if exc is None and self._reply is not None and _ends_with_connection(self._reply):
                 self._finish()
@@ -286,7 +291,7 @@ class Connection(asyncio.Protocol):
                         f"{self._name} closed the connection in the middle of its answer", detail=_said(exc)
                     )
                 )
-        elif self._phase is not _Phase.GONE:
+        elif self._phase is not _GONE:
             self._lose(self._unanswered(exc))
         del self._parser  # It holds our methods: a cycle.
         self._keeper.closed(self)
@@ -379,7 +384,7 @@ class Connection(asyncio.Protocol):
             return b"" if self._complete else rest
         # Nobody waits for its beginning, and what comes next is delivered to whoever is told of its end.
         reply.told, self._told = self._told, None
-        self._phase, self._reply = _Phase.BODY, reply
+        self._phase, self._reply = _BODY, reply
         return rest
 
     def _read_fields(self, lowered: bytes, reply: Reply) -> None:
@@ -398,9 +403,9 @@ class Connection(asyncio.Protocol):
                 self.idle_s_max = max(0, int(seconds) - 1)
 
     def _begin_reply(self, reply: Reply, rest: bytes) -> None:
-        if self._phase is _Phase.SENDING:
+        if self._phase is _SENDING:
             self._keep = False
-        self._phase = _Phase.BODY
+        self._phase = _BODY
         self._reply = reply
         reply.told, self._told = self._told, None
         waiter = self._waiter
@@ -458,7 +463,7 @@ class Connection(asyncio.Protocol):
                 self._paused = False
                 self._transport.resume_reading()
             self._served_count += 1
-            self._phase = _Phase.IDLE
+            self._phase = _IDLE
             self._keeper.release(self)
         else:
             self._lose(BrokenOff(f"{self._name} closed the connection"))
@@ -470,7 +475,7 @@ class Connection(asyncio.Protocol):
 
     def _lose(self, failure: FreeholdError) -> None:
         """Whoever waits gets `failure`; the socket is closed, and what it still had to say is not read."""
-        self._phase = _Phase.GONE
+        self._phase = _GONE
         self._between_chunks = None
         if self._timer is not None:
             self._timer.cancel()
@@ -526,9 +531,9 @@ class Connection(asyncio.Protocol):
         limits = self._timeouts
         if self._deadline >= self._total_at:
             return TimedOut(f"no complete answer from {self._name} within total_s = {limits.total_s} s")
-        if self._phase is _Phase.HEAD:
+        if self._phase is _HEAD:
             return TimedOut(f"no answer from {self._name} within first_byte_s = {limits.first_byte_s} s")
-        if self._phase is _Phase.SENDING:
+        if self._phase is _SENDING:
             return TimedOut(f"{self._name} read nothing of a long request for idle_s = {limits.idle_s} s")
         return TimedOut(
             f"{self._name} sent nothing for idle_s = {limits.idle_s} s in the middle of its answer"
