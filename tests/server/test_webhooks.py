@@ -37,7 +37,9 @@ from freehold.core.webhooks import (
 from freehold.postman import open_postman
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests.gateway._vendors import reply
 from tests.server._world import World, world
+from tests.server.test_limits import answer_of
 from tests.server.test_sessions import calls, says
 
 TEMPLATE = """
@@ -261,27 +263,89 @@ async def test_deployments_and_their_runs_are_told(told: World) -> None:
     async with receiver() as mine:
         made = await declared(told, "deployed", mine.url, ["deployment.*", "deployment_run.*"])
         deployments = told.anthropic.beta.deployments
-        told.script("openai", says("Done."))
+        told.script("openai", says("Done."), says("Done again."), reply(b"{}", status=400))
         message: Any = {"type": "user.message", "content": [{"type": "text", "text": "Go"}]}
         one = await deployments.create(
             name="told-of", agent="hooked", environment_id="default", initial_events=[message]
         )
         run = await deployments.run(one.id)
+        await told.until_idle(str(run.session_id))
+        await told.json("POST", f"/v1/sessions/{run.session_id}/events", {"events": [message]})
+        await told.until_idle(str(run.session_id), turns=2)
+        failing = await deployments.run(one.id)
+        await told.until_idle(str(failing.session_id))
         await deployments.pause(one.id)
         await deployments.unpause(one.id)
         await deployments.archive(one.id)
-        heard = await mine.until(lambda found: len(found) >= 5)
-        client = Anthropic(api_key="x", webhook_key=made["secret"])
-        events = [client.beta.webhooks.unwrap(one.body.decode(), headers=one.headers).data for one in heard]
-        assert {(event.type, event.id) for event in events} == {
+        wanted = {
             ("deployment.created", one.id),
             ("deployment_run.started", run.id),
+            ("deployment_run.succeeded", run.id),
+            ("deployment_run.started", failing.id),
+            ("deployment_run.failed", failing.id),
             ("deployment.paused", one.id),
             ("deployment.unpaused", one.id),
             ("deployment.archived", one.id),
         }
-        await told.until_idle(str(run.session_id))
+        heard = await mine.until(lambda found: len({one.id for one in found}) >= len(wanted))
+        client = Anthropic(api_key="x", webhook_key=made["secret"])
+        events = {
+            one.id: client.beta.webhooks.unwrap(one.body.decode(), headers=one.headers).data for one in heard
+        }
+        assert sorted((event.type, event.id) for event in events.values()) == sorted(wanted)
         await forget(told, "deployed")
+
+
+async def test_a_session_that_reached_its_budget_is_told_of(told: World) -> None:
+    async with receiver() as mine:
+        made = await declared(told, "reached", mine.url, ["session.budget_reached"])
+        limited = "kind: agent\nname: hooked-poor\nmodel: openai/gpt-4o\nlimits: {cost_max_usd: '0.0001'}\n"
+        await told.apply(limited)
+        told.script("openai", says("Enough."))
+        ended = await told.session("hooked", "Go")
+        await told.until_idle(ended)
+        session_id = await told.session("hooked-poor", "Go")
+        await told.until_idle(session_id)
+        heard = await mine.until(lambda found: len(found) >= 1)
+        assert set(kinds(told, heard, made["secret"])) == {"session.budget_reached"}
+        assert {msgspec.json.decode(one.body)["data"]["id"] for one in heard} == {session_id}
+        await forget(told, "reached")
+
+
+async def test_a_budget_that_runs_out_is_told_of_once(told: World) -> None:
+    async with receiver() as mine:
+        made = await declared(told, "spent", mine.url, ["budget.*"])
+        budget = "kind: budget\nname: allowed\nscope: team/allowed\namount_usd: 'SIZE'\nperiod: total\nwarn_at: '1'\n"
+        await told.apply(budget.replace("SIZE", "0.01"))
+        key = await told.json("POST", "/v1/keys", {"name": "spends", "team": "allowed"})
+
+        async def ask() -> int:
+            body = {
+                "model": "openai/gpt-4o",
+                "messages": [{"role": "user", "content": "Hm"}],
+                "max_tokens": 300,
+            }
+            headers = {"authorization": f"Bearer {key['key']}"}
+            answer = await told.http.post("/v1/chat/completions", json=body, headers=headers)
+            return answer.status_code
+
+        async def spend_all() -> None:
+            told.script("openai", *(answer_of(1000) for _ in range(20)))
+            async with asyncio.timeout(40):
+                while await ask() == 200:
+                    pass
+            assert await ask() == 429
+
+        await spend_all()
+        both = {"budget.threshold_reached", "budget.exhausted"}
+        heard = await mine.until(lambda found: types(found) == both)
+        assert set(kinds(told, heard, made["secret"])) == both
+        assert {msgspec.json.decode(one.body)["data"]["id"] for one in heard} == {"allowed"}
+        await told.apply(budget.replace("SIZE", "0.02"))
+        await spend_all()
+        heard = await mine.until(lambda found: len({one.id for one in found}) >= 4)
+        assert len({one.id for one in heard}) == 4, "again once it was raised, and only once"
+        await forget(told, "spent")
 
 
 async def test_what_fails_is_tried_again_under_the_same_id_until_it_is_taken(told: World) -> None:

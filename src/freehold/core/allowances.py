@@ -7,10 +7,10 @@ Not here: how slices are kept (store/allowances.py), what a call can cost (gatew
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -206,6 +206,42 @@ class AllowanceState(Struct, frozen=True):
 
     used: int
     held: int
+
+
+BudgetNews: TypeAlias = Literal["threshold_reached", "exhausted"]
+"""What webhooks are told of a budget: `warn_at` was reached; a call was refused since too little is left."""
+
+
+class AllowanceLeases(Protocol):
+    """Slices of limits and budgets, of this process. All times are the database's."""
+
+    def lease_id(self, allowance_id: str) -> str:
+        """What records name, so that what they cost is taken out of the lease in the statement that writes them."""
+        ...
+
+    async def lease(self, asks: Sequence[Ask], *, lease_s: float) -> Sequence[Grant]:
+        """Answers in the order of the asks, no two of one allowance. Leases of money have no end but their owner's; the others
+        end after `lease_s`. Who waits for what others hold has them called (`on_recall`). Raises Unavailable.
+        """
+        ...
+
+    async def end_left(self) -> int:
+        """Ends leases of processes that are gone and whose records have all arrived; how many. Raises Unavailable."""
+        ...
+
+    async def tell(self, allowance: Allowance, size: int, news: BudgetNews) -> None:
+        """Webhooks hear it, once for each window and size, however often and by whomever it is told. Raises Unavailable."""
+        ...
+
+    async def states(self, allowances: Sequence[Allowance]) -> Sequence[AllowanceState]: ...
+
+    async def subjects(self, tenant: str) -> Sequence[tuple[str, str, str]]:
+        """(name, subject, label) of allowances that are in use."""
+        ...
+
+    def on_recall(self, hear: Callable[[str], None]) -> None:
+        """`hear` is called with the id of an allowance of which another process needs some. Before leases are asked for."""
+        ...
 
 
 def granted(ask: Ask, *, spoken_for: int, others: int) -> Grant:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
-from freehold.core.allowances import Allowance, AllowanceState, Ask, Grant
 from freehold.core.billing import CostSum, Dimension
 from freehold.core.embeddings import EmbeddingRequest, EmbeddingResponse
 from freehold.core.errors import FreeholdError
@@ -457,34 +456,6 @@ class CallRecords(Protocol):
     async def list(
         self, tenant: str, *, limit: int = 100, session_id: str | None = None
     ) -> Sequence[CallRecord]: ...
-
-
-class AllowanceLeases(Protocol):
-    """Slices of limits and budgets, of this process. All times are the database's."""
-
-    def lease_id(self, allowance_id: str) -> str:
-        """What records name, so that what they cost is taken out of the lease in the statement that writes them."""
-        ...
-
-    async def lease(self, asks: Sequence[Ask], *, lease_s: float) -> Sequence[Grant]:
-        """Answers in the order of the asks, no two of one allowance. Leases of money have no end but their owner's; the others
-        end after `lease_s`. Who waits for what others hold has them called (`on_recall`). Raises Unavailable.
-        """
-        ...
-
-    async def end_left(self) -> int:
-        """Ends leases of processes that are gone and whose records have all arrived; how many. Raises Unavailable."""
-        ...
-
-    async def states(self, allowances: Sequence[Allowance]) -> Sequence[AllowanceState]: ...
-
-    async def subjects(self, tenant: str) -> Sequence[tuple[str, str, str]]:
-        """(name, subject, label) of allowances that are in use."""
-        ...
-
-    def on_recall(self, hear: Callable[[str], None]) -> None:
-        """`hear` is called with the id of an allowance of which another process needs some. Before leases are asked for."""
-        ...
 
 
 class Costs(Protocol):

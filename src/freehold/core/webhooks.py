@@ -2,7 +2,7 @@
 
 Signatures: Standard Webhooks, https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md (HMAC-SHA-256 over
 `id.timestamp.body`). Bodies and the names of events: the types of the `anthropic` SDK, beta.webhooks, whose `unwrap` takes both as they are.
-Which events there are is decided where they happen, in the database (store/migrations/0015_webhooks.sql).
+Which events there are is decided where they happen, in the database (store/migrations/: webhook_event and who calls it).
 """
 
 import base64
@@ -27,6 +27,7 @@ EVENTS: Final = (
     "session.status_terminated",
     "session.idled",
     "session.requires_action",
+    "session.budget_reached",
     "session.updated",
     "session.archived",
     "session.deleted",
@@ -46,7 +47,10 @@ EVENTS: Final = (
     "deployment.unpaused",
     "deployment.archived",
     "deployment_run.started",
+    "deployment_run.succeeded",
     "deployment_run.failed",
+    "budget.threshold_reached",
+    "budget.exhausted",
 )
 FAMILIES: Final = tuple(sorted({f"{one.partition('.')[0]}.*" for one in EVENTS}))
 TEST: Final = "webhook.test"

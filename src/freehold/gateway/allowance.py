@@ -81,6 +81,7 @@ class Slice:
         "by_minute",
         "changed",
         "dry_until_s",
+        "exhausted",
         "expires_s",
         "free",
         "granted",
@@ -115,7 +116,7 @@ class Slice:
         self.dry_until_s = self.refilled_s = self.refused_until_s = 0.0
         self.need = 0
         self.target = max(1, rule.size // 64)
-        self.recalled = self.warned = False
+        self.recalled = self.warned = self.exhausted = False
 
     def left(self, minute: int, now_s: float) -> int:
         if self.by_minute and minute != self.minute:

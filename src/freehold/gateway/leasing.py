@@ -12,9 +12,9 @@ from itertools import count
 from typing import Final
 
 from freehold.background import background
-from freehold.core.allowances import Ask
+from freehold.core.allowances import AllowanceLeases, Ask, BudgetNews
 from freehold.core.errors import FreeholdError, Overloaded
-from freehold.core.ports import AllowanceLeases, Clock
+from freehold.core.ports import Clock
 from freehold.gateway.allowance import MINUTE_MS, MONEY, Rule, Slice, refusal
 
 WAIT_S: Final = 1.0
@@ -52,6 +52,7 @@ class Leasing:
         self._clock = clock
         self.slices: dict[str, Slice] = {}
         self._wanting: dict[str, Slice] = {}
+        self._news: dict[tuple[str, BudgetNews], Slice] = {}
         self._some = asyncio.Event()
         self._turns = count(clock.now_ms())
         self.away = False
@@ -71,6 +72,8 @@ class Leasing:
         if rule.size < one.rule.size:
             one.recalled = True
             self._want(one)
+        if rule.size != one.rule.size:
+            one.warned = one.exhausted = False
         one.rule = rule
         one.dry_until_s = one.refused_until_s = 0.0
 
@@ -104,6 +107,9 @@ class Leasing:
         await asyncio.sleep(min(RECALL_S, max(0.0, until_s - now_s)))
 
     def _refused(self, one: Slice, amount: int) -> FreeholdError:
+        if one.place == MONEY and not one.exhausted and not self.away and amount <= one.rule.size:
+            one.exhausted = True
+            self._tell_soon(one, "exhausted")
         return refusal(one, amount, now_ms=self._clock.now_ms(), away=self.away)
 
     def _is_away(self) -> bool:
@@ -142,6 +148,7 @@ class Leasing:
             if now_s - swept_s >= SWEEP_S:
                 swept_s = now_s
                 self._sweep(now_s)
+            await self._tell()
             while self._wanting:
                 wanting = list(self._wanting.values())[:ASKS_MAX]
                 for one in wanting:
@@ -212,6 +219,20 @@ class Leasing:
             one.changed.set()
             one.changed = None
 
+    def _tell_soon(self, one: Slice, news: BudgetNews) -> None:
+        self._news[one.id, news] = one
+        self._some.set()
+
+    async def _tell(self) -> None:
+        """What the database does not take now, it is told with the next sweep."""
+        for (id_, news), one in list(self._news.items()):
+            try:
+                await self._leases.tell(one.allowance, one.rule.size, news)
+            except FreeholdError as error:
+                log.debug("allowances.not_told", extra={"detail": error.detail})
+                return
+            del self._news[id_, news]
+
     def _warn(self, one: Slice) -> None:
         at = one.rule.warn_at
         if at is not None and not one.warned and one.others + one.used >= at:
@@ -222,6 +243,7 @@ class Leasing:
                 "label": one.allowance.window.label,
             }
             log.warning("budget.warned", extra=extra)
+            self._tell_soon(one, "threshold_reached")
 
     def _sweep(self, now_s: float) -> None:
         """What is idle is given back, what would end is renewed, what is over is forgotten."""

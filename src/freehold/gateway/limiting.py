@@ -12,9 +12,9 @@ from typing import Final, Protocol, TypeAlias
 from msgspec import Struct
 
 from freehold.catalog.models import ModelFacts
-from freehold.core.allowances import ALWAYS, CURRENCY, Allowance, Budget, Limit, window_of
+from freehold.core.allowances import ALWAYS, CURRENCY, Allowance, AllowanceLeases, Budget, Limit, window_of
 from freehold.core.errors import FreeholdError, LimitReached, Unavailable
-from freehold.core.ports import AllowanceLeases, Clock, Resources
+from freehold.core.ports import Clock, Resources
 from freehold.core.resources import Kind
 from freehold.gateway.allowance import (
     MINUTE_MS,

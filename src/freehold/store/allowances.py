@@ -18,14 +18,15 @@ from freehold.core.allowances import (
     CURRENCY,
     EACH,
     Allowance,
+    AllowanceLeases,
     AllowanceState,
     Ask,
+    BudgetNews,
     Grant,
     granted,
     like,
     scope_of,
 )
-from freehold.core.ports import AllowanceLeases
 from freehold.store._listen import Listener
 from freehold.store.database import Connection, Database
 from freehold.store.spool import Spool
@@ -86,6 +87,16 @@ _SUBJECTS: Final = """
 SELECT DISTINCT a.name, a.subject, a.label FROM allowances AS a
 WHERE a.tenant = $1 AND (a.ends_at IS NULL OR a.ends_at > now()) ORDER BY a.name, a.subject, a.label LIMIT $2
 """
+_TELL: Final[Mapping[BudgetNews, str]] = {
+    "threshold_reached": """
+UPDATE allowances SET warned_size = $2 WHERE id = $1 AND warned_size IS DISTINCT FROM $2
+RETURNING webhook_event(tenant, 'budget.threshold_reached', name)
+""",
+    "exhausted": """
+UPDATE allowances SET exhausted_size = $2 WHERE id = $1 AND exhausted_size IS DISTINCT FROM $2
+RETURNING webhook_event(tenant, 'budget.exhausted', name)
+""",
+}
 _SPENT_BY: Final = {
     "organisation": "call_days WHERE $2::text IS NULL",
     "team": "call_days WHERE team = $2",
@@ -171,6 +182,9 @@ class PostgresAllowances:
             return count
 
         return await self._database.in_transaction("ending leases that were left", work)
+
+    async def tell(self, allowance: Allowance, size: int, news: BudgetNews) -> None:
+        await self._database.fetch("telling of a budget", _TELL[news], allowance.id, Decimal(size))
 
     async def states(self, allowances: Sequence[Allowance]) -> Sequence[AllowanceState]:
         ids = [one.id for one in allowances]

@@ -11,9 +11,17 @@ from typing import Final
 
 from msgspec import Struct
 
-from freehold.core.allowances import ALWAYS, EACH, SIZES, Allowance, AllowanceState, window_of
+from freehold.core.allowances import (
+    ALWAYS,
+    EACH,
+    SIZES,
+    Allowance,
+    AllowanceLeases,
+    AllowanceState,
+    window_of,
+)
 from freehold.core.policy import authorize
-from freehold.core.ports import AllowanceLeases, CallRecords, Clock
+from freehold.core.ports import CallRecords, Clock
 from freehold.core.pricing import decimal
 from freehold.gateway.allowance import Rule
 from freehold.gateway.limiting import Limiting
