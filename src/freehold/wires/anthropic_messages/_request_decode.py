@@ -137,6 +137,9 @@ def _user(metadata: Mapping[str, Raw] | None, extra: dict[str, Raw]) -> str | No
 def _messages(shapes: Sequence[MessageShape], found: Mapping[int, _Found]) -> tuple[Message, ...]:
     messages: list[Message] = []
     for index, shape in enumerate(shapes):
+        if not found and (said := _one_text(shape.content)) is not None:
+            messages.append(Message(shape.role, (said,)))
+            continue
         note = found.get(index, _NOTHING_FOUND) if found else _NOTHING_FOUND
         extra = extra_of(NAME, note.fields)
         if isinstance(shape.content, str):
@@ -148,6 +151,15 @@ def _messages(shapes: Sequence[MessageShape], found: Mapping[int, _Found]) -> tu
             parts = _parts(shape.content, note, f"messages[{index}].content")
             messages.append(Message(shape.role, parts, None, extra))
     return tuple(messages)
+
+
+def _one_text(content: str | Sequence[Block]) -> Text | None:
+    """What says nothing beside it, as most messages do: what the long way gives, too."""
+    if isinstance(content, str):
+        return Text(content) if content else None
+    if len(content) == 1 and type(block := content[0]) is TextBlock:
+        return blocks.text(block, NO_NOTE)
+    return None
 
 
 def _parts(content: Sequence[Block], note: _Found, path: str) -> tuple[Part, ...]:

@@ -38,6 +38,7 @@ from freehold.wires.openai_chat._parts_encode import (
 )
 from freehold.wires.openai_chat._shapes import (
     NAME,
+    AssistantMessage,
     DeveloperMessage,
     Function,
     SystemMessage,
@@ -199,6 +200,9 @@ def _messages(request: ModelRequest, provider: str) -> list[Any]:
     encoded = _instructions(request.instructions)
     pending: list[Any] = []
     for index, message in enumerate(request.messages):
+        if not pending and (plain := _plain(message)) is not None:
+            encoded.append(plain)
+            continue
         if message.role == "tool":
             pending = _put_results(encoded, message, f"messages[{index}]")
             continue
@@ -214,6 +218,16 @@ def _messages(request: ModelRequest, provider: str) -> list[Any]:
     if pending:
         encoded.append(UserMessage(pending))
     return encoded
+
+
+def _plain(message: Message) -> UserMessage | AssistantMessage | None:
+    """Of a user or an assistant who says one text and nothing else, as most messages are: what the long way gives, too."""
+    content = message.content
+    if len(content) != 1 or type(text := content[0]) is not Text or text.extra or message.extra:
+        return None
+    if message.role == "user":
+        return UserMessage(text.text, message.name)
+    return AssistantMessage(text.text, None, message.name) if message.role == "assistant" else None
 
 
 def _message(message: Message, path: str, provider: str) -> Any:
