@@ -1,9 +1,13 @@
 """What people see: words that stay whole at a terminal's edge."""
 
+import io
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from freehold.cli._output import Flow, short
+from freehold.cli._output import Flow, Output, counted, short
 
 PIECES = st.lists(st.text("ab \n界", max_size=12), max_size=12)
 
@@ -35,3 +39,61 @@ def test_lists_keep_their_indentation() -> None:
 def test_short_gives_one_line() -> None:
     assert short("a\n b", width=10) == "a b"
     assert short("abcdef", width=4) == "abc…"
+
+
+SESSION = "sess_01j8zq4fxm7rtrm2s0000000000"
+
+
+def at_a_terminal(width: int) -> Output:
+    output = Output(as_json=False)
+    output.out = Console(file=io.StringIO(), force_terminal=True, no_color=True, highlight=False, width=width)
+    return output
+
+
+def printed(output: Output) -> list[str]:
+    written = re.sub(r"\x1b\[[0-9;]*m", "", output.out.file.getvalue())
+    return [line.rstrip() for line in written.splitlines()]
+
+
+def test_a_narrow_table_cuts_what_may_be_cut_and_never_what_is_to_be_copied() -> None:
+    rows = [(SESSION, "a-rather-long-name", "idle", "What is it about?")]
+    columns = ("SESSION", "AGENT", "STATUS", "TITLE")
+    for width, last in [
+        (78, "What is it abou…"),
+        (64, "a-rather-long-name  idle"),
+        (56, "a-rather-long…  idle"),
+    ]:
+        output = at_a_terminal(width)
+        output.table(columns, rows, empty="", cut=("TITLE", "AGENT"))
+        head, row = printed(output)
+        assert row.startswith(SESSION)
+        assert row.endswith(last), width
+        assert max(len(head), len(row)) <= width
+
+
+def test_a_table_that_is_too_narrow_even_so_folds_all_but_what_is_whole() -> None:
+    output = at_a_terminal(60)
+    output.table(("ID", "OF", "ANSWER"), [("whd_1", SESSION, "its name could not be looked up")], empty="")
+    assert SESSION not in "\n".join(printed(output)), "or this shows nothing"
+    output = at_a_terminal(60)
+    output.table(
+        ("ID", "OF", "ANSWER"),
+        [("whd_1", SESSION, "its name could not be looked up")],
+        empty="",
+        whole=("OF",),
+    )
+    assert SESSION in printed(output)[1]
+
+
+def test_facts_are_told_in_lines_of_whole_parts() -> None:
+    output = at_a_terminal(20)
+    output.facts(["12 events", "[red]1 failed[/red]", "begun just now"])
+    assert printed(output) == ["12 events · 1 failed", "begun just now"]
+
+
+def test_counted_says_one_of_one() -> None:
+    assert (counted(1, "rule"), counted(0, "rule"), counted(1200, "rule")) == (
+        "1 rule",
+        "0 rules",
+        "1,200 rules",
+    )

@@ -2,8 +2,8 @@
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 WIDE: Final = 10_000
 """Characters in a line where no terminal folds it: nothing is cut off on the way to a file or a program."""
@@ -18,6 +19,7 @@ WIDE: Final = 10_000
 GAP: Final = 2
 """Between a table's columns."""
 CUT_WIDTH_MIN: Final = 8
+JUST_NOW: Final = timedelta(seconds=5)
 
 _PIECES: Final = re.compile(r"\n|[^\S\n]+|\S+")
 _ENCODER: Final = msgspec.json.Encoder()
@@ -68,42 +70,67 @@ class Output:
         else:
             self.note.print(f"[red]error:[/red] {escape(message)}")
 
+    def facts(self, parts: Sequence[str], *, style: str = "") -> None:
+        """For people, in a line; or where a terminal is too narrow, in several, each of whole parts."""
+        line = ""
+        for part in parts:
+            longer = f"{line} · {part}" if line else part
+            if line and self.out.is_terminal and Text.from_markup(longer).cell_len > self.out.width:
+                self.out.print(line, style=style)
+                longer = part
+            line = longer
+        self.out.print(line, style=style)
+
     def table(
-        self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, cut: str | None = None
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        empty: str,
+        cut: Sequence[str] = (),
+        whole: Sequence[str] = (),
     ) -> None:
-        """Plain columns; nothing is cut off where output isn't a terminal. In one, the column `cut` is cut to what the
-        others, which stay whole, leave it (to nothing, where that is too little to read): what is to be copied stands in one piece."""
+        """Plain columns; nothing is cut off where output isn't a terminal. Where one is too narrow, the columns `cut` are cut, one after the
+        other (to nothing, where that is too little to read); if that is not enough, what else there is is folded, but for `whole` and the first: what
+        is to be copied stands in one piece."""
         found = list(rows)
         if not found:
             self.say(f"[dim]{escape(empty)}[/dim]")
             return
-        room = self._room(columns, found, cut) if self.out.is_terminal and cut else None
-        if room is not None and cut is not None and room < CUT_WIDTH_MIN:
-            place = columns.index(cut)
-            columns = [*columns[:place], *columns[place + 1 :]]
-            found = [[*row[:place], *row[place + 1 :]] for row in found]
+        widths = {
+            column: max(cell_len(column), *(cell_len(row[place]) for row in found))
+            for place, column in enumerate(columns)
+        }
+        if self.out.is_terminal:
+            _cut(widths, cut, self.out.width)
+        folded = self.out.is_terminal and _total(widths) > self.out.width
         table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-        for column in columns:
-            whole = not self.out.is_terminal or room is not None
+        for column, width in widths.items():
             table.add_column(
                 column,
-                overflow="ellipsis" if column == cut else "fold",
-                no_wrap=whole,
-                max_width=room if column == cut else None,
+                overflow="ellipsis" if column in cut else "fold",
+                no_wrap=not folded or column in {columns[0], *whole, *cut},
+                max_width=width,
             )
+        places = [columns.index(column) for column in widths]
         for row in found:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(escape(row[place]) for place in places))
         self.out.print(table)
 
-    def _room(self, columns: Sequence[str], rows: Sequence[Sequence[str]], cut: str) -> int | None:
-        """How wide the column `cut` may be; None where the others need more than there is."""
-        widths = [
-            max(cell_len(column), *(cell_len(row[place]) for row in rows))
-            for place, column in enumerate(columns)
-        ]
-        others = sum(width for width, column in zip(widths, columns, strict=True) if column != cut)
-        room = self.out.width - others - GAP * (len(columns) - 1)
-        return room if room >= -GAP else None
+
+def _total(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + GAP * (len(widths) - 1)
+
+
+def _cut(widths: dict[str, int], columns: Sequence[str], room: int) -> None:
+    for column in columns:
+        over = _total(widths) - room
+        if over <= 0:
+            return
+        if widths[column] - over >= CUT_WIDTH_MIN:
+            widths[column] -= over
+        else:
+            del widths[column]
 
 
 class Flow:
@@ -146,13 +173,29 @@ class Flow:
         return gap + word
 
 
-def ago(moment: str) -> str:
-    """`3 min ago`, for an ISO 8601 moment."""
+def age(moment: str) -> str:
+    """`3 min`, since an ISO 8601 moment."""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
-            return f"{int(seconds // size)} {unit} ago"
-    return "just now" if seconds < 5 else f"{int(seconds)} s ago"
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def ago(moment: str) -> str:
+    """`3 min ago`, for an ISO 8601 moment."""
+    recent = datetime.now(UTC) - datetime.fromisoformat(moment) < JUST_NOW
+    return "just now" if recent else f"{age(moment)} ago"
+
+
+def counted(count: int, what: str, many: str = "") -> str:
+    """`1 fork`, `2 forks`. `many` where it is not just an s more."""
+    return f"{count:,} {what if count == 1 else many or f'{what}s'}"
+
+
+def calls_counted(count: int, *, rules_only: bool) -> str:
+    """Rules are no model, and no screen says that they are."""
+    return counted(count, "step by rules", "steps by rules") if rules_only else counted(count, "model call")
 
 
 def short(value: Any, *, width: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from rich.markup import escape
 
-from freehold.cli._output import Output, ago, seconds, short
+from freehold.cli._output import Output, age, ago, counted, seconds, short
 from freehold.core import pricing
 
 INDENT: Final = "  "
@@ -34,12 +34,12 @@ class SessionView:
         parts = [
             f"{escape(session['agent']['name'])} version {session['agent']['version']}",
             _styled(status),
-            f"{ours['version']} events",
+            counted(ours["version"], "event"),
             f"begun {ago(session['created_at'])}, {session['created_at'][:16].replace('T', ' ')} UTC",
         ]
         if session["archived_at"]:
             parts.append("archived")
-        say(f"[dim]{' · '.join(parts)}[/dim]")
+        self._output.facts(parts, style="dim")
         if deployment := session["deployment_id"]:
             say(f"[dim]begun by a run of the deployment {deployment}[/dim]")
         if origin := ours["origin"]:
@@ -61,14 +61,13 @@ class SessionView:
         if subagents:
             depth = _depths(self._session["id"], subagents)
             cost = sum(one["freehold"]["cost"]["pico"] for one in subagents)
-            head = "subagent" if len(subagents) == 1 else "subagents"
             self._output.say(
-                f"\n[bold]{len(subagents)} {head}[/bold]  [dim]{pricing.show(cost)} beside this session's own[/dim]"
+                f"\n[bold]{counted(len(subagents), 'subagent')}[/bold]  [dim]{pricing.show(cost)} beside this session's own[/dim]"
             )
             for one in subagents[:FAMILY_SHOWN_MAX]:
                 self._relative(one, INDENT * depth[one["id"]], one["title"] or "")
         if forks:
-            self._output.say(f"\n[bold]{len(forks)} {'fork' if len(forks) == 1 else 'forks'}[/bold]")
+            self._output.say(f"\n[bold]{counted(len(forks), 'fork')}[/bold]")
             for one in forks[:FAMILY_SHOWN_MAX]:
                 place = f"behind event {one['freehold']['origin']['seq']}"
                 model = f" with {one['freehold']['model']}" if one["freehold"]["model"] else ""
@@ -89,7 +88,7 @@ class SessionView:
         )
         ours = (asked or {}).get("freehold") or {}
         by = f" by {ours['by']}" if ours.get("by") else ""
-        since = f" since {ago(asked['processed_at'])}" if asked else ""
+        since = f" for {age(asked['processed_at'])}" if asked else ""
         reason = f": {ours['reason']}" if ours.get("reason") else ""
         self._output.say(f"\n[yellow]◷ paused{escape(by)}{since}{escape(reason)}[/yellow]")
         self._hint(f"freehold sessions resume {self._session['id']}")
@@ -97,7 +96,7 @@ class SessionView:
     def _waits_for(self, call: Json) -> None:
         awaits, call_id = call["awaits"], call["call_id"]
         name, given = self._called(call_id)
-        since = ago(self._since(call_id))
+        waited = age(self._since(call_id))
         until = f", until {call['until'][:16].replace('T', ' ')} UTC" if call.get("until") else ""
         what = {
             "approval": f"approval of {awaits.get('tool')}/{awaits.get('function')}",
@@ -107,7 +106,7 @@ class SessionView:
             "session": f"subagent {awaits.get('session_id')}",
             "place": f"a place of {awaits.get('tool')}, which runs as often as it may",
         }[awaits["type"]]
-        self._output.say(f"\n[yellow]◷ waits for {escape(what)}[/yellow] [dim]since {since}{until}[/dim]")
+        self._output.say(f"\n[yellow]◷ waits for {escape(what)}[/yellow] [dim]for {waited}{until}[/dim]")
         match awaits["type"]:
             case "approval":
                 self._approval(call_id, awaits)

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.text import Text
 
-from freehold.cli._output import Output, seconds, short
+from freehold.cli._output import Output, calls_counted, counted, seconds, short
 from freehold.cli._timeline import Entry, Spent, Turn, spent
 from freehold.core import pricing
 
@@ -64,25 +64,25 @@ class TimelineView:
             self._turn(turn)
 
     def _sums(self, total: Spent, turns_count: int) -> None:
-        say = self._output.say
-        calls = "step by rules" if total.rules_only else "model call"
         parts = [
-            _counted(turns_count, "turn"),
-            _counted(total.model_calls, calls),
-            _counted(total.tool_runs, "tool run"),
+            counted(turns_count, "turn"),
+            calls_counted(total.model_calls, rules_only=total.rules_only),
+            counted(total.tool_runs, "tool run"),
         ]
-        failures = f" · [red]{total.failures} failed[/red]" if total.failures else ""
-        tokens = f" · {total.tokens_in:,} + {total.tokens_out:,} tokens" if total.tokens_in else ""
+        if total.failures:
+            parts.append(f"[red]{total.failures} failed[/red]")
+        if total.tokens_in:
+            parts.append(f"{total.tokens_in:,} + {total.tokens_out:,} tokens")
         unpriced = " and calls without a known price" if total.unpriced else ""
-        say(f"{' · '.join(parts)}{failures}{tokens} · {pricing.show(total.cost_pico)}{unpriced}")
+        self._output.facts([*parts, f"{pricing.show(total.cost_pico)}{unpriced}"])
         if total.turns_ms:
-            say(self._where(total))
+            self._output.say(self._where(total))
 
     def _costs(self, total: Spent, subagents_pico: int) -> None:
         """What cost how much, where more than one thing did: the dearest first."""
         lines = [
             (
-                f"{_counted(one.calls, 'call')}, {one.tokens_in:,} + {one.tokens_out:,} tokens",
+                f"{counted(one.calls, 'call')}, {one.tokens_in:,} + {one.tokens_out:,} tokens",
                 name,
                 one.cost_pico,
             )
@@ -229,8 +229,3 @@ def _since(ms: float) -> str:
     if hours >= 72:
         return f"+{hours // 24} d {hours % 24} h"
     return f"+{hours}:{rest // 60:02d}:{rest % 60:02d}"
-
-
-def _counted(count: int, what: str) -> str:
-    many = what.replace("step", "steps", 1) if what.startswith("step") else f"{what}s"
-    return f"{count} {what if count == 1 else many}"

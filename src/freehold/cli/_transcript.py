@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct, field
 from rich.markup import escape
 
-from freehold.cli._output import Flow, Output, seconds, short
+from freehold.cli._output import Flow, Output, calls_counted, counted, seconds, short
 from freehold.client.client import StreamedEvent
 
 DETAIL_WIDTH_MAX: Final = 100
@@ -111,10 +111,8 @@ class Transcript(Struct):
         money = f"${totals.cost_pico / 10**12:.6f}".rstrip("0").rstrip(".") if totals.cost_pico else "$0"
         tokens = f"{totals.input_tokens:,} + {totals.output_tokens:,} tokens"
         parts = [
-            _counted(totals.model_calls, "step by rules", "steps by rules")
-            if self.asked_rules
-            else _counted(totals.model_calls, "model call", "model calls"),
-            _counted(totals.tool_runs, "tool run", "tool runs"),
+            calls_counted(totals.model_calls, rules_only=self.asked_rules),
+            counted(totals.tool_runs, "tool run"),
             *([tokens] if totals.input_tokens or totals.output_tokens else []),
             f"{money}{' and calls without a known price' if totals.unpriced else ''}",
         ]
@@ -225,10 +223,6 @@ class Transcript(Struct):
                 self._print(self._flow.end())
             self.output.say("")
             self._mid_line = False
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
 
 
 def _text(content: list[dict[str, Any]]) -> str:

@@ -5,12 +5,13 @@ from typing import Any
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Commands
 from freehold.cli._output import ago
 
 PATH = "/v1/messages/batches"
 
 
-@click.group()
+@click.group(cls=Commands)
 def batches() -> None:
     """List, show and cancel batches of calls."""
 

@@ -10,6 +10,8 @@ from urllib.parse import quote
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Commands
+from freehold.cli._output import counted
 from freehold.client.client import Client
 
 ITEMS_PER_REQUEST: Final = 5_000
@@ -18,7 +20,7 @@ FILES_PER_ARCHIVE: Final = 5_000
 ARCHIVE_BYTES: Final = 16_000_000
 
 
-@click.group()
+@click.group(cls=Commands)
 def data() -> None:
     """Put data where agents can read it: tables and objects."""
 
@@ -33,7 +35,7 @@ def put_items(ctx: click.Context, *, table: str, file: BinaryIO, as_json: bool) 
     chosen = settings(ctx)
     with connected(chosen) as client:
         count = upload_items(client, table, iter(file))
-    chosen.output.done({"count": count}, f"{count:,} items written to {table}")
+    chosen.output.done({"count": count}, f"{counted(count, 'item')} written to {table}")
 
 
 @data.command("put-objects")
@@ -46,7 +48,7 @@ def put_objects(ctx: click.Context, *, prefix: str, folder: Path, as_json: bool)
     chosen = settings(ctx)
     with connected(chosen) as client:
         count = upload_objects(client, prefix, folder)
-    chosen.output.done({"count": count}, f"{count:,} objects written below {prefix}")
+    chosen.output.done({"count": count}, f"{counted(count, 'object')} written below {prefix}")
 
 
 def upload_items(client: Client, table: str, lines: Iterator[bytes]) -> int:

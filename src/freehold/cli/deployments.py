@@ -10,6 +10,7 @@ import click
 from rich.markup import escape
 
 from freehold.cli._connection import Settings, connected, json_option, settings
+from freehold.cli._group import Commands
 from freehold.cli._output import Output, ago
 from freehold.core.schedules import Cron, Once, Schedule
 from freehold.runtime.schedules import change_at, check, upcoming
@@ -19,7 +20,7 @@ RUNS_PATH: Final = "/v1/deployment_runs"
 NEXT_MAX: Final = 1000
 
 
-@click.group()
+@click.group(cls=Commands)
 def deployments() -> None:
     """Agents that are set to work: list them, run, pause, and see when they run next."""
 
@@ -55,7 +56,10 @@ def list_deployments(
     ]
     columns = ("DEPLOYMENT", "NAME", "AGENT", "STATUS", "SCHEDULE", "NEXT")
     chosen.output.table(
-        columns, rows, empty="No deployments: declare one in a template, see docs/deployments.md"
+        columns,
+        rows,
+        empty="No deployments: declare one in a template, see docs/deployments.md",
+        cut=("NAME", "AGENT"),
     )
 
 
@@ -237,7 +241,8 @@ def _runs_table(output: Output, found: list[dict[str, Any]]) -> None:
         )
         for one in found
     ]
-    output.table(("RUN", "DEPLOYMENT", "BY", "FOR", "BEGAN", "SESSION"), rows, empty="No runs yet.")
+    columns = ("RUN", "DEPLOYMENT", "BY", "FOR", "BEGAN", "SESSION")
+    output.table(columns, rows, empty="No runs yet.", cut=("DEPLOYMENT", "RUN"))
 
 
 def _status(one: dict[str, Any]) -> str:
@@ -256,4 +261,4 @@ def _next_at(one: dict[str, Any]) -> str | None:
 
 
 def _moment(at: str | None) -> str:
-    return "-" if at is None else f"{datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    return "-" if at is None else f"{datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M}Z"

@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Commands
 
 
-@click.group()
+@click.group(cls=Commands)
 def experiments() -> None:
     """Compare the arms of a route's experiment. Declare one in a route, by a template: freehold apply."""
 

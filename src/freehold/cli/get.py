@@ -1,13 +1,15 @@
 """`freehold get` and `freehold describe`: declared resources."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 import yaml
 
 from freehold.cli._connection import connected, json_option, settings
-from freehold.cli._output import ago
+from freehold.cli._output import ago, counted, short
 from freehold.core.allowances import SIZES
+
+ABOUT_CHARS_MAX: Final = 100
 
 
 @click.command()
@@ -25,13 +27,20 @@ def get(ctx: click.Context, *, kind: str | None, archived: bool, as_json: bool) 
         chosen.output.json(found)
         return
     rows = [
-        (one["kind"], one["name"], str(one["version"]), _about(one["resource"]), ago(one["updated_at"]))
+        (
+            one["kind"],
+            one["name"],
+            str(one["version"]),
+            short(_about(one["resource"]), width=ABOUT_CHARS_MAX),
+            ago(one["updated_at"]),
+        )
         for one in found
     ]
     chosen.output.table(
         ("KIND", "NAME", "VERSION", "ABOUT", "CHANGED"),
         rows,
         empty="Nothing is declared yet: freehold apply FILE",
+        cut=("ABOUT",),
     )
 
 
@@ -76,12 +85,10 @@ def _about(resource: dict[str, Any]) -> str:
             return f"{resource.get('model', 'auto')}; tools: {', '.join(resource.get('tools', ())) or 'none'}"
         case "tool" | "provider":
             return (
-                f"{resource['type']}{': ' + resource['description'] if resource.get('description') else ''}"[
-                    :80
-                ]
+                f"{resource['type']}{': ' + resource['description'] if resource.get('description') else ''}"
             )
         case "price_book":
-            return f"{len(resource['prices'])} prices in {resource.get('currency', 'USD')}"
+            return f"{counted(len(resource['prices']), 'price')} in {resource.get('currency', 'USD')}"
         case "capacity":
             return f"{resource['models']}: {resource['tokens_per_minute']} tokens/min"
         case "budget":
@@ -92,13 +99,13 @@ def _about(resource: dict[str, Any]) -> str:
             return f"{resource.get('scope', 'organisation')}: {told}"
         case "route":
             models = [one if isinstance(one, str) else one["model"] for one in resource["models"]]
-            return f"{resource.get('strategy', 'ordered')}: {', '.join(models)}"[:80]
+            return f"{resource.get('strategy', 'ordered')}: {', '.join(models)}"
         case "webhook":
-            return f"{', '.join(resource['events'])} to {resource['url']}"[:80]
+            return f"{', '.join(resource['events'])} to {resource['url']}"
         case "environment":
             network = resource.get("network", {})
             hosts = ", ".join(network.get("allowed_hosts", ())) or "no host"
-            return f"network: {hosts if network.get('type') == 'limited' else 'unrestricted'}"[:80]
+            return f"network: {hosts if network.get('type') == 'limited' else 'unrestricted'}"
         case "retention":
             days = (
                 "held"
@@ -107,13 +114,11 @@ def _about(resource: dict[str, Any]) -> str:
                 if "days" in resource
                 else "for ever"
             )
-            return f"{', '.join(resource.get('agents', ())) or 'all agents'}: {days}"[:80]
+            return f"{', '.join(resource.get('agents', ())) or 'all agents'}: {days}"
         case "deployment":
             schedule = resource.get("schedule", {})
-            return f"{resource['agent']}: {schedule.get('expression') or schedule.get('at') or 'by hand'}"[
-                :80
-            ]
+            return f"{resource['agent']}: {schedule.get('expression') or schedule.get('at') or 'by hand'}"
         case "drain":
-            return f"{resource['models']}{': ' + resource['reason'] if resource.get('reason') else ''}"[:80]
+            return f"{resource['models']}{': ' + resource['reason'] if resource.get('reason') else ''}"
         case _:
-            return f"{len(resource.get('rules', ()))} rules"
+            return counted(len(resource.get("rules", ())), "rule")

@@ -5,10 +5,11 @@ from typing import Any
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Commands
 from freehold.cli._output import ago
 
 
-@click.group()
+@click.group(cls=Commands)
 def keys() -> None:
     """Make, list and revoke API keys."""
 

@@ -6,12 +6,12 @@ Exit codes: 0 done; 1 refused or failed, and the message says why; 2 wrong usage
 import importlib
 import os
 import sys
-from difflib import get_close_matches
 from typing import Any, Final
 
 import click
 
 from freehold import __version__
+from freehold.cli._group import Commands
 from freehold.client.errors import ApiError, ServerAway
 from freehold.core.errors import FreeholdError
 
@@ -51,7 +51,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-class _Lazy(click.Group):
+class _Lazy(Commands):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
 
@@ -62,14 +62,8 @@ class _Lazy(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in _COMMANDS:
-            near = get_close_matches(args[0], _COMMANDS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"{ctx.info_name} --help lists what there is"
-            ctx.fail(f"there is no command {args[0]!r}; {hint}")
-        return super().resolve_command(ctx, args)
+    def hint(self, ctx: click.Context, near: list[str]) -> str:
+        return super().hint(ctx, near) if near else f"{ctx.info_name} --help lists what there is"
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -126,10 +120,10 @@ def main() -> None:
 
 
 def _wrong_usage(error: click.ClickException) -> None:
-    if _wants_json():
-        _end(error.exit_code, "usage", error.format_message())
-    error.show()
-    sys.exit(error.exit_code)
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None and not _wants_json():
+        click.echo(f"{context.get_usage()}\nTry '{context.command_path} --help'.\n", err=True)
+    _end(error.exit_code, "usage", error.format_message())
 
 
 def _wants_json() -> bool:

@@ -3,9 +3,10 @@
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Commands
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Commands, invoke_without_command=True)
 @click.option("--all", "everything", is_flag=True, help="Also providers that can't be used yet, and why.")
 @json_option
 @click.pass_context

@@ -5,10 +5,11 @@ from typing import Any
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Commands
 from freehold.cli._output import ago, short
 
 
-@click.group()
+@click.group(cls=Commands)
 def retention() -> None:
     """Show what retention policies let go of, and do it now. Declare policies by a template: freehold apply."""
 
@@ -37,7 +38,7 @@ def plan(ctx: click.Context, *, limit: int, as_json: bool) -> None:
         )
         for one in found["policies"]
     ]
-    columns = ("POLICY", "KEEPS", "SESSIONS", "DUE", "HELD BY FORKS", "WAIT TOO LONG", "OLDEST")
+    columns = ("POLICY", "KEEPS", "SESSIONS", "DUE", "HELD BY FORKS", "TOO LONG", "OLDEST")
     chosen.output.table(columns, rows, empty="No policies.")
     for one in found["due"][:limit]:
         chosen.output.say(f"  {one['session_id']}  {one['policy'] or '(configuration)'}")

@@ -2,32 +2,37 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
+import msgspec
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Commands
 from freehold.cli._output import seconds
 
+DEFAULT_WIRE: Final = "openai_chat"
+QUESTION: Final = "Hello"
 
-@click.group()
+
+@click.group(cls=Commands)
 def routes() -> None:
     """Explain what a route would do. Declare routes by a template: freehold apply; list them: freehold get routes."""
 
 
 @routes.command()
 @click.argument("name")
-@click.option("--request", "request", required=True, metavar="FILE", help="A request's body in JSON, as a client sends it; - reads standard input.")  # fmt: skip
-@click.option("--wire", default="openai_chat", show_default=True, help="The format of the request: openai_chat, anthropic_messages ...")  # fmt: skip
+@click.option("--request", "request", metavar="FILE", help="A request's body in JSON, as a client sends it; - reads standard input. [default: a short question]")  # fmt: skip
+@click.option("--wire", default=DEFAULT_WIRE, show_default=True, help="The format of the request: openai_chat, anthropic_messages ...")  # fmt: skip
 @click.option("--draw", type=click.FloatRange(0, 1, max_open=True), help="Chance, for routes that go by it. [default: random]")  # fmt: skip
 @json_option
 @click.pass_context
 def explain(
-    ctx: click.Context, *, name: str, request: str, wire: str, draw: float | None, as_json: bool
+    ctx: click.Context, *, name: str, request: str | None, wire: str, draw: float | None, as_json: bool
 ) -> None:
     """Print which models the route NAME would ask, in order, and why each is taken or left. No model is asked."""
     chosen = settings(ctx)
-    body = _body(request)
+    body = _body(request, name=name, wire=wire)
     with connected(chosen) as client:
         path = f"/v1/routes/{name}/explain"
         told = client.request("POST", path, content=body, query={"wire": wire, "draw": draw})
@@ -46,7 +51,11 @@ def explain(
     chosen.output.table(("ASKED", "MODEL", "WHY", "EXPECTED", "LATELY"), rows, empty="No models.")
 
 
-def _body(request: str) -> bytes:
+def _body(request: str | None, *, name: str, wire: str) -> bytes:
+    if request is None:
+        if wire != DEFAULT_WIRE:
+            raise click.UsageError(f"--wire {wire} needs a --request in that format")
+        return msgspec.json.encode({"model": name, "messages": [{"role": "user", "content": QUESTION}]})
     if request == "-":
         return sys.stdin.buffer.read()
     try:

@@ -11,6 +11,7 @@ import msgspec
 from rich.markup import escape
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Commands
 from freehold.cli._output import Output, ago, short
 from freehold.cli._session_view import SessionView
 from freehold.cli._sessions_travel import diff, export, fork, replay
@@ -42,7 +43,7 @@ class _Age(click.ParamType[timedelta]):
 AGE: Final = _Age()
 
 
-@click.group()
+@click.group(cls=Commands)
 def sessions() -> None:
     """List, show, follow, approve, pause, cancel, fork and replay sessions."""
 
@@ -112,7 +113,7 @@ def _table(output: Output, found: Sequence[dict[str, Any]]) -> None:
         for one in found
     ]
     columns = ("SESSION", "AGENT", "STATUS", "EVENTS", "COST", "CHANGED", "TITLE")
-    output.table(columns, rows, empty="No such sessions.", cut="TITLE")
+    output.table(columns, rows, empty="No such sessions.", cut=("TITLE", "AGENT"))
 
 
 def _older(found: Iterable[dict[str, Any]], age: timedelta | None) -> Iterator[dict[str, Any]]:
@@ -208,13 +209,17 @@ def approvals(ctx: click.Context, *, limit: int, as_json: bool) -> None:
             one["session_id"],
             one["call_id"],
             f"{one['awaits']['tool']}/{one['awaits']['function']}",
-            one["awaits"]["arguments"][:60],
+            short(one["awaits"]["arguments"], width=60),
             (one.get("until") or "")[:16].replace("T", " "),
         )
         for one in asked
     ]
     chosen.output.table(
-        ("SESSION", "CALL", "TOOL", "ARGUMENTS", "UNTIL (UTC)"), rows, empty="Nothing waits for approval."
+        ("SESSION", "CALL", "TOOL", "ARGUMENTS", "UNTIL (UTC)"),
+        rows,
+        empty="Nothing waits for approval.",
+        cut=("ARGUMENTS", "UNTIL (UTC)"),
+        whole=("CALL",),
     )
 
 

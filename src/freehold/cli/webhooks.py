@@ -6,6 +6,7 @@ from typing import Any, Final
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Commands
 from freehold.cli._output import ago
 from freehold.client.client import Client
 
@@ -14,7 +15,7 @@ POLL_S: Final = 0.2
 SHOWN: Final = 50
 
 
-@click.group()
+@click.group(cls=Commands)
 def webhooks() -> None:
     """Declare webhooks, test them, and look at what they were told."""
 
@@ -155,7 +156,7 @@ def deliveries(ctx: click.Context, *, name: str, status: str | None, limit: int,
         for one in found
     ]
     columns = ("DELIVERY", "EVENT", "OF", "WHEN", "STATUS", "ATTEMPTS", "ANSWER")
-    chosen.output.table(columns, rows, empty="Nothing yet.")
+    chosen.output.table(columns, rows, empty="Nothing yet.", cut=("EVENT", "WHEN"), whole=("OF",))
 
 
 @webhooks.command()

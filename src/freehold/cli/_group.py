@@ -1,0 +1,22 @@
+"""Commands below one word. What is not there is told with what is."""
+
+from difflib import get_close_matches
+from typing import Final
+
+import click
+
+NEAR_ENOUGH: Final = 0.5
+
+
+class Commands(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args[0] not in known:
+            near = get_close_matches(args[0], known, n=1, cutoff=NEAR_ENOUGH)
+            ctx.fail(f"there is no command {args[0]!r}; {self.hint(ctx, near)}")
+        return super().resolve_command(ctx, args)
+
+    def hint(self, ctx: click.Context, near: list[str]) -> str:
+        return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.list_commands(ctx))}"
