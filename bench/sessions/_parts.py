@@ -35,20 +35,39 @@ CALLED = ModelResponse(
 DONE = ModelResponse(id="r", model="m", content=(Text("done"),), stop_reason="end_turn", usage=Usage(10, 1))
 
 
-EVENTS = {id(answer): tuple(unfold(answer)) for answer in (CALLED, DONE)}
-"""Made once: what a model's events cost is another figure."""
-
-
 class TrivialAnswer:
-    provider, model, is_language_model = "bench", "m", True
-    record: CallRecord | None = None
+    """One call's, with all that it needs made before: what a model's answer costs is another figure."""
+
+    provider, model, is_language_model, shortened = "bench", "m", True, False
 
     def __init__(self, response: ModelResponse) -> None:
-        self._told = EVENTS.get(id(response)) or unfold(response)
+        told, self.record = TOLD.get(id(response)) or told_of(response)
+        self._told = iter(told)
 
-    async def __aiter__(self):
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
         for event in self._told:
-            yield event
+            return event
+        raise StopAsyncIteration
+
+
+def told_of(response: ModelResponse) -> tuple[tuple, CallRecord]:
+    clock = SystemClock()
+    return tuple(unfold(response)), CallRecord(
+        id=ids.new("call", clock), at=clock.now(), tenant=TENANT, principal=OWNER.id, wire="session",
+        model_requested="bench/m", provider="bench", model="m", outcome="ok", usage=response.usage,
+    )  # fmt: skip
+
+
+TOLD = {id(answer): told_of(answer) for answer in (CALLED, DONE)}
 
 
 class TrivialGateway:
@@ -56,7 +75,6 @@ class TrivialGateway:
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
-        self._clock = SystemClock()
 
     def answer(self, request: ModelRequest) -> ModelResponse:
         """Each round adds an answer and a result to what the user said."""
@@ -65,15 +83,10 @@ class TrivialGateway:
     async def reach(self, principal, model, *, rules=None):
         return Reach()
 
-    @asynccontextmanager
-    async def call(self, principal, request, *, wire="session", session_id=None, agent=None, rules=None):
-        response = self.answer(request)
-        answer = TrivialAnswer(response)
-        yield answer
-        answer.record = CallRecord(
-            id=ids.new("call", self._clock), at=self._clock.now(), tenant=TENANT, principal=principal.id, wire=wire,
-            model_requested=request.model, provider="bench", model="m", outcome="ok", usage=response.usage,
-        )  # fmt: skip
+    def call(
+        self, principal, request, *, wire="session", session_id=None, agent=None, rules=None, spending=None
+    ):
+        return TrivialAnswer(self.answer(request))
 
 
 class NoConfig(Struct):

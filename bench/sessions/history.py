@@ -58,7 +58,9 @@ class CountingGateway:
         return Reach()
 
     @asynccontextmanager
-    async def call(self, principal, request, *, wire="session", session_id=None, agent=None, rules=None):
+    async def call(
+        self, principal, request, *, wire="session", session_id=None, agent=None, rules=None, spending=None
+    ):
         number = len(self.cpu_s)
         done = number >= self._calls
         content = (

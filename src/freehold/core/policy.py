@@ -78,8 +78,11 @@ def _matches(pattern: str, text: str) -> bool:
 
 def _any(patterns: str | tuple[str, ...], text: str) -> bool:
     if isinstance(patterns, str):
-        return patterns == "*" or _matches(patterns, text)
-    return any(_matches(pattern, text) for pattern in patterns)
+        return patterns in ("*", text) or _matches(patterns, text)
+    for pattern in patterns:  # noqa: SIM110 - a generator costs more than the look-up
+        if _matches(pattern, text):
+            return True
+    return False
 
 
 def evaluate(policy: Policy, action: str, resource: str) -> Decision:

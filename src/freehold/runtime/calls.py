@@ -90,17 +90,19 @@ def meant(
         return refused(call, error.code, error.message)
 
 
-def claim(session_id: str, call: OpenCall, planned: PlannedFunction, arguments: str) -> Claim:
-    """The first attempt of a call. `arguments` are the model's, or those that whoever approved it put in their place."""
+def claim(
+    session_id: str, call: OpenCall, planned: PlannedFunction, text: str, arguments: JsonObject
+) -> Claim:
+    """The first attempt of a call. `text` says its arguments: the model's, or those that whoever approved it put in their place."""
     started = ToolStarted(
         call_id=call.call.id,
         tool=planned.tool,
         function=planned.function,
-        arguments=arguments,
+        arguments=text,
         effect=planned.effect,
         key=key_of(session_id, call),
     )
-    return Claim(started, parse_arguments(arguments, cut=False))
+    return Claim(started, arguments)
 
 
 def claim_again(session_id: str, call: OpenCall, started: ToolStarted) -> Claim:

@@ -291,18 +291,17 @@ def _begin(
     plan: Plan, call: OpenCall, planned: PlannedFunction, arguments: JsonObject, now: datetime
 ) -> Claim | ToolFinished | CallAwaited | Pending:
     """A call that makes sense: first people are asked, where they must be; then whoever settles it does."""
-    approved = Approved(call.call.arguments)
-    rule = asks_approval(planned)
+    text = call.call.arguments
     if call.awaited is not None and isinstance(call.awaited.awaits, AwaitsApproval):
         outcome = approval_outcome(call, call.awaited, call.awaited.awaits, planned, now)
         if not isinstance(outcome, Approved):
             return outcome
-        approved, arguments = outcome, parse_arguments(outcome.arguments, cut=False)
-    elif rule is not None:
+        text, arguments = outcome.arguments, parse_arguments(outcome.arguments, cut=False)
+    elif (rule := asks_approval(planned)) is not None:
         return approval_wanted(call.call.id, planned, rule, call.call.arguments, now)
     match planned.settled_by:
         case "run":
-            return claim(plan.session_id, call, planned, approved.arguments)
+            return claim(plan.session_id, call, planned, text, arguments)
         case "client":
             return client_wanted(call.call.id, now)
         case "timer":
@@ -341,7 +340,6 @@ def limit_reached(state: SessionState, plan: Plan, now: datetime, *, steps: int 
     """Whether the turn's limits leave room for so many further `steps`."""
     limits = plan.limits
     used = state.turn_usage.input_tokens + state.turn_usage.output_tokens
-    ends_at = wall_time_ends_at(state, limits, now)
     if state.turn_steps + steps > limits.steps_max:
         return _reached("steps_max", limits.steps_max, f"{state.turn_steps} done, {steps} more wanted")
     if used >= limits.tokens_max:
@@ -349,29 +347,35 @@ def limit_reached(state: SessionState, plan: Plan, now: datetime, *, steps: int 
     turn_pico = state.turn_cost_pico + state.turn_elsewhere_pico
     if plan.cost_max_pico is not None and turn_pico >= plan.cost_max_pico:
         return _reached("cost_max_usd", limits.cost_max_usd, _spent(turn_pico, state.turn_elsewhere_pico))
-    if ends_at is not None and now >= ends_at:
-        spent_s = limits.wall_time_s_max + (now - ends_at).total_seconds()
-        return _reached("wall_time_s_max", limits.wall_time_s_max, f"the turn has lasted {spent_s:.0f} s")
+    began_at = state.turn_started_at
+    # Most turns have not lasted so long, whatever of it was waiting.
+    if began_at is not None and (now - began_at).total_seconds() >= limits.wall_time_s_max:
+        ends_at = wall_time_ends_at(state, limits, now)
+        if ends_at is not None and now >= ends_at:
+            spent_s = limits.wall_time_s_max + (now - ends_at).total_seconds()
+            return _reached("wall_time_s_max", limits.wall_time_s_max, f"the turn has lasted {spent_s:.0f} s")
     return _session_limit_reached(state, plan, now, steps=steps)
 
 
 def _session_limit_reached(state: SessionState, plan: Plan, now: datetime, *, steps: int) -> Reached | None:
     limits = plan.limits
-    used = state.usage.input_tokens + state.usage.output_tokens
     if limits.session_steps_max is not None and state.steps + steps > limits.session_steps_max:
         return _session_over("session_steps_max", limits.session_steps_max, f"{state.steps} done")
-    if limits.session_tokens_max is not None and used >= limits.session_tokens_max:
-        return _session_over("session_tokens_max", limits.session_tokens_max, f"{used} tokens used")
+    if limits.session_tokens_max is not None:
+        used = state.usage.input_tokens + state.usage.output_tokens
+        if used >= limits.session_tokens_max:
+            return _session_over("session_tokens_max", limits.session_tokens_max, f"{used} tokens used")
     if (
         plan.session_cost_max_pico is not None
         and state.cost_pico + state.elsewhere_pico >= plan.session_cost_max_pico
     ):
         spent = _spent(state.cost_pico + state.elsewhere_pico, state.elsewhere_pico)
         return _session_over("session_cost_max_usd", limits.session_cost_max_usd, spent)
-    worked_s = state.worked(now).total_seconds()
-    if limits.session_wall_time_s_max is not None and worked_s >= limits.session_wall_time_s_max:
-        worked = f"its turns have lasted {worked_s:.0f} s"
-        return _session_over("session_wall_time_s_max", limits.session_wall_time_s_max, worked)
+    if limits.session_wall_time_s_max is not None:
+        worked_s = state.worked(now).total_seconds()
+        if worked_s >= limits.session_wall_time_s_max:
+            worked = f"its turns have lasted {worked_s:.0f} s"
+            return _session_over("session_wall_time_s_max", limits.session_wall_time_s_max, worked)
     return None
 
 
@@ -413,13 +417,15 @@ def _money_reached(state: SessionState, plan: Plan, said: str) -> Reached:
 
 def cost_left_pico(state: SessionState, plan: Plan) -> int | None:
     """What may still be spent in this turn, less what is set aside for subagents at work. None: no limit says."""
+    if plan.cost_max_pico is None and plan.session_cost_max_pico is None:
+        return None
     left = [one for one in _money_left(state, plan) if one is not None]
     set_aside = sum(
         call.awaited.awaits.cost_max_pico or 0
         for call in state.open_calls.values()
         if call.awaited is not None and isinstance(call.awaited.awaits, AwaitsSession)
     )
-    return max(0, min(left) - set_aside) if left else None
+    return max(0, min(left) - set_aside)
 
 
 def _going_round(state: SessionState, plan: Plan) -> Reached | None:

@@ -25,10 +25,11 @@ class RequestDigests:
         self._messages: tuple[Message, ...] = ()
         self._rolled = b""
 
-    def of(self, request: ModelRequest) -> str:
-        """SHA-256, in hex, of the digests of all but the messages, and of the messages."""
-        head = structs.replace(request, messages=())
-        if head != self._head:
+    def of(self, request: ModelRequest, head: ModelRequest | None = None) -> str:
+        """SHA-256, in hex, of the digests of all but the messages, and of the messages. `head` is the former, where the caller has it."""
+        if head is None:
+            head = structs.replace(request, messages=())
+        if head is not self._head and head != self._head:
             self._head, self._head_digest = head, hashlib.sha256(_ENCODER.encode(head)).digest()
         return hashlib.sha256(self._head_digest + self._roll(request.messages)).hexdigest()
 

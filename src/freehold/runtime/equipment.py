@@ -6,7 +6,7 @@ told again from the two alone (replay.py), whatever has been declared since.
 
 import hashlib
 from collections import OrderedDict
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Struct, structs
@@ -22,6 +22,7 @@ from freehold.runtime.decide import Plan, money_pico
 from freehold.runtime.offload import PLANNED, RESULT_READ, SPEC
 
 REMEMBERED_MAX: Final = 4096
+MADE_MAX: Final = 256
 
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
@@ -50,8 +51,13 @@ class Equipment(Struct, frozen=True):
             limited=frozenset(one.tool for one in self.functions.values() if one.limited),
         )
 
-    def request(self, state: SessionState) -> ModelRequest:
-        request = self._asking(self.model_of(state), shown(state, self.agent.context))
+    def request(self, state: SessionState, head: ModelRequest | None = None) -> ModelRequest:
+        """`head` is all of it but the messages, where the caller has it."""
+        return structs.replace(head or self.head(state), messages=shown(state, self.agent.context))
+
+    def head(self, state: SessionState) -> ModelRequest:
+        """Of the next request, what stays while no first result is put aside."""
+        request = self._asking(self.model_of(state), ())
         return structs.replace(request, tools=(*self.specs, SPEC)) if state.results_kept else request
 
     def model_of(self, state: SessionState) -> str:
@@ -76,20 +82,54 @@ def decoded(body: bytes) -> Equipment:
     return msgspec.json.decode(body, type=Equipment)
 
 
+class Offered(Protocol):
+    """What tools offer a model: specs as it is told of them, functions as its words mean them."""
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]: ...
+
+    @property
+    def functions(self) -> dict[str, PlannedFunction]: ...
+
+
+class Equipped(Struct, frozen=True):
+    """An equipment with what follows from it. `plan` is no session's yet."""
+
+    equipment: Equipment
+    body: bytes
+    digest: str
+    plan: Plan
+
+
 class Equipments:
-    """Keeps equipments, and remembers which ones it has kept: one of a process is kept once, not once a turn."""
+    """Keeps equipments, and remembers which ones it has kept: one of a process is kept once, not once a turn; and those that it made
+    lately, whose turns differ in nothing."""
 
     def __init__(self, log: SessionLog) -> None:
         self._log = log
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._made: OrderedDict[tuple[int, int], tuple[Agent, Offered, Equipped]] = OrderedDict()
 
-    async def keep(self, tenant: str, equipment: Equipment) -> str:
-        """Its digest; durable on return."""
+    def made(self, agent: Agent, toolbox: "Offered", reach: Reach) -> Equipped:
+        """Raises BadRequest where the agent's limits say no amount of money."""
+        place = (id(agent), id(toolbox))
+        known = self._made.get(place)
+        if known is not None and known[2].equipment.reach == reach:
+            self._made.move_to_end(place)
+            return known[2]
+        equipment = Equipment(agent, toolbox.specs, toolbox.functions, reach)
         body = equipment.encoded()
-        digest = hashlib.sha256(body).hexdigest()
-        if (tenant, digest) not in self._known:
-            await self._log.keep_block(tenant, digest, body)
-            self._known[tenant, digest] = None
+        equipped = Equipped(equipment, body, hashlib.sha256(body).hexdigest(), equipment.plan(""))
+        # Both are held on to, so that nobody else can have their ids.
+        self._made[place] = (agent, toolbox, equipped)
+        if len(self._made) > MADE_MAX:
+            self._made.popitem(last=False)
+        return equipped
+
+    async def keep(self, tenant: str, equipped: Equipped) -> None:
+        """Durable on return."""
+        if (tenant, equipped.digest) not in self._known:
+            await self._log.keep_block(tenant, equipped.digest, equipped.body)
+            self._known[tenant, equipped.digest] = None
             if len(self._known) > REMEMBERED_MAX:
                 self._known.popitem(last=False)
-        return digest

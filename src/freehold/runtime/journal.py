@@ -87,9 +87,19 @@ class Journal:
         wanted = [*staged, *events] if staged else events
         known_seq = self.state.seq - len(staged)
         try:
-            version = await self._write(wanted, expected=known_seq if exact else None, releases=releases)
+            version = await self._log.append(
+                self.lease.session_id,
+                wanted,
+                expected_version=known_seq if exact else None,
+                lease=self.lease,
+                releases=releases,
+            )
+            if self._on_point is not no_points:
+                self._pass_point(wanted)
             if staged and version != known_seq + len(wanted):
                 await self._reread(known_seq)
+            elif version == self.state.seq + len(events):
+                self._take_in(events)
             else:
                 await self._written(version, events)
         except FreeholdError as error:
@@ -149,7 +159,14 @@ class Journal:
                     return True
                 if isinstance(error, Conflict) or (exact and fresh):
                     break
-                version = await self._write(wanted, expected=known_seq if exact else None, releases=releases)
+                version = await self._log.append(
+                    self.lease.session_id,
+                    wanted,
+                    expected_version=known_seq if exact else None,
+                    lease=self.lease,
+                    releases=releases,
+                )
+                self._pass_point(wanted)
                 await self._written(version, wanted)
                 return True
             except FreeholdError as again:
@@ -160,22 +177,21 @@ class Journal:
             await self.append(wanted[:staged])
         return False
 
-    async def _write(self, events: Sequence[SessionEvent], *, expected: int | None, releases: bool) -> int:
-        version = await self._log.append(
-            self.lease.session_id, events, expected_version=expected, lease=self.lease, releases=releases
-        )
-        if self._on_point is not no_points:
-            self._on_point("append:" + "+".join(type(event).__name__ for event in events))
-        return version
+    def _pass_point(self, written: Sequence[SessionEvent]) -> None:
+        self._on_point("append:" + "+".join(type(event).__name__ for event in written))
 
     async def _written(self, version: int, events: Sequence[SessionEvent]) -> None:
         """Takes in what was appended, and what others put before it."""
         if version == self.state.seq + len(events):
+            self._take_in(events)
+        elif version > self.state.seq:
+            await self.catch_up()
+
+    def _take_in(self, events: Sequence[SessionEvent]) -> None:
+        if events:
             now = self._clock.now()
             for event in events:
                 self.state.add(event, now)
-        elif version > self.state.seq:
-            await self.catch_up()
 
     async def _reread(self, known_seq: int) -> list[SessionEvent]:
         """The state from the log alone, for when what was staged does not stand where it was thought to."""

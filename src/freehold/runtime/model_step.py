@@ -183,7 +183,8 @@ class ModelStep:
                 rules=self._asked.rules,
                 spending=self._spending(),
             ) as answer:
-                self._show_start(answer)
+                if self._live.heard(self._asked.session_id):
+                    self._show_start(answer)
                 shown: dict[int, AnswerPart] = {}
                 async for event in answer:
                     folding.add(event)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
+from weakref import WeakValueDictionary
 
 from msgspec import structs
 
@@ -113,6 +114,7 @@ class ToolSet:
         self._kinds = kinds
         self._host = host
         self._cache: OrderedDict[_Key, _Held] = OrderedDict()
+        self._boxes: WeakValueDictionary[tuple[_Held, ...], Toolbox] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open_now = False
 
@@ -136,10 +138,17 @@ class ToolSet:
         held = [self._take(tenant, declared) for declared in tools]
         try:
             await self._opened(held, agent)
-            yield Toolbox(held)
+            yield self._box(held)
         finally:
             for one in held:
                 self._give_back(one)
+
+    def _box(self, held: Sequence[_Held]) -> Toolbox:
+        """Of the same open tools the same one, as long as somebody has it: making it takes time."""
+        key = tuple(held)
+        if (box := self._boxes.get(key)) is None:
+            box = self._boxes[key] = Toolbox(held)
+        return box
 
     async def _opened(self, held: Sequence[_Held], agent: str) -> None:
         """All at once: the slowest tool counts, not the sum."""

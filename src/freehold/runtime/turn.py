@@ -92,7 +92,8 @@ class Means(Struct, frozen=True, kw_only=True):
 class Outfit(Struct, frozen=True):
     """What is found out once a turn. The agent acts with its session's creator's rights of now, and only through its tools.
 
-    `digest` is the kept equipment's. `hosts` are those that tools may reach; None: any. `asked` is for whom the model is asked."""
+    `digest` is the kept equipment's. `hosts` are those that tools may reach; None: any. `asked` is for whom the model is asked, `head` what it is asked with,
+    while no first result is put aside."""
 
     equipment: Equipment
     digest: str
@@ -100,6 +101,7 @@ class Outfit(Struct, frozen=True):
     principal: Principal
     hosts: tuple[str, ...] | None
     asked: Asked
+    head: ModelRequest
 
 
 def agent_policy(agent: Agent) -> Policy:
@@ -254,17 +256,18 @@ class SessionRun:
             borrowed = self._means.tools.borrow(self._lease.tenant, agent.name, tools)
             toolbox = await self._borrowed.enter_async_context(borrowed)
             reach = await self._reach(agent, principal)
-            equipment = Equipment(agent, toolbox.specs, toolbox.functions, reach)
-            self._plan = equipment.plan(self._lease.session_id)
+            equipped = self._means.equipments.made(agent, toolbox, reach)
+            self._plan = structs.replace(equipped.plan, session_id=self._lease.session_id)
         except FreeholdError as error:
             await self._fail_to_ask(error)
             return
         await self._keep_places(wanted=bool(self._plan.limited))
-        digest = await self._means.equipments.keep(self._lease.tenant, equipment)
+        await self._means.equipments.keep(self._lease.tenant, equipped)
         asked = Asked(
             principal=principal, session_id=self._lease.session_id, agent=agent.name, rules=agent.rules
         )
-        self._outfit = Outfit(equipment, digest, toolbox, principal, hosts, asked)
+        head = equipped.equipment.head(state)
+        self._outfit = Outfit(equipped.equipment, equipped.digest, toolbox, principal, hosts, asked, head)
 
     async def _declared(self) -> tuple[Agent, list[DeclaredTool], Principal]:
         """Raises a retryable error only when the database is away: that is not the turn's fault."""
@@ -334,9 +337,10 @@ class SessionRun:
     async def _call_model(self) -> None:
         outfit, means = self._fitted(), self._means
         await self._journal.flush()
-        request = outfit.equipment.request(self._state)
+        head = outfit.equipment.head(self._state) if self._state.results_kept else outfit.head
+        request = outfit.equipment.request(self._state, head)
         call = self._model_step(outfit, means.live, request)
-        request_digest = self._digests.of(request)
+        request_digest = self._digests.of(request, head)
         means.on_point("model:before")
         answered: ModelAnswered | ModelFailed | None = None
         async with self._watch.watching():

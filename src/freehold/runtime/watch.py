@@ -42,14 +42,11 @@ class Watch:
         if self._timer is None:
             self._timer = self._loop.call_later(WATCH_AFTER_S, self._look)
 
-    async def end(self, error: BaseException | None) -> None:
+    def end(self) -> "asyncio.Task[None] | None":
+        """What looked out, where it had begun: it is to be ended, and says what went wrong with it."""
         self._begins_at_s = None
-        if self._task is not None:
-            task, self._task = self._task, None
-            task.cancel()
-            await asyncio.wait([task])
-            if error is None and not task.cancelled():
-                task.result()
+        task, self._task = self._task, None
+        return task
 
     def add(self, scope: "Stoppable") -> None:
         self._scopes.add(scope)
@@ -90,7 +87,11 @@ class _Watching:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._watch.end(error)
+        if (task := self._watch.end()) is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            if error is None and not task.cancelled():
+                task.result()
 
 
 class Stoppable:

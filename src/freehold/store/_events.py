@@ -63,23 +63,27 @@ def encode(events: Sequence[SessionEvent]) -> Encoded:
         raise BadRequest(
             f"expected 1 to {APPEND_EVENTS_MAX} events in an append, got {len(events)}", field="events"
         )
-    try:
-        bodies = [_encoder.encode(event) for event in events]
-    except UnicodeEncodeError as error:
-        raise BadRequest(
-            "expected text in Unicode, got a lone surrogate", field="events", detail=str(error)
-        ) from error
-    size_bytes = sum(map(len, bodies))
-    if size_bytes > APPEND_BYTES_MAX:
-        raise TooLarge(
-            f"an append holds at most {APPEND_BYTES_MAX} bytes, this one has {size_bytes}: put large content into the object store"
-        )
-    types = [_TYPES[type(event)] for event in events]
+    types: list[str] = []
+    bodies: list[bytes] = []
     blocks: dict[str, bytes] = {}
-    for place, body in enumerate(bodies):
+    size_bytes = 0
+    for event in events:
+        try:
+            body = _encoder.encode(event)
+        except UnicodeEncodeError as error:
+            raise BadRequest(
+                "expected text in Unicode, got a lone surrogate", field="events", detail=str(error)
+            ) from error
+        size_bytes += len(body)
+        if size_bytes > APPEND_BYTES_MAX:
+            raise TooLarge(
+                f"an append holds at most {APPEND_BYTES_MAX} bytes, this one has more: put large content into the object store"
+            )
         if len(body) >= BLOCK_BYTES_MIN or b'"\\u0000' in body:
-            bodies[place], found = taken_out(body, _texts(events[place]))
+            body, found = taken_out(body, _texts(event))
             blocks |= found
+        types.append(_TYPES[type(event)])
+        bodies.append(body)
     return Encoded(types, bodies, size_bytes, row_change(events), blocks)
 
 
