@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from standardwebhooks import Webhook as Signer
 
-from freehold.core.outside import PAYLOAD_BYTES_MAX
+from freehold.core.outside import EARLY_KEPT_S, PAYLOAD_BYTES_MAX
 from tests._waiting import until
 from tests.server._process import freehold
 from tests.server._world import World
@@ -96,11 +96,40 @@ async def test_an_event_finds_its_sessions_by_what_it_is_about(ready: World) -> 
     assert of(events, "agent.tool_result")[0]["content"][0]["text"] == '{"amount":"1.00"}'
     again = await ready.json("POST", "/v1/events", event | {"data": {"amount": "2.00"}})
     assert (again["status"], again["received_count"]) == ("repeated", 0)
-    nobody = await ready.http.post("/v1/events", json=event | {"correlation": "order-404"})
-    assert nobody.status_code == 404
     waits = (await ready.json("GET", f"/v1/sessions/{other_id}"))["freehold"]["status"]
     assert waits == "waiting"
     await ready.json("POST", f"/v1/sessions/{other_id}/cancel", {})
+
+
+async def test_an_event_that_comes_early_is_kept_for_whoever_begins_to_wait_for_it(ready: World) -> None:
+    event = {"type": "payment.settled", "correlation": "order-20", "data": {"amount": "3.00"}}
+    kept = await ready.json("POST", "/v1/events", event)
+    assert (kept["status"], kept["received_count"]) == ("kept", 0)
+    left = datetime.fromisoformat(kept["kept_until"]) - datetime.now(UTC)
+    assert EARLY_KEPT_S - 60 < left.total_seconds() <= EARLY_KEPT_S
+    again = await ready.json("POST", "/v1/events", event | {"data": {"amount": "4.00"}})
+    assert (again["status"], again["kept_until"]) == ("repeated", kept["kept_until"])
+    for _ in range(2):
+        session_id, _ = await waiting(ready, correlation="order-20")
+        [result] = of(await ready.until_idle(session_id), "agent.tool_result")
+        assert result["content"][0]["text"] == '{"amount":"3.00"}'
+    wait = calls(("payment_wait", {"correlation": "order-20"}))
+    ready.script("openai", wait, wait)
+    twice = await ready.session("cashier", "Wait for it, and then for it again.")
+    waits = await until_waits(ready, twice, calls_count=2)
+    assert len(of(waits, "agent.tool_result")) == 1, "the second time, it is another one that is waited for"
+    await ready.json("POST", f"/v1/sessions/{twice}/cancel", {})
+
+
+async def until_waits(world: World, session_id: str, *, calls_count: int) -> list[dict[str, Any]]:
+    """The log, once the session has made so many calls and waits."""
+    async with asyncio.timeout(30), world.stream(session_id, after="0") as events:
+        seen = 0
+        async for event in events:
+            seen += event.type == "agent.tool_use"
+            if seen == calls_count and event.type == "freehold.session_waits":
+                return await world.events(session_id)
+    raise AssertionError("the stream ended")
 
 
 async def test_what_is_too_late_too_large_or_unknown_is_refused(ready: World) -> None:

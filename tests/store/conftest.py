@@ -49,6 +49,8 @@ TABLES = (
     "deployments",
     "deployment_runs",
     "live_figures",
+    "expected_events",
+    "early_events",
 )
 
 

@@ -18,6 +18,11 @@ from freehold.core.ids import IdSource
 TOKEN_PREFIX: Final = "fhe_"  # noqa: S105 - what tokens begin with
 TOKEN_BYTES: Final = 32
 PAYLOAD_BYTES_MAX: Final = 65_536
+EARLY_KEPT_S: Final = 3_600
+"""So long an event is kept that is reported by its name while nobody waits for it."""
+
+EARLY_MAX: Final = 10_000
+"""Of one tenant, at a time."""
 
 
 class Expectation(Struct, frozen=True, kw_only=True):
@@ -54,17 +59,19 @@ class Received(Struct, frozen=True, kw_only=True):
 
 
 class Sent(Struct, frozen=True):
-    """How many calls got it now, and how many had got one before."""
+    """How many calls got it now, and how many had got one before. `kept_until`: nobody waits for it, and it is kept for whoever begins to; with
+    `repeated_count`, since it came before."""
 
     received_count: int
     repeated_count: int
+    kept_until: datetime | None = None
 
 
 class ExpectedEvents(Protocol):
     """All times are the database's. Raises Unavailable."""
 
     async def expect(self, expectation: Expectation) -> None:
-        """Durable on return."""
+        """Durable on return. Where it came early, it has come now; but no session is given the same twice."""
         ...
 
     async def find(self, token_digest: str) -> Expected | None: ...
@@ -74,7 +81,7 @@ class ExpectedEvents(Protocol):
         ...
 
     async def send(self, tenant: str, event: str, correlation: str, payload: str) -> Sent:
-        """To every call of the tenant that waits for it."""
+        """To every call of the tenant that waits for it; kept for EARLY_KEPT_S, where there is none. Raises RateLimited where EARLY_MAX are."""
         ...
 
     async def untold(self, *, limit: int) -> Sequence[Received]:

@@ -3,15 +3,25 @@
 from collections.abc import Sequence
 from typing import Final
 
-from freehold.core.outside import Expectation, Expected, ExpectedEvents, Received, Sent
+from freehold.core.errors import RateLimited
+from freehold.core.outside import (
+    EARLY_KEPT_S,
+    EARLY_MAX,
+    Expectation,
+    Expected,
+    ExpectedEvents,
+    Received,
+    Sent,
+)
 from freehold.store._listen import Changes, Listener
-from freehold.store.database import Database
+from freehold.store.database import Connection, Database
 
 CHANNEL: Final = "freehold_outside"
 KEPT_DAYS: Final = 7
 """Behind their time: so long a late or repeated event is told from one that nobody ever waited for."""
 
 RETRY_S_MAX: Final = 60
+EARLY_RETRY_S: Final = 60.0
 
 _ALIVE: Final = """
 EXISTS (SELECT FROM sessions s WHERE s.id = e.session_id AND s.status IN ('running', 'waiting', 'paused'))
@@ -37,6 +47,38 @@ _SEND: Final = _CAME.format("e.tenant = $2 AND e.event = $3 AND e.correlation = 
 _REPEATED: Final = """
 SELECT count(*) AS count FROM expected_events
 WHERE tenant = $1 AND event = $2 AND correlation = $3 AND received_at IS NOT NULL
+"""
+# Nobody begins to wait for an event while it is looked who waits for it.
+_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended(concat_ws(chr(31), 'event', $1::text, $2::text, $3::text), 0))"
+_EARLY: Final = f"""
+WITH came AS (
+    UPDATE expected_events e SET received_at = now(), payload = k.payload, due_at = now()
+    FROM early_events k
+    WHERE e.token_digest = $1 AND e.received_at IS NULL AND k.kept_until > now()
+      AND (k.tenant, k.event, k.correlation) = (e.tenant, e.event, e.correlation)
+      AND NOT EXISTS (
+          SELECT FROM expected_events o WHERE o.session_id = e.session_id AND o.received_at IS NOT NULL
+          AND (o.event, o.correlation) = (e.event, e.correlation)
+      )
+    RETURNING e.token_digest
+)
+SELECT pg_notify('{CHANNEL}', '') FROM came
+"""  # noqa: S608 - our own constant
+_EARLY_COUNT: Final = "SELECT count(*) FROM early_events WHERE tenant = $1 AND kept_until > now()"
+_KEEP_EARLY: Final = f"""
+INSERT INTO early_events AS k (tenant, event, correlation, payload, kept_until)
+VALUES ($1, $2, $3, $4, now() + interval '{EARLY_KEPT_S} seconds')
+ON CONFLICT (tenant, event, correlation) DO UPDATE SET payload = excluded.payload, kept_until = excluded.kept_until
+    WHERE k.kept_until <= now()
+RETURNING kept_until
+"""  # noqa: S608 - our own constant
+_KEPT_UNTIL: Final = (
+    "SELECT kept_until FROM early_events WHERE tenant = $1 AND event = $2 AND correlation = $3"
+)
+_FORGET_EARLY: Final = """
+DELETE FROM early_events WHERE (tenant, event, correlation) IN (
+    SELECT tenant, event, correlation FROM early_events WHERE kept_until <= now() LIMIT $1 FOR UPDATE SKIP LOCKED
+) RETURNING 1
 """
 _UNTOLD: Final = f"""
 WITH chosen AS (
@@ -70,7 +112,13 @@ class PostgresExpectedEvents:
         """What came under an earlier token of the call stays."""
         one = expectation
         given = (one.tenant, one.session_id, one.call_id, one.tool, one.event, one.correlation, one.until)
-        await self._database.fetch("expecting an event", _EXPECT, *given, one.token_digest)
+
+        async def work(connection: Connection) -> None:
+            await connection.execute(_LOCK, one.tenant, one.event, one.correlation)
+            await connection.execute(_EXPECT, *given, one.token_digest)
+            await connection.execute(_EARLY, one.token_digest)
+
+        await self._database.in_transaction("expecting an event", work)
 
     async def find(self, token_digest: str) -> Expected | None:
         rows = await self._database.fetch("looking for a token", _FIND, token_digest)
@@ -84,10 +132,17 @@ class PostgresExpectedEvents:
         return bool(rows[0]["count"])
 
     async def send(self, tenant: str, event: str, correlation: str, payload: str) -> Sent:
-        rows = await self._database.fetch("receiving an event", _SEND, payload, tenant, event, correlation)
-        received = int(rows[0]["count"])
-        rows = await self._database.fetch("looking for earlier events", _REPEATED, tenant, event, correlation)
-        return Sent(received, int(rows[0]["count"]) - received)
+        about = (tenant, event, correlation)
+
+        async def work(connection: Connection) -> Sent:
+            await connection.execute(_LOCK, *about)
+            received = int(await connection.fetchval(_SEND, payload, *about))
+            repeated = int(await connection.fetchval(_REPEATED, *about)) - received
+            return (
+                Sent(received, repeated) if received or repeated else await _kept(connection, about, payload)
+            )
+
+        return await self._database.in_transaction("receiving an event", work)
 
     async def untold(self, *, limit: int) -> Sequence[Received]:
         rows = await self._database.fetch("looking for events to tell", _UNTOLD, limit)
@@ -105,11 +160,25 @@ class PostgresExpectedEvents:
         return due_in_s
 
 
+async def _kept(connection: Connection, about: tuple[str, str, str], payload: str) -> Sent:
+    """For whoever begins to wait for it."""
+    if await connection.fetchval(_EARLY_COUNT, about[0]) >= EARLY_MAX:
+        raise RateLimited(
+            f"nobody waits for this event yet, and {EARLY_MAX} such are kept already (EARLY_MAX): send it again later",
+            retry_after_s=EARLY_RETRY_S,
+        )
+    kept_until = await connection.fetchval(_KEEP_EARLY, *about, payload)
+    if kept_until is not None:
+        return Sent(0, 0, kept_until)
+    return Sent(0, 1, await connection.fetchval(_KEPT_UNTIL, *about))
+
+
 async def forget(database: Database, *, at_once: int) -> int:
-    """How many were forgotten, long after their time."""
+    """How many were forgotten, long after their time; or when nobody waited for them in time."""
     count = 0
-    while deleted := len(await database.fetch("forgetting expected events", _FORGET, at_once)):
-        count += deleted
+    for statement in (_FORGET, _FORGET_EARLY):
+        while deleted := len(await database.fetch("forgetting outside events", statement, at_once)):
+            count += deleted
     return count
 
 

@@ -6,6 +6,7 @@ and what it is about (action `event:Send` on `event/<name>`). What has come alre
 
 import base64
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from msgspec import Raw, Struct
@@ -35,11 +36,12 @@ class SendEvent(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventTaken(Struct, frozen=True, kw_only=True):
-    """`repeated`: it had come before, and nothing changed."""
+    """`repeated`: it had come before, and nothing changed. `kept`: nobody waits for it yet; whoever begins to before `kept_until` is given it."""
 
     type: str = "event_taken"
-    status: Literal["received", "repeated"]
+    status: Literal["received", "repeated", "kept"]
     received_count: int
+    kept_until: datetime | None = None
 
 
 class EventApi:
@@ -81,12 +83,10 @@ class EventApi:
                 field="data",
             )
         sent = await self._kept.send(call.principal.tenant, body.type, body.correlation, _text(data))
-        if not sent.received_count and not sent.repeated_count:
-            raise NotFound(
-                f"no session waits for {body.type[:80]!r} about {body.correlation[:80]!r}; where one soon may, send it again"
-            )
-        status: Literal["received", "repeated"] = "received" if sent.received_count else "repeated"
-        return EventTaken(status=status, received_count=sent.received_count)
+        status: Literal["received", "repeated", "kept"] = "received" if sent.received_count else "kept"
+        if sent.repeated_count and not sent.received_count:
+            status = "repeated"
+        return EventTaken(status=status, received_count=sent.received_count, kept_until=sent.kept_until)
 
     async def _check_signature(self, found: Expected, call: Call) -> None:
         """Where the tool's declaration of now names a secret. Raises Unauthenticated."""
