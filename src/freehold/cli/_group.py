@@ -6,6 +6,8 @@ from typing import Final
 import click
 
 NEAR_ENOUGH: Final = 0.5
+SUMMARY_CHARS_MAX: Final = 200
+"""Of what a list of commands says of each: folded, where click would break off."""
 
 
 class Commands(click.Group):
@@ -20,3 +22,9 @@ class Commands(click.Group):
 
     def hint(self, ctx: click.Context, near: list[str]) -> str:
         return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.list_commands(ctx))}"
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        names = self.list_commands(ctx)
+        commands = [(name, command) for name in names if (command := self.get_command(ctx, name)) is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(SUMMARY_CHARS_MAX)) for name, one in commands])

@@ -31,6 +31,7 @@ from freehold.store import _deployment_statements as statements
 from freehold.store._batch import Create
 from freehold.store._events import encode
 from freehold.store._listen import Changes, Listener
+from freehold.store._names import missing
 from freehold.store._statements import write_creates
 from freehold.store.database import Connection, Database, Row
 
@@ -54,7 +55,7 @@ class PostgresDeployments:
     async def get(self, tenant: str, name: str) -> DeploymentRow:
         rows = await self._database.fetch("reading a deployment", statements.GET, tenant, name)
         if not rows:
-            raise NotFound(f"no deployment {name[:80]!r}")
+            raise await missing(self._database, tenant, "deployment", name)
         return _row(rows[0])
 
     async def list(

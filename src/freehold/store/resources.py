@@ -3,7 +3,6 @@
 Not here: templates and plans (resources/), or whether a resource makes sense (whoever opens it).
 """
 
-import difflib
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +11,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from freehold.core.errors import BadRequest, Conflict, Internal, NotFound
+from freehold.core.errors import BadRequest, Conflict, Internal
 from freehold.core.ports import Resources, Versioned
 from freehold.core.resources import KINDS, Agent, Kind, Resource, Tool, check_name, kind_of
 from freehold.core.schedules import Deployment
@@ -20,6 +19,7 @@ from freehold.core.webhooks import Webhook
 from freehold.store import _deployment_statements, _webhook_statements
 from freehold.store._gather import Gather
 from freehold.store._listen import Listener
+from freehold.store._names import missing
 from freehold.store.database import Connection, Database, Row
 
 Named: TypeAlias = tuple[str, Kind, str]
@@ -28,8 +28,6 @@ Named: TypeAlias = tuple[str, Kind, str]
 PUT_MAX: Final = 1000
 READ_TOGETHER_MAX: Final = 100
 LIST_MAX: Final = 10_000
-NEAR_NAMES_MAX: Final = 3
-NAMES_COMPARED_MAX: Final = 1000
 CHANNEL: Final = "freehold_resources"
 
 _decoder: msgspec.json.Decoder[Resource] = msgspec.json.Decoder(Resource)
@@ -59,9 +57,6 @@ ORDER BY v.version DESC LIMIT $5
 _SOME: Final = f"""{_CURRENT}
 WHERE r.tenant = $1 AND (r.kind, r.name) IN (SELECT * FROM unnest($2::text[], $3::text[]))
 """  # noqa: S608 - our own constants
-_NAMES: Final = """
-SELECT name FROM resources WHERE tenant = $1 AND kind = $2 AND NOT archived ORDER BY name LIMIT $3
-"""
 _KEPT: Final = """
 SELECT r.kind, r.name, r.version, r.archived, v.digest
 FROM resources r
@@ -134,7 +129,7 @@ class PostgresResources:
             )
             row = rows[0] if rows else None
         if row is None:
-            raise await self._missing(tenant, kind, name, version)
+            raise await missing(self._database, tenant, kind, name, version)
         return _versioned(row)
 
     async def list(
@@ -153,7 +148,7 @@ class PostgresResources:
             f"reading versions of {kind} {name[:80]!r}", _VERSIONS, tenant, kind, name, None, LIST_MAX
         )
         if not rows:
-            raise await self._missing(tenant, kind, name, None)
+            raise await missing(self._database, tenant, kind, name, None)
         return [_versioned(row) for row in rows]
 
     async def put(
@@ -197,7 +192,7 @@ class PostgresResources:
             return True
 
         if not await self._database.in_transaction(f"archiving {kind} {name[:80]!r}", archive):
-            raise await self._missing(tenant, kind, name, None)
+            raise await missing(self._database, tenant, kind, name, None)
         self._generation += 1
 
     async def delete_environment(self, tenant: str, name: str) -> None:
@@ -214,19 +209,8 @@ class PostgresResources:
             return bool(found)
 
         if not await self._database.in_transaction(f"deleting environment {name[:80]!r}", delete):
-            raise await self._missing(tenant, "environment", name, None)
+            raise await missing(self._database, tenant, "environment", name, None)
         self._generation += 1
-
-    async def _missing(self, tenant: str, kind: Kind, name: str, version: int | None) -> NotFound:
-        rows = await self._database.fetch("looking for near names", _NAMES, tenant, kind, NAMES_COMPARED_MAX)
-        names = [row["name"] for row in rows]
-        if version is not None and name in names:
-            return NotFound(f"{kind} {name!r} has no version {version}")
-        near = difflib.get_close_matches(name[:80], names, NEAR_NAMES_MAX)
-        if near:
-            return NotFound(f"no {kind} {name[:80]!r}; near: {', '.join(near)}")
-        known = f"known: {', '.join(names[:NEAR_NAMES_MAX])}" if names else f"there is no {kind} at all yet"
-        return NotFound(f"no {kind} {name[:80]!r}; {known}")
 
 
 async def _put(

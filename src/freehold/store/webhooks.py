@@ -22,6 +22,7 @@ from freehold.core.webhooks import (
     Webhooks,
 )
 from freehold.store._listen import Changes, Listener
+from freehold.store._names import missing
 from freehold.store.database import Connection, Database, Row
 
 CHANNEL: Final = "freehold_webhooks"
@@ -138,7 +139,7 @@ class PostgresWebhooks:
     async def get(self, tenant: str, name: str) -> WebhookRow:
         rows = await self._database.fetch("reading a webhook", _GET, tenant, name)
         if not rows:
-            raise NotFound(f"no webhook {name[:80]!r}")
+            raise await missing(self._database, tenant, "webhook", name)
         return _webhook(rows[0])
 
     async def list(self, tenant: str) -> Sequence[WebhookRow]:
@@ -155,7 +156,7 @@ class PostgresWebhooks:
     async def test(self, tenant: str, name: str) -> Delivery:
         rows = await self._database.fetch("testing a webhook", _TEST, tenant, name, TEST)
         if not rows:
-            raise NotFound(f"no webhook {name[:80]!r}")
+            raise await missing(self._database, tenant, "webhook", name)
         return _delivery(rows[0])
 
     async def deliveries(
