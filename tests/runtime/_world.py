@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 import asyncpg
 from msgspec import Struct
@@ -291,9 +292,25 @@ class World:
         return Worker(self.means, settings or self.settings)
 
 
+class Opened(NamedTuple):
+    """A process's store on a database, and connections for the ledger. Tests may share one: it costs seven connections, their sessions nothing."""
+
+    store: Store
+    pool: asyncpg.Pool
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Opened]:
+    objects = ObstoreObjects(MemoryStore(), sorted_listing=True)
+    async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
+        await pool.execute(LEDGER_TABLES)
+        async with open_store(url, objects=objects, process_id="test") as store:
+            yield Opened(store, pool)
+
+
 @asynccontextmanager
 async def world(
-    url: str,
+    place: str | Opened,
     script: Script,
     *,
     agent: Agent = AGENT,
@@ -302,35 +319,49 @@ async def world(
     kinds: Mapping[str, ToolKind] = {},
     resources: Sequence[Resource] = (),
 ) -> AsyncIterator[World]:
-    """`kinds` come beside the ledger, or in its place; `resources` beside the agent and its tool."""
-    clock = SystemClock()
-    async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
-        await pool.execute(LEDGER_TABLES)
-        kind, model = LedgerKind(pool), ScriptedModel(script)
-        principals, live = Everyone(), Live()
-        lent = Lent()
-        tools = ToolSet({"ledger": kind, **kinds}, host=lent)
-        objects = ObstoreObjects(MemoryStore(), sorted_listing=True)
-        async with open_store(url, objects=objects, process_id="test") as store, tools.running():
-            await store.resources.put(TENANT, [LEDGER, *resources, agent], by="test")
-            means = Means(
-                log=store.log,
-                gateway=gateway_to(model, store, clock),
-                declarations=Declarations(store.resources),
-                equipments=Equipments(store.log),
-                places=store.tool_places,
-                expecting=store.expected_events,
-                tools=tools,
-                results=Results(objects),
-                principals=principals,
-                live=live,
-                clock=clock,
-                retries=QUICK_RETRIES,
+    """`place` is a database's URL where a test wants a store of its own. `kinds` come beside the ledger, or in its place; `resources`
+    beside the agent and its tool."""
+    if isinstance(place, str):
+        async with (
+            opened(place) as own,
+            world(
+                own,
+                script,
+                agent=agent,
                 on_point=on_point,
-            )
-            lent.sessions = Subagents(store.log, store.resources, clock)
-            sessions = Sessions(store.log, store.resources, live, clock, results=means.results)
-            yield World(store, store.log, model, principals, kind, means, sessions, settings)
+                settings=settings,
+                kinds=kinds,
+                resources=resources,
+            ) as here,
+        ):
+            yield here
+        return
+    store, clock = place.store, SystemClock()
+    kind, model = LedgerKind(place.pool), ScriptedModel(script)
+    principals, live = Everyone(), Live()
+    lent = Lent()
+    tools = ToolSet({"ledger": kind, **kinds}, host=lent)
+    results = Results(store.objects)
+    async with tools.running():
+        await store.resources.put(TENANT, [LEDGER, *resources, agent], by="test")
+        means = Means(
+            log=store.log,
+            gateway=gateway_to(model, store, clock),
+            declarations=Declarations(store.resources),
+            equipments=Equipments(store.log),
+            places=store.tool_places,
+            expecting=store.expected_events,
+            tools=tools,
+            results=results,
+            principals=principals,
+            live=live,
+            clock=clock,
+            retries=QUICK_RETRIES,
+            on_point=on_point,
+        )
+        lent.sessions = Subagents(store.log, store.resources, clock)
+        sessions = Sessions(store.log, store.resources, live, clock, results=results)
+        yield World(store, store.log, model, principals, kind, means, sessions, settings)
 
 
 def results_in(request: ModelRequest) -> list[ToolResult]:

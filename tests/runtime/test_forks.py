@@ -47,8 +47,8 @@ async def _fork(here: World, session_id: str, **options) -> str:
     return (await here.sessions.fork(OWNER, session_id, **options)).id
 
 
-async def test_a_fork_has_its_origins_events_and_goes_on_by_its_own(database_url):
-    async with world(database_url, in_turn(said("one"), said("two"), said("three"))) as here:
+async def test_a_fork_has_its_origins_events_and_goes_on_by_its_own(place):
+    async with world(place, in_turn(said("one"), said("two"), said("three"))) as here:
         async with here.worker().running():
             origin = await _settled(here, "first")
             fork = await _fork(here, origin)
@@ -74,8 +74,8 @@ async def test_a_fork_has_its_origins_events_and_goes_on_by_its_own(database_url
         assert stored == 5
 
 
-async def test_the_shared_part_is_not_billed_again(database_url):
-    async with world(database_url, in_turn(said("one"), said("two"))) as here:
+async def test_the_shared_part_is_not_billed_again(place):
+    async with world(place, in_turn(said("one"), said("two"))) as here:
         async with here.worker().running():
             origin = await _settled(here)
             fork = await _fork(here, origin)
@@ -87,9 +87,9 @@ async def test_the_shared_part_is_not_billed_again(database_url):
         assert replay(await here.log_of(fork)).cost_pico == COST_PICO
 
 
-async def test_a_fork_of_a_fork_of_a_fork_reads_as_one_log(database_url):
+async def test_a_fork_of_a_fork_of_a_fork_reads_as_one_log(place):
     answers = [said(f"answer {number}") for number in range(12)]
-    async with world(database_url, in_turn(*answers)) as here, here.worker().running():
+    async with world(place, in_turn(*answers)) as here, here.worker().running():
         line = [await _settled(here, "turn 0")]
         for number in range(1, 4):
             line.append(await _fork(here, line[-1]))
@@ -112,8 +112,8 @@ async def test_a_fork_of_a_fork_of_a_fork_reads_as_one_log(database_url):
         assert await referenced(here.store.database, line) == frozenset(line[:-1])
 
 
-async def test_whoever_follows_a_fork_sees_every_event_once(database_url):
-    async with world(database_url, in_turn(said("one"), said("two"))) as here, here.worker().running():
+async def test_whoever_follows_a_fork_sees_every_event_once(place):
+    async with world(place, in_turn(said("one"), said("two"))) as here, here.worker().running():
         origin = await _settled(here)
         fork = await _fork(here, origin)
         seen: list[int] = []
@@ -126,8 +126,8 @@ async def test_whoever_follows_a_fork_sees_every_event_once(database_url):
         assert seen == list(range(1, 11))
 
 
-async def test_what_was_said_can_be_said_otherwise(database_url):
-    async with world(database_url, in_turn(said("one"), said("two"), said("other"))) as here:
+async def test_what_was_said_can_be_said_otherwise(place):
+    async with world(place, in_turn(said("one"), said("two"), said("other"))) as here:
         async with here.worker().running():
             origin = await _settled(here, "first")
             await here.sessions.send(OWNER, origin, [Text("second")])
@@ -141,9 +141,9 @@ async def test_what_was_said_can_be_said_otherwise(database_url):
         assert text_of(events_of(log, ModelAnswered)[-1].content) == "other"
 
 
-async def test_a_tools_result_can_be_another(database_url):
+async def test_a_tools_result_can_be_another(place):
     script = in_turn(calls(("ledger_look", '{"n": 1}')), said("one"), said("changed"))
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         origin = await _settled(here)
         fork = await _fork(here, origin, edit=Edit((Text("42"),), result=True))
         await here.settled(fork)
@@ -152,9 +152,9 @@ async def test_a_tools_result_can_be_another(database_url):
 
 
 @pytest.mark.parametrize("function", ["look", "set", "pay"])
-async def test_a_call_that_the_origin_began_is_run_anew_or_unknown(database_url, function):
+async def test_a_call_that_the_origin_began_is_run_anew_or_unknown(place, function):
     script = in_turn(calls((f"ledger_{function}", '{"n": 1}')), said("one"), said("again"))
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         origin = await _settled(here)
         log = await here.log_of(origin)
         begun = next(one for one in log if isinstance(one.event, ToolStarted))
@@ -176,10 +176,10 @@ async def test_a_call_that_the_origin_began_is_run_anew_or_unknown(database_url,
         assert ran == (1 if function == "pay" else 2)
 
 
-async def test_a_word_that_was_given_to_the_origin_is_no_word_for_the_fork(database_url):
+async def test_a_word_that_was_given_to_the_origin_is_no_word_for_the_fork(place):
     tool = structs.replace(LEDGER, approval=Approval(functions=("pay",), deadline_s=600))
     script = in_turn(calls(("ledger_pay", '{"n": 1}')), said("paid"))
-    async with world(database_url, script) as here:
+    async with world(place, script) as here:
         await here.declare(tool)
         async with here.worker().running():
             row = await here.start()
@@ -195,8 +195,8 @@ async def test_a_word_that_was_given_to_the_origin_is_no_word_for_the_fork(datab
         assert await here.kind.pool.fetchval("SELECT count(*) FROM runs WHERE key LIKE $1", f"{fork}.%") == 0
 
 
-async def test_a_fork_of_a_session_that_was_ended_lives(database_url):
-    async with world(database_url, in_turn(said("one"), said("two"))) as here, here.worker().running():
+async def test_a_fork_of_a_session_that_was_ended_lives(place):
+    async with world(place, in_turn(said("one"), said("two"))) as here, here.worker().running():
         origin = await _settled(here)
         await here.sessions.cancel(OWNER, origin, for_good=True)
         await here.reaches(origin, lambda row: row.status == "cancelled")
@@ -206,8 +206,8 @@ async def test_a_fork_of_a_session_that_was_ended_lives(database_url):
         assert here.model.requests[-1].model == "other"
 
 
-async def test_a_place_may_be_named_by_cursor_or_id(database_url):
-    async with world(database_url, in_turn(said("one"))) as here, here.worker().running():
+async def test_a_place_may_be_named_by_cursor_or_id(place):
+    async with world(place, in_turn(said("one"))) as here, here.worker().running():
         origin = await _settled(here)
         base = origin.removeprefix("sess_")
         for at, seq in (("5", 5), ("4.1", 4), (f"evt_{base}_5_0", 5), (f"evt_{base}_answer_3", 4)):
@@ -221,15 +221,15 @@ async def test_a_place_may_be_named_by_cursor_or_id(database_url):
             await here.sessions.fork(OWNER, origin, edit=Edit((Text("x"),), result=True))
 
 
-async def test_a_key_makes_one_fork(database_url):
-    async with world(database_url, in_turn(said("one"))) as here, here.worker().running():
+async def test_a_key_makes_one_fork(place):
+    async with world(place, in_turn(said("one"))) as here, here.worker().running():
         origin = await _settled(here)
         first, second = [await _fork(here, origin, idempotency_key="once") for _ in range(2)]
         assert first == second
 
 
-async def test_who_may_not_read_may_not_fork(database_url):
-    async with world(database_url, in_turn(said("one"))) as here, here.worker().running():
+async def test_who_may_not_read_may_not_fork(place):
+    async with world(place, in_turn(said("one"))) as here, here.worker().running():
         origin = await _settled(here)
         reader = Principal(
             TENANT, "service", "key_reader", (Policy((Statement("Allow", "session:Read", "*"),)),)
@@ -240,9 +240,9 @@ async def test_who_may_not_read_may_not_fork(database_url):
             await here.sessions.fork(structs.replace(OWNER, tenant="other"), origin)
 
 
-async def test_limits_of_the_session_begin_anew(database_url):
+async def test_limits_of_the_session_begin_anew(place):
     limited = structs.replace(AGENT, limits=structs.replace(AGENT.limits, session_steps_max=1))
-    async with world(database_url, in_turn(said("one"), said("two")), agent=limited) as here:
+    async with world(place, in_turn(said("one"), said("two")), agent=limited) as here:
         async with here.worker().running():
             origin = await _settled(here)
             fork = await _fork(here, origin)
@@ -251,9 +251,9 @@ async def test_limits_of_the_session_begin_anew(database_url):
         assert len(events_of(await here.log_of(fork), ModelAnswered)) == 2
 
 
-async def test_large_texts_are_shared_and_said_anew_like_any(database_url):
+async def test_large_texts_are_shared_and_said_anew_like_any(place):
     large, other = "origin " * 20_000, "fork " * 20_000
-    async with world(database_url, in_turn(said("one"), said("two"))) as here, here.worker().running():
+    async with world(place, in_turn(said("one"), said("two"))) as here, here.worker().running():
         origin = await _settled(here, large)
         fork = await _fork(here, origin)
         edited = await _fork(here, origin, edit=Edit((Text(other),)))

@@ -46,10 +46,10 @@ def _with(found: Recording, kind: type, **changes) -> Recording:
 
 
 @pytest.fixture(scope="module")
-async def recorded(database_url) -> Recording:
+async def recorded(place) -> Recording:
     """Two turns, three calls, one fork."""
     script = in_turn(calls(LOOK, SET), calls(("ledger_pay", "{}")), said("done"), said("again"))
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         origin = await _recorded(here)
         fork = await here.sessions.fork(OWNER, origin.session_id)
         await here.sessions.send(OWNER, fork.id, [Text("more")])
@@ -97,8 +97,8 @@ def test_without_its_equipment_a_log_is_said_not_to_be_checked(recorded):
     assert found.unchecked > 0
 
 
-async def test_an_export_is_read_back_and_written_the_same(database_url):
-    async with world(database_url, in_turn(calls(LOOK), said("done"))) as here, here.worker().running():
+async def test_an_export_is_read_back_and_written_the_same(place):
+    async with world(place, in_turn(calls(LOOK), said("done"))) as here, here.worker().running():
         found = await _recorded(here)
         written = [line async for line in lines(here.log, TENANT, found.session_id)]
         again = [line async for line in lines(here.log, TENANT, found.session_id)]
@@ -120,9 +120,9 @@ async def _reask(here: World, session_id: str, *, past_divergence: bool = False)
     return steps, reasking.end
 
 
-async def test_another_model_that_does_the_same_is_asked_at_every_step(database_url):
+async def test_another_model_that_does_the_same_is_asked_at_every_step(place):
     script = in_turn(calls(LOOK), said("one"), calls(("ledger_look", '{ "n":1 }'), start=50), said("uno"))
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         found = await _recorded(here)
         before = await here.kind.pool.fetchval("SELECT count(*) FROM runs")
         steps, end = await _reask(here, found.session_id)
@@ -135,21 +135,21 @@ async def test_another_model_that_does_the_same_is_asked_at_every_step(database_
         assert await here.log_of(found.session_id) == list(found.events)
 
 
-async def test_it_ends_where_the_other_model_does_something_else(database_url):
+async def test_it_ends_where_the_other_model_does_something_else(place):
     script = in_turn(calls(LOOK), said("one"), calls(SET))
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         found = await _recorded(here)
         steps, end = await _reask(here, found.session_id)
         assert (end.why, end.same) == ("diverged", 0)
         assert steps[0].difference == "call 1 is ledger_set instead of ledger_look"
 
 
-async def test_it_goes_past_a_divergence_as_far_as_results_are_recorded(database_url):
+async def test_it_goes_past_a_divergence_as_far_as_results_are_recorded(place):
     script = in_turn(
         calls(LOOK), calls(SET), said("one"),
         calls(SET), calls(LOOK, start=9), calls(("ledger_pay", "{}"), start=20),
     )  # fmt: skip
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         found = await _recorded(here)
         steps, end = await _reask(here, found.session_id, past_divergence=True)
         assert [step.seq is None for step in steps] == [False, True, True]
@@ -162,9 +162,9 @@ async def test_it_goes_past_a_divergence_as_far_as_results_are_recorded(database
         assert told == ["set done: 2", "look done: 1"]
 
 
-async def test_the_turn_after_a_divergence_is_replayed_too(database_url):
+async def test_the_turn_after_a_divergence_is_replayed_too(place):
     script = in_turn(calls(LOOK), said("one"), said("two"), said("uno"), said("due"))
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         row = await here.start()
         await here.settled(row.id)
         await here.sessions.send(OWNER, row.id, [Text("next")])
@@ -174,8 +174,8 @@ async def test_the_turn_after_a_divergence_is_replayed_too(database_url):
         assert (end.why, end.same) == ("completed", 1)
 
 
-async def test_another_tenants_session_is_not_found(database_url):
-    async with world(database_url, in_turn(said("one"))) as here, here.worker().running():
+async def test_another_tenants_session_is_not_found(place):
+    async with world(place, in_turn(said("one"))) as here, here.worker().running():
         found = await _recorded(here)
         replays = Replays(here.log, here.means.gateway, here.means.clock)
         with pytest.raises(NotFound):
@@ -195,9 +195,9 @@ def test_a_digest_rolls_to_what_it_would_be_made_at_once(recorded):
     assert rolling.of(shorter) == RequestDigests().of(shorter) != RequestDigests().of(request)
 
 
-async def test_a_comparison_tells_where_two_sessions_part(database_url):
+async def test_a_comparison_tells_where_two_sessions_part(place):
     script = in_turn(calls(LOOK), said("one"), calls(SET), said("other"))
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         first = await _recorded(here)
         fork = await here.sessions.fork(OWNER, first.session_id, at="3", model="scripted/other")
         await here.settled(fork.id)

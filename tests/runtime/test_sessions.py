@@ -16,8 +16,8 @@ def _who(*statements: Statement) -> Principal:
 
 
 @pytest.fixture
-async def here(database_url):
-    async with world(database_url, lambda _: said("yes")) as opened:
+async def here(place):
+    async with world(place, lambda _: said("yes")) as opened:
         yield opened
 
 
@@ -147,10 +147,10 @@ async def test_what_is_said_and_taken_back_at_once_is_not_answered(here):
     )
 
 
-async def test_another_model_can_be_named_for_a_session(database_url):
+async def test_another_model_can_be_named_for_a_session(place):
     held = Held(said("yes"))
     held.go.set()
-    async with world(database_url, in_turn(held)) as here, here.worker().running():
+    async with world(place, in_turn(held)) as here, here.worker().running():
         row = await here.start(model="scripted/other")
         await here.settled(row.id)
         assert here.model.requests[0].model == "other"

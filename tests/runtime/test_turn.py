@@ -44,9 +44,9 @@ from tests.runtime._world import (
 )
 
 
-async def _run(url, script, *, agent=AGENT, prepare=None, text="go"):
+async def _run(place, script, *, agent=AGENT, prepare=None, text="go"):
     """One session to its rest; returns (log, world)."""
-    async with world(url, script, agent=agent) as here:
+    async with world(place, script, agent=agent) as here:
         if prepare:
             await prepare(here)
         async with here.worker().running():
@@ -59,8 +59,8 @@ def _end(log) -> TurnFinished:
     return events_of(log, TurnFinished)[-1]
 
 
-async def test_a_turn_calls_tools_and_ends_with_the_answer(database_url):
-    log, here = await _run(database_url, in_turn(calls(("ledger_look", '{"n": 1}')), said("one")))
+async def test_a_turn_calls_tools_and_ends_with_the_answer(place):
+    log, here = await _run(place, in_turn(calls(("ledger_look", '{"n": 1}')), said("one")))
     assert kinds_of(log) == [
         "SessionStarted",
         "UserSpoke",
@@ -77,22 +77,22 @@ async def test_a_turn_calls_tools_and_ends_with_the_answer(database_url):
     assert text_of(result.content) == "look done: 1"
 
 
-async def test_the_model_is_told_the_agents_functions_and_instructions(database_url):
-    _, here = await _run(database_url, in_turn(said("hello")))
+async def test_the_model_is_told_the_agents_functions_and_instructions(place):
+    _, here = await _run(place, in_turn(said("hello")))
     [request] = here.model.requests
     assert [spec.name for spec in request.tools] == ["ledger_look", "ledger_set", "ledger_pay"]
     assert text_of(request.instructions) == "Keep the ledger."
 
 
-async def test_cost_and_usage_of_the_row_are_those_of_its_calls(database_url):
+async def test_cost_and_usage_of_the_row_are_those_of_its_calls(place):
     script = in_turn(calls(("ledger_look", "{}")), said("done"))
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         row = await here.settled((await here.start()).id)
     assert row.cost_pico == 2 * COST_PICO
     assert row.usage.input_tokens == 200
 
 
-async def test_tools_of_one_answer_run_side_by_side_up_to_the_limit(database_url):
+async def test_tools_of_one_answer_run_side_by_side_up_to_the_limit(place):
     agent = structs.replace(AGENT, limits=Limits(tool_calls_parallel_max=2))
     wanted = [("ledger_look", f'{{"n": {n}}}') for n in range(5)]
     all_in = asyncio.Event()
@@ -106,14 +106,14 @@ async def test_tools_of_one_answer_run_side_by_side_up_to_the_limit(database_url
 
         here.kind.do = both
 
-    log, here = await _run(database_url, in_turn(calls(*wanted), said("done")), agent=agent, prepare=prepare)
+    log, here = await _run(place, in_turn(calls(*wanted), said("done")), agent=agent, prepare=prepare)
     assert here.kind.running_max == 2
     assert [text_of(result.content) for result in results_in(here.model.requests[1])] == list("01234")
     assert len(events_of(log, ToolFinished)) == 5
 
 
-async def test_an_unknown_function_is_answered_with_the_known_ones(database_url):
-    log, _ = await _run(database_url, in_turn(calls(("ledger_lok", "{}")), said("sorry")))
+async def test_an_unknown_function_is_answered_with_the_known_ones(place):
+    log, _ = await _run(place, in_turn(calls(("ledger_lok", "{}")), said("sorry")))
     [finished] = events_of(log, ToolFinished)
     assert finished.failed
     assert finished.code == "not_found"
@@ -125,50 +125,50 @@ async def test_an_unknown_function_is_answered_with_the_known_ones(database_url)
     ("arguments", "why"),
     [('{"n": ', "not valid JSON"), ("[1]", "got an array"), ('"x"', "got a string")],
 )
-async def test_arguments_that_are_no_object_are_answered_and_not_run(database_url, arguments, why):
-    log, here = await _run(database_url, in_turn(calls(("ledger_look", arguments)), said("sorry")))
+async def test_arguments_that_are_no_object_are_answered_and_not_run(place, arguments, why):
+    log, here = await _run(place, in_turn(calls(("ledger_look", arguments)), said("sorry")))
     [finished] = events_of(log, ToolFinished)
     assert finished.code == "bad_request"
     assert why in text_of(finished.content)
     assert here.kind.running_max == 0
 
 
-async def test_a_call_cut_off_by_the_token_limit_is_not_run_but_those_before_it_are(database_url):
+async def test_a_call_cut_off_by_the_token_limit_is_not_run_but_those_before_it_are(place):
     cut = structs.replace(calls(("ledger_pay", '{"n": 1}'), ("ledger_pay", "")), stop_reason="tokens_max")
-    log, _ = await _run(database_url, in_turn(cut, said("ok")))
+    log, _ = await _run(place, in_turn(cut, said("ok")))
     assert [started.arguments for started in events_of(log, ToolStarted)] == ['{"n": 1}']
     assert any("token limit" in text_of(event.content) for event in events_of(log, ToolFinished))
 
 
 @pytest.mark.slow
-async def test_ids_that_a_model_uses_twice_are_made_unique(database_url):
+async def test_ids_that_a_model_uses_twice_are_made_unique(place):
     script = in_turn(
         calls(("ledger_look", '{"n": 1}')),
         calls(("ledger_look", '{"n": 2}')),
         said("done"),
     )
-    log, here = await _run(database_url, script)
+    log, here = await _run(place, script)
     ids = [started.call_id for started in events_of(log, ToolStarted)]
     keys = {started.key for started in events_of(log, ToolStarted)}
     assert len(set(ids)) == len(keys) == 2
     assert len(results_in(here.model.requests[2])) == 2
 
 
-async def test_a_tools_own_no_is_an_answer(database_url):
+async def test_a_tools_own_no_is_an_answer(place):
     async def prepare(here):
         async def no(run):
             return ToolOutcome((Text("no such row"),), failed=True)
 
         here.kind.do = no
 
-    log, _ = await _run(database_url, in_turn(calls(("ledger_look", "{}")), said("ok")), prepare=prepare)
+    log, _ = await _run(place, in_turn(calls(("ledger_look", "{}")), said("ok")), prepare=prepare)
     assert events_of(log, ToolFinished)[0].failed
     assert _end(log).outcome == "completed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("function", ["ledger_look", "ledger_pay"])
-async def test_a_slow_tool_ends_at_its_timeout_and_what_it_did_is_not_guessed(database_url, function):
+async def test_a_slow_tool_ends_at_its_timeout_and_what_it_did_is_not_guessed(place, function):
     async def prepare(here):
         await here.declare(structs.replace(LEDGER, timeout_s=0.05))
 
@@ -177,7 +177,7 @@ async def test_a_slow_tool_ends_at_its_timeout_and_what_it_did_is_not_guessed(da
 
         here.kind.do = forever
 
-    log, _ = await _run(database_url, in_turn(calls((function, "{}")), said("ok")), prepare=prepare)
+    log, _ = await _run(place, in_turn(calls((function, "{}")), said("ok")), prepare=prepare)
     if function == "ledger_pay":
         [unknown] = events_of(log, ToolOutcomeUnknown)
         assert "may or may not have taken effect" in unknown.message
@@ -186,43 +186,43 @@ async def test_a_slow_tool_ends_at_its_timeout_and_what_it_did_is_not_guessed(da
         assert finished.code == "timed_out"
 
 
-async def test_a_bug_in_a_tool_is_an_answer_without_its_insides(database_url, caplog):
+async def test_a_bug_in_a_tool_is_an_answer_without_its_insides(place, caplog):
     async def prepare(here):
         async def broken(run):
             raise RuntimeError("secret-token")
 
         here.kind.do = broken
 
-    log, _ = await _run(database_url, in_turn(calls(("ledger_look", "{}")), said("ok")), prepare=prepare)
+    log, _ = await _run(place, in_turn(calls(("ledger_look", "{}")), said("ok")), prepare=prepare)
     [finished] = events_of(log, ToolFinished)
     assert finished.code == "internal"
     assert "secret-token" not in text_of(finished.content)
     assert [record.getMessage() for record in caplog.records].count("tool.crashed") == 1
 
 
-async def test_a_result_that_is_too_large_says_what_to_narrow(database_url):
+async def test_a_result_that_is_too_large_says_what_to_narrow(place):
     async def prepare(here):
         async def flood(run):
             return ToolOutcome((Text("x" * (KEPT_BYTES_MAX + 1)),))
 
         here.kind.do = flood
 
-    log, _ = await _run(database_url, in_turn(calls(("ledger_look", "{}")), said("ok")), prepare=prepare)
+    log, _ = await _run(place, in_turn(calls(("ledger_look", "{}")), said("ok")), prepare=prepare)
     [finished] = events_of(log, ToolFinished)
     assert finished.code == "too_large"
     assert f"{KEPT_BYTES_MAX + 1} bytes" in text_of(finished.content)
 
 
-async def test_transient_model_errors_are_tried_again(database_url):
+async def test_transient_model_errors_are_tried_again(place):
     script = in_turn(Overloaded("full"), RateLimited("wait", retry_after_s=0.01), said("at last"))
-    log, here = await _run(database_url, script)
+    log, here = await _run(place, script)
     assert _end(log).outcome == "completed"
     assert len(here.model.requests) == 3
 
 
-async def test_a_model_that_stays_away_fails_the_turn_and_the_session_goes_on(database_url):
+async def test_a_model_that_stays_away_fails_the_turn_and_the_session_goes_on(place):
     script = in_turn(*[Overloaded("full")] * 4, said("back"))
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         row = await here.start()
         await here.settled(row.id)
         log = await here.log_of(row.id)
@@ -234,44 +234,44 @@ async def test_a_model_that_stays_away_fails_the_turn_and_the_session_goes_on(da
         assert [text_of(m.content) for m in here.model.requests[-1].messages] == ["go", "again"]
 
 
-async def test_an_error_that_will_not_pass_is_not_tried_again(database_url):
-    log, here = await _run(database_url, in_turn(BadRequest("no", field="messages[0]")))
+async def test_an_error_that_will_not_pass_is_not_tried_again(place):
+    log, here = await _run(place, in_turn(BadRequest("no", field="messages[0]")))
     assert len(here.model.requests) == 1
     assert _end(log).message == "messages[0]: no"
 
 
 @pytest.mark.slow
-async def test_who_asks_to_wait_too_long_gets_no_second_call(database_url):
-    log, here = await _run(database_url, in_turn(RateLimited("tomorrow", retry_after_s=86_400)))
+async def test_who_asks_to_wait_too_long_gets_no_second_call(place):
+    log, here = await _run(place, in_turn(RateLimited("tomorrow", retry_after_s=86_400)))
     assert len(here.model.requests) == 1
     assert _end(log).code == "rate_limited"
 
 
 @pytest.mark.slow
-async def test_what_broken_attempts_cost_is_counted(database_url):
-    log, _ = await _run(database_url, in_turn(Broken(said("half")), said("whole")))
+async def test_what_broken_attempts_cost_is_counted(place):
+    log, _ = await _run(place, in_turn(Broken(said("half")), said("whole")))
     [answered] = events_of(log, ModelAnswered)
     assert answered.cost_pico == 2 * COST_PICO
     assert text_of(answered.content) == "whole"
 
 
-async def test_a_refusal_ends_the_turn_as_refused(database_url):
-    log, _ = await _run(database_url, in_turn(said("I won't", stop="refusal")))
+async def test_a_refusal_ends_the_turn_as_refused(place):
+    log, _ = await _run(place, in_turn(said("I won't", stop="refusal")))
     assert _end(log).outcome == "refused"
-    log, _ = await _run(database_url, in_turn(ContentRefused("filtered")))
+    log, _ = await _run(place, in_turn(ContentRefused("filtered")))
     assert (_end(log).outcome, _end(log).code) == ("refused", "content_refused")
 
 
 @pytest.mark.slow
-async def test_a_pause_is_followed_by_another_call(database_url):
-    log, here = await _run(database_url, in_turn(said("wait", stop="pause"), said("done")))
+async def test_a_pause_is_followed_by_another_call(place):
+    log, here = await _run(place, in_turn(said("wait", stop="pause"), said("done")))
     assert len(here.model.requests) == 2
     assert _end(log).outcome == "completed"
 
 
 @pytest.mark.slow
-async def test_a_cut_answer_says_so(database_url):
-    log, _ = await _run(database_url, in_turn(said("half an ans", stop="tokens_max")))
+async def test_a_cut_answer_says_so(place):
+    log, _ = await _run(place, in_turn(said("half an ans", stop="tokens_max")))
     assert (_end(log).outcome, _end(log).limit) == ("limit_reached", "answer_tokens_max")
 
 
@@ -288,8 +288,8 @@ def _forever(request):
         ("wall_time_s_max", Limits(wall_time_s_max=0.2, steps_max=100_000, repeats_max=100_000)),
     ],
 )
-async def test_each_limit_ends_a_runaway_by_its_name(database_url, limit, limits):
-    log, _ = await _run(database_url, _forever, agent=structs.replace(AGENT, limits=limits))
+async def test_each_limit_ends_a_runaway_by_its_name(place, limit, limits):
+    log, _ = await _run(place, _forever, agent=structs.replace(AGENT, limits=limits))
     assert (_end(log).outcome, _end(log).limit) == ("limit_reached", limit)
     assert f"limits.{limit}" in _end(log).message
     if limit == "steps_max":
@@ -297,28 +297,28 @@ async def test_each_limit_ends_a_runaway_by_its_name(database_url, limit, limits
 
 
 @pytest.mark.slow
-async def test_wall_time_stops_a_model_that_hangs(database_url):
+async def test_wall_time_stops_a_model_that_hangs(place):
     held = Held(said("never"))
     agent = structs.replace(AGENT, limits=Limits(wall_time_s_max=0.2, repeats_max=1_000_000))
-    log, _ = await _run(database_url, in_turn(held), agent=agent)
+    log, _ = await _run(place, in_turn(held), agent=agent)
     assert held.hung_up
     assert (_end(log).outcome, _end(log).limit) == ("limit_reached", "wall_time_s_max")
     assert events_of(log, ModelFailed)[0].cost_pico == COST_PICO
 
 
-async def test_a_budget_of_the_gateway_ends_the_turn_as_a_limit(database_url):
-    log, _ = await _run(database_url, in_turn(LimitReached("the key's budget of $5 is used up")))
+async def test_a_budget_of_the_gateway_ends_the_turn_as_a_limit(place):
+    log, _ = await _run(place, in_turn(LimitReached("the key's budget of $5 is used up")))
     assert (_end(log).outcome, _end(log).code) == ("limit_reached", "limit_reached")
 
 
-async def test_a_limit_that_leaves_no_step_at_all_still_comes_to_rest(database_url):
-    log, _ = await _run(database_url, _forever, agent=structs.replace(AGENT, limits=Limits(steps_max=0)))
+async def test_a_limit_that_leaves_no_step_at_all_still_comes_to_rest(place):
+    log, _ = await _run(place, _forever, agent=structs.replace(AGENT, limits=Limits(steps_max=0)))
     assert kinds_of(log)[2:] == ["TurnStarted", "TurnFinished"]
 
 
-async def test_a_cancel_stops_a_running_model_call_within_a_moment(database_url):
+async def test_a_cancel_stops_a_running_model_call_within_a_moment(place):
     held = Held(said("never"))
-    async with world(database_url, in_turn(held, said("fresh"))) as here, here.worker().running():
+    async with world(place, in_turn(held, said("fresh"))) as here, here.worker().running():
         row = await here.start()
         await held.reached.wait()
         began = time.monotonic()
@@ -335,11 +335,9 @@ async def test_a_cancel_stops_a_running_model_call_within_a_moment(database_url)
 
 
 @pytest.mark.parametrize("function", ["ledger_look", "ledger_pay"])
-async def test_a_cancel_stops_a_running_tool_and_an_irreversible_ones_outcome_is_unknown(
-    database_url, function
-):
+async def test_a_cancel_stops_a_running_tool_and_an_irreversible_ones_outcome_is_unknown(place, function):
     started = asyncio.Event()
-    async with world(database_url, in_turn(calls((function, "{}")))) as here, here.worker().running():
+    async with world(place, in_turn(calls((function, "{}")))) as here, here.worker().running():
 
         async def hang(run):
             started.set()
@@ -356,9 +354,9 @@ async def test_a_cancel_stops_a_running_tool_and_an_irreversible_ones_outcome_is
     assert here.kind.running == 0
 
 
-async def test_a_session_cancelled_for_good_takes_no_more_input(database_url):
+async def test_a_session_cancelled_for_good_takes_no_more_input(place):
     held = Held(said("never"))
-    async with world(database_url, in_turn(held)) as here, here.worker().running():
+    async with world(place, in_turn(held)) as here, here.worker().running():
         row = await here.start()
         await held.reached.wait()
         await here.sessions.cancel(OWNER, row.id, for_good=True)
@@ -370,9 +368,9 @@ async def test_a_session_cancelled_for_good_takes_no_more_input(database_url):
 
 
 @pytest.mark.slow
-async def test_input_after_a_cancel_gets_a_turn_of_its_own(database_url):
+async def test_input_after_a_cancel_gets_a_turn_of_its_own(place):
     held = Held(said("never"))
-    async with world(database_url, in_turn(held, said("as you wish"))) as here, here.worker().running():
+    async with world(place, in_turn(held, said("as you wish"))) as here, here.worker().running():
         row = await here.start()
         await held.reached.wait()
         await here.log.append(row.id, [UserSpoke(content=(Text("before"),))])
@@ -384,9 +382,9 @@ async def test_input_after_a_cancel_gets_a_turn_of_its_own(database_url):
     assert [text_of(m.content) for m in here.model.requests[-1].messages] == ["go", "before", "after"]
 
 
-async def test_input_during_a_turn_is_shown_to_its_next_model_call(database_url):
+async def test_input_during_a_turn_is_shown_to_its_next_model_call(place):
     held = Held(calls(("ledger_look", "{}")))
-    async with world(database_url, in_turn(held, said("both"))) as here, here.worker().running():
+    async with world(place, in_turn(held, said("both"))) as here, here.worker().running():
         row = await here.start()
         await held.reached.wait()
         await here.sessions.send(OWNER, row.id, [Text("and this")])
@@ -399,9 +397,9 @@ async def test_input_during_a_turn_is_shown_to_its_next_model_call(database_url)
 
 
 @pytest.mark.slow
-async def test_input_during_the_last_answer_starts_the_next_turn_at_once(database_url):
+async def test_input_during_the_last_answer_starts_the_next_turn_at_once(place):
     held = Held(said("first"))
-    async with world(database_url, in_turn(held, said("second"))) as here, here.worker().running():
+    async with world(place, in_turn(held, said("second"))) as here, here.worker().running():
         row = await here.start()
         await held.reached.wait()
         await here.sessions.send(OWNER, row.id, [Text("and this")])
@@ -414,8 +412,8 @@ async def test_input_during_the_last_answer_starts_the_next_turn_at_once(databas
 
 
 @pytest.mark.slow
-async def test_a_tool_that_does_not_open_fails_the_turn_by_name_and_the_session_goes_on(database_url):
-    async with world(database_url, in_turn(said("hello"))) as here, here.worker().running():
+async def test_a_tool_that_does_not_open_fails_the_turn_by_name_and_the_session_goes_on(place):
+    async with world(place, in_turn(said("hello"))) as here, here.worker().running():
         here.kind.fault = Unavailable("connection refused")
         row = await here.start()
         await here.settled(row.id)
@@ -428,18 +426,18 @@ async def test_a_tool_that_does_not_open_fails_the_turn_by_name_and_the_session_
         assert _end(await here.log_of(row.id)).outcome == "completed"
 
 
-async def test_an_owner_whose_key_was_revoked_acts_no_more(database_url):
+async def test_an_owner_whose_key_was_revoked_acts_no_more(place):
     async def prepare(here):
         here.principals.revoked.add(OWNER.id)
 
-    log, here = await _run(database_url, in_turn(said("never")), prepare=prepare)
+    log, here = await _run(place, in_turn(said("never")), prepare=prepare)
     assert (_end(log).outcome, _end(log).code) == ("failed", "unauthenticated")
     assert not here.model.requests
 
 
 @pytest.mark.slow
-async def test_a_changed_tool_is_there_in_the_next_turn_and_the_old_one_is_closed(database_url):
-    async with world(database_url, in_turn(said("one"), said("two"))) as here, here.worker().running():
+async def test_a_changed_tool_is_there_in_the_next_turn_and_the_old_one_is_closed(place):
+    async with world(place, in_turn(said("one"), said("two"))) as here, here.worker().running():
         row = await here.settled((await here.start()).id)
         await here.declare(structs.replace(LEDGER, functions=("look",)))
         await here.sessions.send(OWNER, row.id, [Text("again")])
@@ -450,16 +448,16 @@ async def test_a_changed_tool_is_there_in_the_next_turn_and_the_old_one_is_close
 
 
 @pytest.mark.slow
-async def test_a_bug_in_the_gateway_ends_the_turn_visibly(database_url, caplog):
+async def test_a_bug_in_the_gateway_ends_the_turn_visibly(place, caplog):
     def broken(request):
         raise RuntimeError("boom")
 
-    log, _ = await _run(database_url, broken)
+    log, _ = await _run(place, broken)
     assert (_end(log).outcome, _end(log).code) == ("failed", "internal")
     assert "boom" not in _end(log).message
 
 
 @pytest.mark.slow
-async def test_usage_without_tokens_needs_no_record(database_url):
-    log, _ = await _run(database_url, in_turn(said("hello", usage=Usage())))
+async def test_usage_without_tokens_needs_no_record(place):
+    log, _ = await _run(place, in_turn(said("hello", usage=Usage())))
     assert _end(log).outcome == "completed"
