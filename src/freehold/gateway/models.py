@@ -118,6 +118,7 @@ class ModelTable:
         self._open_rules = rules
         self._tenants: dict[str, _Tenant] = {}
         self._loading = asyncio.Lock()
+        self._discovered_count = 0
         self._usable: dict[str, Upstream] = {}
         self._unusable: dict[str, str] = {}
         self._by_wire: dict[str, Upstream] = {}
@@ -126,6 +127,10 @@ class ModelTable:
             self._open_upstream(wire, address)
 
     # Asking.
+
+    def as_of(self) -> int:
+        """Another number once `known` may say something else."""
+        return self._resources.generation() + self._discovered_count
 
     def known(self, tenant: str, model: str, wire: str, rules: str | None) -> Target | None:
         """What `resolve` said of it last; None where that must be asked (anew)."""
@@ -247,6 +252,7 @@ class ModelTable:
         async with asyncio.TaskGroup() as group:
             for row in local:
                 group.create_task(self._probe(row))
+        self._discovered_count += 1
         for tenant in self._tenants.values():
             tenant.resolved.clear()
 

@@ -51,16 +51,21 @@ ACTION: Final = "model:Call"
 USER_HEADER: Final = "x-freehold-user"
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 ADMITTED_MAX: Final = 10_000
-"""Of principals and models that were seen together. When full, the memory starts anew."""
+"""Principals with a model each. When full, the memory starts anew."""
 
 
 class _Admitted(Struct, frozen=True):
-    """That a principal may ask a model, whatever it asks. Neither of them ever changes, so this holds for as long as they do."""
+    """What was decided of a principal and a model, whatever is asked: that it may, and whether anything limits it (`free`: nothing does).
+
+    Holds until something is declared or found (`as_of`).
+    """
 
     principal: Principal
     target: Target
     plan: Plan
     record: CallRecord
+    free: bool
+    as_of: int
 
 
 class Gateway:
@@ -90,7 +95,7 @@ class Gateway:
         self._shadows = shadows
         self._canaries = canaries
         self._steps = self._plan, self._settle, self._plan_now
-        self._admitted: dict[tuple[int, int, str, str], _Admitted] = {}
+        self._admitted: dict[tuple[int, str, str], _Admitted] = {}
 
     def call(
         self,
@@ -198,28 +203,33 @@ class Gateway:
     def _plan_now(self, meter: Meter, asked: Asked[Answered]) -> Plan | None:
         """Where calls begin of which all is known, and for which what limits them has been leased; None for the others."""
         principal, requested, wire = meter.principal, meter.requested, meter.wire
-        target = self.models.known(principal.tenant, requested, wire, meter.rules)
+        # Whoever was admitted is kept there, so nobody else comes to have its id.
+        admitted = self._admitted.get((id(principal), requested, wire))
+        if admitted is None or admitted.as_of != self.models.as_of():
+            admitted = self._admit(meter)
+            if admitted is None:
+                return None
+        meter.target, meter.begun, plan = admitted.target, admitted.record, admitted.plan
+        self._look_into(asked, meter, admitted.target)
+        limiting = self._limiting
+        if limiting is None or admitted.free or limiting.take_now(meter, asked, plan.targets):
+            return plan
+        return None
+
+    def _admit(self, meter: Meter) -> _Admitted | None:
+        """None where its model is not known yet, or is a route's. Raises Forbidden."""
+        principal, requested, wire, as_of = meter.principal, meter.requested, meter.wire, self.models.as_of()
+        target = self.models.known(principal.tenant, requested, wire, None)
         if target is None or target.route is not None:
             return None
         meter.target = target
-        # Both are kept where they are by what was admitted, so no others come to have their ids.
-        admitted = self._admitted.get((id(principal), id(target), requested, wire))
-        if admitted is None:
-            admitted = self._admit(meter, target)
-        meter.begun, plan = admitted.record, admitted.plan
-        self._look_into(asked, meter, target)
-        limiting = self._limiting
-        return plan if limiting is None or limiting.take_now(meter, asked, plan.targets) else None
-
-    def _admit(self, meter: Meter, target: Target) -> _Admitted:
-        """Raises Forbidden."""
-        principal, requested, wire = meter.principal, meter.requested, meter.wire
         _hold(principal, target)
         record = begun_record(principal, principal.account, wire, requested, target)
+        free = self._limiting is None or self._limiting.is_free(principal.tenant)
         if len(self._admitted) >= ADMITTED_MAX:
             self._admitted.clear()
-        admitted = _Admitted(principal, target, Plan((target,)), record)
-        self._admitted[id(principal), id(target), requested, wire] = admitted
+        admitted = _Admitted(principal, target, Plan((target,)), record, free, as_of)
+        self._admitted[id(principal), requested, wire] = admitted
         return admitted
 
     async def _plan(self, meter: Meter, asked: Asked[Answered], *, within: Within | None = None) -> Plan:

@@ -141,7 +141,7 @@ class Target:
     def post(self, path: str, headers: HeaderBlock, body: bytes) -> bytes:
         """A whole request."""
         head = self._heads.get(("POST", path)) or self.head("POST", path)
-        return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, headers, len(body), body)
+        return b"".join((head, headers, b"content-length: %d\r\n\r\n" % len(body), body))
 
 
 def check_path(path: str, field: str) -> None:

@@ -219,15 +219,15 @@ class Exchange:
             return False
         if not self.disconnected:
             shown = b"" if self.head.method == b"HEAD" else body
-            opened = self._opened(status, lines)
-            self._protocol.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (opened, len(body), shown))
+            framing = b"content-length: %d\r\n\r\n" % len(body)
+            self._protocol.transport.write(self._opened(status, lines, framing, shown))
         self._complete()
         return True
 
     def begin(self, status: int, lines: bytes) -> None:
         """A stream. Its head goes out with its first piece."""
         framing = b"transfer-encoding: chunked\r\n\r\n" if not self.head.old else b"\r\n"
-        self._opening = self._opened(status, lines) + framing
+        self._opening = self._opened(status, lines, framing)
 
     async def send(self, data: bytes) -> None:
         """A piece of a stream, not empty. Waits where the client is slow to read."""
@@ -267,14 +267,14 @@ class Exchange:
             await self._write(head + _LAST_CHUNK)
         self._complete()
 
-    def _opened(self, status: int, lines: bytes) -> bytes:
+    def _opened(self, status: int, lines: bytes, framing: bytes, body: bytes = b"") -> bytes:
         self.started = True
         self._expects = False
         headers = self._protocol.server_state.default_headers
         if headers is not _own.made_of:
             _own.make_of(headers)
         closing = b"" if self.keep_alive else b"connection: close\r\n"
-        return b"%b%b%b%b" % (STATUS_LINE[status], _own.lines, lines, closing)
+        return b"".join((STATUS_LINE[status], _own.lines, lines, closing, framing, body))
 
     async def _write(self, data: bytes) -> None:
         if self._protocol.flow.write_paused:

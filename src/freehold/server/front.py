@@ -33,7 +33,7 @@ from freehold.server.operations import Door, stopping, told_in
 log = logging.getLogger(__name__)
 
 _NO_REQUEST: Final = ModelRequest(model="", messages=())
-_WHOLE_KIND: Final = b"application/json"
+_WHOLE_KIND: Final = "application/json"
 MODELS_TOLD_MAX: Final = 1024
 _WITH_IDS: Final = frozenset({Started, PartStarted})
 
@@ -81,9 +81,10 @@ class Keeper(Protocol):
 
 
 @lru_cache(MODELS_TOLD_MAX)
-def _model_line(provider: str, model: str) -> bytes:
+def _model_line(provider: str, model: str) -> str:
     """Tells which model answered."""
-    return f"x-freehold-model: {printable(f'{provider}/{model}')}\r\n".encode("ascii", "replace")
+    named = printable(f"{provider}/{model}").encode("ascii", "replace").decode()
+    return f"x-freehold-model: {named}\r\n"
 
 
 def route_line(reason: str) -> bytes:
@@ -202,7 +203,7 @@ class _Call:
             principal,
             envelope,
             wire=self._wire,
-            headers=self._exchange.headers,
+            headers=self._exchange.head.headers,
             call_id=ids.alike("call", self.request_id),
         )
 
@@ -293,16 +294,12 @@ class _Call:
         kind = _WHOLE_KIND
         if stream:
             told_as = self._wire.stream_content_type if self._form is None else self._form.content_type
-            kind = b"%b\r\ncache-control: no-store\r\nx-accel-buffering: no" % told_as.encode()
-        request_id, meter = self.request_id.encode(), answer.meter
-        lines = b"content-type: %b\r\nrequest-id: %b\r\n%b: %b\r\n%bx-freehold-call-id: %b\r\n" % (
-            kind,
-            request_id,
-            self._request_id_as.encode(),
-            request_id,
-            _model_line(answer.provider, answer.model),
-            meter.id.encode(),
-        )
+            kind = f"{told_as}\r\ncache-control: no-store\r\nx-accel-buffering: no"
+        request_id, meter = self.request_id, answer.meter
+        lines = (
+            f"content-type: {kind}\r\nrequest-id: {request_id}\r\n{self._request_id_as}: {request_id}\r\n"
+            f"{_model_line(answer.provider, answer.model)}x-freehold-call-id: {meter.id}\r\n"
+        ).encode()
         if (reason := meter.choice.reason) is not None:
             lines += route_line(reason)
         return lines if meter.cache is None else lines + cache_lines(meter.cache)
