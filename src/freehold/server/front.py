@@ -215,7 +215,7 @@ class _Call:
             if isinstance(answer, BaseException):
                 raise answer
             body = answer.body if isinstance(answer, Passed) else self._encoded(answer)
-            lines = self._head(answer, stream=False)
+            lines = self._head(answer, _WHOLE_KIND)
             if answer.meter.taken is not None:
                 lines += self._limits(answer)
             if not exchange.answer(200, lines, body):
@@ -276,7 +276,7 @@ class _Call:
     async def _follow(self, asked: "_Asked", stream: bool) -> None:  # noqa: FBT001
         exchange = self._exchange
         async with asked as answer:
-            lines = self._head(answer, stream=stream)
+            lines = self._head(answer, self._stream_kind() if stream else _WHOLE_KIND)
             if stream:
                 exchange.begin(200, lines + self._limits(answer))
             if isinstance(answer, Passed):
@@ -289,12 +289,12 @@ class _Call:
             more = b"" if self.more_lines is None else self.more_lines()
             await exchange.respond(200, lines + self._limits(answer) + more, last)
 
-    def _head(self, answer: _Answer, *, stream: bool) -> bytes:
-        """Header lines, but for those that depend on what the answer used."""
-        kind = _WHOLE_KIND
-        if stream:
-            told_as = self._wire.stream_content_type if self._form is None else self._form.content_type
-            kind = f"{told_as}\r\ncache-control: no-store\r\nx-accel-buffering: no"
+    def _stream_kind(self) -> str:
+        told_as = self._wire.stream_content_type if self._form is None else self._form.content_type
+        return f"{told_as}\r\ncache-control: no-store\r\nx-accel-buffering: no"
+
+    def _head(self, answer: _Answer, kind: str) -> bytes:
+        """Header lines, but for those that depend on what the answer used. `kind` is its content type, and what goes with that."""
         request_id, meter = self.request_id, answer.meter
         lines = (
             f"content-type: {kind}\r\nrequest-id: {request_id}\r\n{self._request_id_as}: {request_id}\r\n"
