@@ -1,4 +1,4 @@
-"""Whether the server can do its work, for whoever looks (`GET /health`)."""
+"""Whether the server can do its work, for whoever looks (`GET /healthz`)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
