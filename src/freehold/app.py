@@ -459,6 +459,7 @@ def _operations(
     declarations = inside.means.declarations
     declared = Templates(
         store.resources,
+        clock,
         tool_configs={name: kind.config for name, kind in inside.kinds.items()},
         provider_types=sorted({*_adapters(config), *catalog.providers()}),
         check_model=partial(listing.check_model, model_table),

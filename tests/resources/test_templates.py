@@ -3,10 +3,12 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec import Struct
 
+from freehold.clock import SystemClock
 from freehold.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from freehold.core.policy import ALLOW_ALL, Policy, Principal, Statement
 from freehold.core.resources import Agent, Resource
@@ -40,10 +42,25 @@ async def check_model(tenant: str, model: str, beside: Sequence[Resource]) -> No
         raise NotFound(f"no model {model!r} is known", field="model")
 
 
+class Ahead(SystemClock):
+    """Of the time that it is, by so much."""
+
+    by = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.by
+
+
 @pytest.fixture
-def templates(store: Store) -> Templates:
+def clock() -> Ahead:
+    return Ahead()
+
+
+@pytest.fixture
+def templates(store: Store, clock: Ahead) -> Templates:
     return Templates(
         store.resources,
+        clock,
         tool_configs={"kv": KvConfig, "sql": KvConfig},
         provider_types=["anthropic", "openai"],
         check_model=check_model,
@@ -64,6 +81,26 @@ async def problems(templates: Templates, who: Principal, text: str) -> list[str]
 
 async def actions(templates: Templates, who: Principal, text: str) -> list[tuple[str, str, int]]:
     return [(one.action, one.name, one.version) for one in (await templates.plan(who, text)).changes]
+
+
+async def test_one_time_that_has_passed_is_refused_unless_it_was_declared_before(
+    templates: Templates, someone: Principal, clock: Ahead
+) -> None:
+    once = "---\nkind: deployment\nname: audit\nagent: clerk\nmessages: [Count.]\nschedule: {{type: once, at: '{}'}}\n"
+    at = datetime.now(UTC) + timedelta(hours=1)
+    text = SHOP + once.format(at.isoformat())
+    await templates.apply(someone, text)
+    clock.by = timedelta(hours=2)
+    assert {one[0] for one in await actions(templates, someone, text)} == {"unchanged"}
+    await templates.apply(someone, text.replace("[Count.]", "[Count again.]"))
+    earlier = SHOP + once.format((at - timedelta(minutes=1)).isoformat())
+    for refused in (earlier, text.replace("name: audit", "name: another")):
+        [problem] = await problems(templates, someone, refused)
+        assert "schedule.at: expected a time to come, got" in problem
+        with pytest.raises(BadRequest, match="freehold deployments run"):
+            await templates.plan(someone, refused)
+    [naive] = await problems(templates, someone, SHOP + once.format("2020-01-01T00:00:00"))
+    assert "with its offset from UTC" in naive
 
 
 async def test_planning_changes_nothing_and_applying_does_what_was_planned(

@@ -17,7 +17,7 @@ from freehold.core.contracts import Capacity, PriceBook
 from freehold.core.environments import Environment
 from freehold.core.errors import BadRequest, NotFound
 from freehold.core.policy import Principal, authorize
-from freehold.core.ports import Resources, Versioned
+from freehold.core.ports import Clock, Resources, Versioned
 from freehold.core.resources import (
     CONCURRENCY_MAX,
     SECRET,
@@ -40,6 +40,7 @@ from freehold.gateway import residency
 from freehold.resources.plan import Plan, plan
 from freehold.resources.template import Declared, read_template, refuse
 from freehold.runtime.decide import money_pico
+from freehold.runtime.schedules_check import past_problem
 from freehold.runtime.schedules_check import problems as deployment_problems
 from freehold.runtime.waiting import people_max
 
@@ -72,6 +73,7 @@ class Templates:
     def __init__(
         self,
         resources: Resources,
+        clock: Clock,
         *,
         tool_configs: Mapping[str, type[Struct]],
         provider_types: Sequence[str],
@@ -81,6 +83,7 @@ class Templates:
         private_webhooks: bool = False,
     ) -> None:
         self._resources = resources
+        self._clock = clock
         self._tool_configs = tool_configs
         self._provider_types = provider_types
         self._check_model = check_model
@@ -172,6 +175,10 @@ class Templates:
             if isinstance(one.resource, Route):
                 for path, problem in routes.arm_problems(one.resource, check.routes):
                     yield check.told(one, path, problem)
+            if isinstance(one.resource, Deployment):
+                past = past_problem(one.resource, check.deployments.get(one.resource.name), self._clock.now())
+                if past is not None:
+                    yield check.told(one, *past)
 
     async def _likeness_problem(self, resource: Resource) -> str | None:
         cache = resource.cache if isinstance(resource, Route) else None
@@ -274,6 +281,7 @@ class _Check:
         self.beside = [one.resource for one in declared]
         kept = [one.resource for one in current.values()]
         self.routes = {one.name: one for one in (*kept, *self.beside) if isinstance(one, Route)}
+        self.deployments = {one.name: one for one in kept if isinstance(one, Deployment)}
         self.names = frozenset({(kind_of(one), one.name) for one in self.beside} | current.keys())
         self.warnings: list[str] = []
         self._source = source

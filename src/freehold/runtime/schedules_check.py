@@ -1,6 +1,7 @@
 """Runtime: whether a declared deployment can be what it says. Pure; whether its agent is there is for whoever can look."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Final
 
 from freehold.core.errors import BadRequest, TooLarge
@@ -8,6 +9,7 @@ from freehold.core.schedules import (
     DEADLINE_S_MAX,
     MESSAGES_MAX,
     Deployment,
+    Once,
     content_of,
 )
 from freehold.runtime import schedules
@@ -22,6 +24,8 @@ from freehold.runtime.inputs import (
 
 METADATA_COUNT_MAX: Final = 16
 DESCRIPTION_CHARS_MAX: Final = 10_000
+
+RUN_NOW: Final = "leave the schedule out and run it by hand (freehold deployments run), or give another time"
 
 Problem = tuple[str | None, str]
 """The path in the declaration, and what is wrong there."""
@@ -53,6 +57,18 @@ def problems(deployment: Deployment) -> Iterator[Problem]:
     except BadRequest as error:
         yield error.field, error.message
     yield from _too_long(deployment)
+
+
+def past_problem(deployment: Deployment, there: Deployment | None, now: datetime) -> Problem | None:
+    """One time that has passed would never be run, and nobody would know. A declaration that says the same as before is not new: its time
+    may have passed since."""
+    schedule = deployment.schedule
+    if not isinstance(schedule, Once) or schedule.at.tzinfo is None or schedule.at > now:
+        return None
+    if there is not None and there.schedule == schedule:
+        return None
+    when, seconds = schedule.at.isoformat(), (now - schedule.at).total_seconds()
+    return "schedule.at", f"expected a time to come, got {when}, {seconds:,.0f} s ago: {RUN_NOW}"
 
 
 def _too_long(deployment: Deployment) -> Iterator[Problem]:

@@ -21,10 +21,10 @@ from freehold.core.environments import DEFAULT
 from freehold.core.errors import BadRequest, Conflict
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources
-from freehold.core.schedules import Deployment, Once
+from freehold.core.schedules import Deployment
 from freehold.core.session_log import ANY_TIME, Created
 from freehold.runtime.inputs import check_idempotency_key, check_limit
-from freehold.runtime.schedules_check import check
+from freehold.runtime.schedules_check import check, past_problem
 from freehold.runtime.schedules_worker import Scheduler
 
 DEPLOYMENTS_LIMIT_MAX = 100
@@ -40,7 +40,7 @@ class DeploymentService:
 
     async def create(self, principal: Principal, deployment: Deployment) -> DeploymentRow:
         """Under an id of our own in place of its name; of the agent's newest version, where it says none."""
-        return await self._put(principal, replace(deployment, name=ids.new("depl", self._clock)), expected=0)
+        return await self._put(principal, replace(deployment, name=ids.new("depl", self._clock)), None, 0)
 
     async def update(
         self, principal: Principal, there: DeploymentRow, deployment: Deployment
@@ -48,9 +48,11 @@ class DeploymentService:
         """`there` is what it was made from. Raises Conflict where somebody changed it meanwhile, or it is archived."""
         if there.archived_at is not None:
             raise Conflict(f"deployment {there.deployment.name} is archived, and only read")
-        return await self._put(principal, deployment, expected=there.version)
+        return await self._put(principal, deployment, there.deployment, there.version)
 
-    async def _put(self, principal: Principal, deployment: Deployment, *, expected: int) -> DeploymentRow:
+    async def _put(
+        self, principal: Principal, deployment: Deployment, there: Deployment | None, expected: int
+    ) -> DeploymentRow:
         name, tenant = deployment.name, principal.tenant
         authorize(principal, "deployment:Put", f"deployment/{name}")
         authorize(principal, "session:Create", f"agent/{deployment.agent}")
@@ -62,9 +64,8 @@ class DeploymentService:
             await self._resources.get(tenant, "agent", deployment.agent, version=deployment.agent_version)
         if deployment.environment != DEFAULT:
             await self._resources.get(tenant, "environment", deployment.environment)
-        schedule = deployment.schedule
-        if not expected and isinstance(schedule, Once) and schedule.at <= self._clock.now():
-            raise BadRequest(f"expected a time to come, got {schedule.at.isoformat()}", field="schedule.at")
+        if (problem := past_problem(deployment, there, self._clock.now())) is not None:
+            raise BadRequest(problem[1], field=problem[0])
         versions = {("deployment", name): expected}
         await self._resources.put(tenant, [deployment], by=principal.id, expected=versions)  # type: ignore[arg-type]
         return await self._kept.get(tenant, name)
