@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from freehold.core.errors import FreeholdError
-from freehold.core.messages import Carried, Media, Opaque, Reasoning, Refusal, Text, ToolCall, Usage
+from freehold.core.messages import NO_USAGE, Carried, Media, Opaque, Reasoning, Refusal, Text, ToolCall
 from freehold.core.stream import (
     ArgumentsAdded,
     Finished,
@@ -29,9 +29,11 @@ from freehold.wires._opaque import packed
 from freehold.wires.anthropic_messages._blocks_encode import client_tool_use, signature_of
 from freehold.wires.anthropic_messages._errors import error_object
 from freehold.wires.anthropic_messages._response import STOPS, client_block_of, take_usage_fields
-from freehold.wires.anthropic_messages._shapes import NAME, RedactedThinkingBlock, TextBlock, ThinkingBlock
+from freehold.wires.anthropic_messages._shapes import NAME, RedactedThinkingBlock, ThinkingBlock
 from freehold.wires.anthropic_messages._usage import delta_usage_json, usage_json
 
+_TEXT_START: Final = b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":{"type":"text","text":""}}\n\n'
+_BLOCK_STOP: Final = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
 _STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _DELTA: Final = (
     b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b:'
@@ -44,6 +46,7 @@ _JSON: Final = b'input_json_delta","partial_json"'
 _CITATION: Final = b'citations_delta","citation"'
 _ARRAY: Final = msgspec.json.Decoder(list[Raw])
 _encode: Final = msgspec.json.Encoder().encode
+_NO_USAGE_TOLD: Final = Raw(_encode(usage_json(NO_USAGE, {})))
 
 
 class AnthropicStreamEncoder:
@@ -61,7 +64,7 @@ class AnthropicStreamEncoder:
 
     def __init__(self) -> None:
         self._started: Started | None = None  # Until it was told.
-        self._usage = Usage()
+        self._usage = NO_USAGE
         self._part: int | None = None  # The part that is being told.
         self._block = -1  # Its number among the blocks.
         self._delta_kind = _TEXT
@@ -72,17 +75,16 @@ class AnthropicStreamEncoder:
     def encode(self, event: StreamEvent) -> bytes:
         if type(event) is TextAdded and event.index == self._part and self._pending is None:
             return self._opening + _encode(event.text) + _DELTA_END
-        match event:
-            case Started():
-                self._started = event
-                return b""
-            case UsageReported():
-                self._usage = event.usage
-                return self._start()
-            case Finished():
-                return self._start() + self._rest() + self._finish(event)
-            case _:
-                return self._start() + self._in_turn(event)
+        # Quicker than a match, whose isinstance a Struct's type makes slow when it says no.
+        if type(event) is Started:
+            self._started = event
+            return b""
+        if type(event) is UsageReported:
+            self._usage = event.usage
+            return self._start()
+        if type(event) is Finished:
+            return self._start() + self._rest() + self._finish(event)
+        return self._start() + self._in_turn(event)  # type: ignore[arg-type]  # All that is left is of a part.
 
     def error(self, error: FreeholdError, request_id: str) -> bytes:
         return b"event: error\ndata: " + error_object(error, request_id)[1] + b"\n\n"
@@ -95,7 +97,8 @@ class AnthropicStreamEncoder:
         if started is None:
             return b""
         fields = dict(own(started.extra, NAME))
-        usage = usage_json(self._usage, take_usage_fields(fields))
+        known = not fields and self._usage is NO_USAGE
+        usage = _NO_USAGE_TOLD if known else usage_json(self._usage, take_usage_fields(fields))
         message: dict[str, Any] = {
             "id": started.id,
             "type": "message",
@@ -112,7 +115,7 @@ class AnthropicStreamEncoder:
         return _event("message_start", {"message": message})
 
     def _in_turn(self, event: PartStarted | TextAdded | ArgumentsAdded | OpaqueSet | PartFinished) -> bytes:
-        if self._part is None and isinstance(event, PartStarted):
+        if self._part is None and type(event) is PartStarted:
             return self._begin(event)
         if event.index != self._part:
             self._waiting.setdefault(event.index, deque()).append(event)
@@ -149,11 +152,11 @@ class AnthropicStreamEncoder:
         match event.part:
             case Text():
                 self._tell_in(_TEXT)
-                told = self._block_start(TextBlock("")) + self._text(event.part.text)
+                told = _TEXT_START % self._block + self._text(event.part.text)
                 return told + self._citations(own(event.part.extra, NAME).get("citations"))
             case Refusal():
                 self._tell_in(_TEXT)
-                return self._block_start(TextBlock("")) + self._text(event.part.text)
+                return _TEXT_START % self._block + self._text(event.part.text)
             case Reasoning():
                 self._tell_in(_THINKING)
                 self._pending = event.part
@@ -166,20 +169,19 @@ class AnthropicStreamEncoder:
                 return self._block_start(client_block_of(event.part, event.index))
 
     def _tell(self, event: TextAdded | ArgumentsAdded | OpaqueSet | PartFinished | PartStarted) -> bytes:
-        match event:
-            case TextAdded():
-                return self._unseal() + self._text(event.text)
-            case ArgumentsAdded():
-                return self._delta(_JSON, _encode(event.json))
-            case OpaqueSet():
-                return self._seal(event.opaque)
-            case PartFinished():
-                told = self._unseal() + self._citations(own(event.extra, NAME).get("citations"))
-                told += _event("content_block_stop", {"index": self._block})
-                self._part = None
-                return told
-            case PartStarted():
-                return b""  # A part begins once.
+        if type(event) is ArgumentsAdded:
+            return self._delta(_JSON, _encode(event.json))
+        if type(event) is PartFinished:
+            told = self._unseal()
+            if event.extra:
+                told += self._citations(own(event.extra, NAME).get("citations"))
+            self._part = None
+            return told + _BLOCK_STOP % self._block
+        if type(event) is TextAdded:
+            return self._unseal() + self._text(event.text)
+        if type(event) is OpaqueSet:
+            return self._seal(event.opaque)
+        return b""  # A part begins once.
 
     def _unseal(self) -> bytes:
         """A thought in plain begins."""

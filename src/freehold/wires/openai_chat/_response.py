@@ -272,9 +272,10 @@ def reason_of(finish: str | None, content: Sequence[AnswerPart], stop_sequence: 
     reason = _REASONS.get(finish or "stop", "end_turn")
     if reason != "end_turn":
         return reason
-    if any(isinstance(part, ToolCall) for part in content):
+    kinds = set(map(type, content))
+    if ToolCall in kinds:
         return "tool_use"
-    if any(isinstance(part, Refusal) for part in content):
+    if Refusal in kinds:
         return "refusal"
     return "stop_sequence" if stop_sequence is not None else "end_turn"
 

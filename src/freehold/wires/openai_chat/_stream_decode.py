@@ -166,14 +166,14 @@ class OpenAIStreamDecoder:
             return
         if name == b"error":
             raise error_in_stream(json)
+        if json.startswith(_DONE) and json.strip() == _DONE:
+            if not self._started:
+                raise BrokenOff("the stream ended before it began")
+            self._finished(events)
+            return
         try:
             chunk = _STRICT.decode(json)
         except UNREADABLE:
-            if json.strip() == _DONE:
-                if not self._started:
-                    raise BrokenOff("the stream ended before it began") from None
-                self._finished(events)
-                return
             chunk = self._carefully(json)
         if not self._started:
             self._start(chunk, events)
@@ -378,12 +378,11 @@ def _text_alone(data: bytes) -> str | None:
     choice = chunk.choices[0]
     if choice.delta is None or choice.finish_reason or _says(choice.logprobs) or _says(choice.stop_reason):
         return None
-    told = [
-        value
-        for name in _DELTA_FIELDS - {"role"}
-        if (value := getattr(choice.delta, name)) and value is not UNSET
-    ]
-    return told[0] if len(told) == 1 and isinstance(told[0], str) else None
+    delta = choice.delta
+    if delta.tool_calls or delta.reasoning_details is not UNSET:
+        return None
+    told = [text for text in (delta.content, delta.refusal, delta.reasoning_content, delta.reasoning) if text]
+    return told[0] if len(told) == 1 else None
 
 
 def _says(value: Raw | UnsetType) -> bool:

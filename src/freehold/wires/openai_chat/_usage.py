@@ -5,7 +5,7 @@ all input, cached or not, and `completion_tokens` all output. xAI alone counts r
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -60,8 +60,35 @@ _PREDICTIONS: Final = frozenset({
 """Every answer tells them to its client: 0 is not worth carrying."""
 
 
+class _PromptAlone(_PromptDetails, forbid_unknown_fields=True):
+    pass
+
+
+class _CompletionAlone(_CompletionDetails, forbid_unknown_fields=True):
+    accepted_prediction_tokens: Literal[0] | None = None
+    rejected_prediction_tokens: Literal[0] | None = None
+
+
+class _CountsAlone(Struct, forbid_unknown_fields=True):
+    """A usage that says nothing but what the heart counts."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _PromptAlone | None = None
+    completion_tokens_details: _CompletionAlone | None = None
+
+
+_COUNTS_ALONE: Final = msgspec.json.Decoder(_CountsAlone)
+
+
 def own_usage(usage: Raw) -> dict[str, Raw]:
     """What of a usage no count of the heart says, by path. Raises what reading hostile JSON raises (UNREADABLE)."""
+    try:
+        _COUNTS_ALONE.decode(usage)  # As most do.
+        return {}
+    except UNREADABLE:
+        pass
     said = uncounted(usage, _COUNTED)
     return {path: value for path, value in said.items() if path not in _PREDICTIONS or bytes(value) != b"0"}
 
