@@ -10,8 +10,8 @@ from tests.store._parts import CLOCK, STARTED, new_row, said
 
 from freehold.core import ids
 from freehold.core.deployments import Dealt, DeploymentClaim, DeploymentRun
-from freehold.core.errors import BadRequest, Conflict, NotFound
-from freehold.core.schedules import Cron, Deployment
+from freehold.core.errors import BadRequest, Conflict, LimitReached, NotFound
+from freehold.core.schedules import DEPLOYMENTS_MAX, Cron, Deployment
 from freehold.core.session_log import NewSession
 from freehold.store.deployments import RUNS_KEPT, forget_runs
 from freehold.store.store import Store
@@ -142,6 +142,44 @@ async def test_another_process_hears_of_a_change_at_once(store: Store, other: St
 
     await declared(store)
     await eventually(look)
+
+
+async def test_a_tenant_has_so_many_deployments_and_no_more(store: Store) -> None:
+    for name in ("first", "gone"):
+        await declared(store, name)
+    await store.resources.archive("default", "deployment", "gone", by="key_1")
+    await store.database.fetch(
+        "filling",
+        "INSERT INTO deployments (tenant, name, agent, done_until)"
+        " SELECT 'default', 'filler-' || n, 'clerk', now() FROM generate_series(1, $1::int) AS n RETURNING 1",
+        DEPLOYMENTS_MAX - 2,
+    )
+    two = [Deployment(name=name, agent="clerk", messages=("go",)) for name in ("one", "two")]
+    with pytest.raises(LimitReached, match=r"expected 100,000 deployments at most .* these would be 100,001"):
+        await store.resources.put("default", two, by="key_1")
+    await declared(store, "last")
+    for refused in ("another", "gone"):
+        with pytest.raises(LimitReached):
+            await declared(store, refused)
+    with pytest.raises(NotFound):
+        await store.deployments.get("default", "another")
+    await declared(store, "first", title="changed")
+    await declared(store, "another", tenant="elsewhere")
+    await store.resources.archive("default", "deployment", "last", by="key_1")
+    await declared(store, "another")
+
+
+async def test_deployments_that_were_declared_together_come_in_pages_each_once(store: Store) -> None:
+    names = {f"d{number}" for number in range(23)}
+    together = [Deployment(name=name, agent="clerk", messages=("go",)) for name in sorted(names)]
+    await store.resources.put("default", together, by="key_1")
+    found: list[str] = []
+    cursor = None
+    for _ in range(4):
+        page = await store.deployments.list("default", limit=7, cursor=cursor)
+        found += [row.deployment.name for row in page.rows]
+        cursor = page.next
+    assert (len(found), set(found), cursor) == (23, names, None)
 
 
 async def test_runs_come_in_pages_and_are_forgotten_in_the_end(store: Store) -> None:

@@ -13,6 +13,9 @@ from msgspec import Struct
 from freehold.core.environments import DEFAULT
 from freehold.core.messages import Media, Text
 
+DEPLOYMENTS_MAX: Final = 100_000
+"""Of one tenant, archived ones aside."""
+
 MESSAGES_MAX: Final = 50
 EXPRESSION_CHARS_MAX: Final = 200
 DEADLINE_S_MAX: Final = 366 * 86_400.0

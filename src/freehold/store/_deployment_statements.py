@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from freehold.core.schedules import Deployment
+from freehold.core.errors import LimitReached
+from freehold.core.schedules import DEPLOYMENTS_MAX, Deployment
 from freehold.store.database import Connection
 
 CHANNEL: Final = "freehold_deployments"
@@ -28,6 +29,12 @@ ON CONFLICT (tenant, name) DO UPDATE SET
         FROM (SELECT d.archived_at IS NOT NULL OR d.schedule IS DISTINCT FROM excluded.schedule AS anew) AS is_it
     )
 """
+# Those of one tenant are declared one after the other, so that each sees how many there are.
+_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('deployments ' || $1::text, 0))"
+_COUNT: Final = "SELECT count(*) FROM deployments WHERE tenant = $1 AND archived_at IS NULL"
+_THERE: Final = (
+    "SELECT count(*) FROM deployments WHERE tenant = $1 AND archived_at IS NULL AND name = ANY($2::text[])"
+)
 _ARCHIVE: Final = """
 UPDATE deployments SET archived_at = now(), due_at = NULL, queued_at = NULL, epoch = epoch + 1
 WHERE tenant = $1 AND name = $2
@@ -35,15 +42,28 @@ WHERE tenant = $1 AND name = $2
 
 
 async def declare(connection: Connection, tenant: str, deployments: Sequence[Deployment]) -> None:
-    """In the transaction that writes the declarations. A schedule that is new, or another, begins now; one that stays goes on."""
+    """In the transaction that writes the declarations. A schedule that is new, or another, begins now; one that stays goes on.
+
+    Raises LimitReached where the tenant would have too many; those that are there may always be changed.
+    """
     if not deployments:
         return
     schedules = [
         None if one.schedule is None else msgspec.json.encode(one.schedule).decode() for one in deployments
     ]
     names, agents = [one.name for one in deployments], [one.agent for one in deployments]
+    await _check_count(connection, tenant, names)
     await connection.execute(_DECLARE, tenant, names, agents, schedules)
     await connection.execute(_NOTIFY)
+
+
+async def _check_count(connection: Connection, tenant: str, names: Sequence[str]) -> None:
+    await connection.execute(_LOCK, tenant)
+    new = len(names) - await connection.fetchval(_THERE, tenant, names)
+    if new and (count := new + await connection.fetchval(_COUNT, tenant)) > DEPLOYMENTS_MAX:
+        raise LimitReached(
+            f"expected {DEPLOYMENTS_MAX:,} deployments at most (DEPLOYMENTS_MAX; archived ones don't count), these would be {count:,}: archive some"
+        )
 
 
 async def archive(connection: Connection, tenant: str, name: str) -> None:
