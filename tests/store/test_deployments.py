@@ -144,6 +144,7 @@ async def test_another_process_hears_of_a_change_at_once(store: Store, other: St
     await eventually(look)
 
 
+@pytest.mark.slow
 async def test_a_tenant_has_so_many_deployments_and_no_more(store: Store) -> None:
     for name in ("first", "gone"):
         await declared(store, name)

@@ -22,8 +22,8 @@ def purse(state: SessionState, plan: Plan, request: ModelRequest | None) -> Purs
     What the vendor counted of the conversation before, it will count again; what is new has as many tokens as bytes at most, and so have, to
     be safe, the tools, which may have been declared anew.
     """
-    limit, left = money_limit(state, plan), cost_left_pico(state, plan)
-    if limit is None or left is None:
+    limit = money_limit(state, plan)
+    if limit is None or (left := cost_left_pico(state, plan)) is None:
         return None
     if request is None or not state.measured_tokens:
         return Purse(limit, Spending(cost_max_pico=left))
