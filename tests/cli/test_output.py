@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from freehold.cli._output import Flow, Output, counted, short
+from freehold.cli._event_lines import say_event
+from freehold.cli._output import WIDE, Flow, Output, counted, short
 
 PIECES = st.lists(st.text("ab \n界", max_size=12), max_size=12)
 
@@ -97,3 +98,22 @@ def test_counted_says_one_of_one() -> None:
         "0 rules",
         "1,200 rules",
     )
+
+
+def test_an_event_is_one_line_at_a_terminal_and_whole_elsewhere() -> None:
+    why = "provider openai cannot be asked: OPENAI_API_KEY is not set, and more of it " * 2
+    event = {"type": "session.error", "error": {"type": "unknown_error", "message": why}}
+    output = at_a_terminal(80)
+    say_event(output, "    5.0", event)
+    [line] = printed(output)
+    assert line.startswith("    5.0  session.error provider openai cannot be asked")
+    assert (len(line), line[-1]) == (80, "…")
+    output = at_a_terminal(WIDE)
+    say_event(output, "    5.0", event)
+    assert printed(output) == [f"    5.0  session.error {why.strip()}"]
+
+
+def test_a_calls_input_is_shown_as_json() -> None:
+    output = at_a_terminal(80)
+    say_event(output, "4.1", {"type": "agent.tool_use", "name": "stock_get", "input": {"keys": ["SKU-1"]}})
+    assert printed(output) == ['4.1  agent.tool_use stock_get {"keys":["SKU-1"]}']

@@ -21,6 +21,7 @@ LASTED_WIDTH: Final = 8
 TOKENS_WIDTH: Final = 15
 COST_WIDTH: Final = 10
 TOKENS_FROM_WIDTH: Final = 70
+SHOWN_FROM_MS: Final = 0.5
 BARS_FROM_WIDTH: Final = 100
 BAR_WIDTH: Final = 20
 TEXT_CHARS_MAX: Final = 2000
@@ -109,7 +110,8 @@ class TimelineView:
             ("waiting", total.waiting_ms, "░", "yellow"),
             ("other", total.other_ms, "·", "dim"),
         )
-        cells = _apportioned([share[1] for share in shares], max(10, min(40, self._width - 66)))
+        shown = [share[1] if share[1] >= SHOWN_FROM_MS else 0.0 for share in shares]
+        cells = _apportioned(shown, max(10, min(40, self._width - 66)))
         bar = "".join(
             f"[{style}]{mark * count}[/{style}]"
             for (_, _, mark, style), count in zip(shares, cells, strict=True)
@@ -117,7 +119,7 @@ class TimelineView:
         legend = "  ".join(
             f"[{style}]{mark}[/{style}] {name} {seconds(lasted)}"
             for name, lasted, mark, style in shares
-            if lasted >= 0.5
+            if lasted >= SHOWN_FROM_MS
         )
         return f"{bar}  {legend}"
 

@@ -99,9 +99,8 @@ def run(ctx: click.Context, *, deployment_id: str, as_json: bool) -> None:
         chosen.output.json(begun)
     elif begun["error"]:
         raise click.ClickException(f"{begun['id']} began no session: {begun['error']['message']}")
-    chosen.output.say(
-        f"{begun['id']} began {begun['session_id']}; follow it: freehold sessions tail {begun['session_id']}"
-    )
+    chosen.output.say(f"{begun['id']} began {begun['session_id']}; follow it:")
+    chosen.output.command(f"  freehold sessions tail {begun['session_id']}")
 
 
 @deployments.command()

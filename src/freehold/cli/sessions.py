@@ -11,6 +11,7 @@ import msgspec
 from rich.markup import escape
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._event_lines import say_event
 from freehold.cli._group import Commands
 from freehold.cli._output import Output, ago, short
 from freehold.cli._session_view import SessionView
@@ -150,9 +151,7 @@ def show(ctx: click.Context, *, session_id: str, log_only: bool, as_json: bool) 
     view.head()
     if log_only:
         for event in events:
-            output.say(
-                f"[dim]{event['freehold']['cursor']:>7}  {event['processed_at'][11:23]}[/dim]  {_line(event)}"
-            )
+            say_event(output, f"{event['freehold']['cursor']:>7}  {event['processed_at'][11:23]}", event)
         return
     beside = sum(one["freehold"]["cost"]["pico"] for one in family["subagents"])
     TimelineView(output).show(
@@ -181,7 +180,7 @@ def tail(ctx: click.Context, *, session_id: str, after: str | None, as_json: boo
             if chosen.output.as_json:
                 chosen.output.json_line(event.body)
             else:
-                chosen.output.say(f"[dim]{event.cursor or '':>7}[/dim]  {_line(event.body)}")
+                say_event(chosen.output, f"{event.cursor or '':>7}", event.body)
 
 
 @sessions.command()
@@ -451,26 +450,3 @@ def _steer(ctx: click.Context, session_id: str, verb: str, body: dict[str, Any] 
     with connected(chosen) as client:
         session = client.request("POST", f"/v1/sessions/{session_id}/{verb}", body=body)
     chosen.output.done(session, f"{done} {session_id}")
-
-
-def _line(event: dict[str, Any]) -> str:
-    """One event in one line, with rich's markup."""
-    kind = event["type"]
-    ours = event.get("freehold") or {}
-    match kind:
-        case "user.message" | "agent.message":
-            text = " ".join(block.get("text", "") for block in event["content"])
-            detail = " ".join(text.split())[:100]
-        case "agent.tool_use":
-            detail = f"{event['name']} {event['input']}"[:100]
-        case "freehold.tool_started":
-            detail = f"{event['function']} attempt {event['attempt']}, {event['effect']}, key {event['idempotency_key']}"
-        case "agent.tool_result":
-            detail = f"{'failed' if event['is_error'] else 'ok'} in {ours.get('duration_ms', 0):.0f} ms"
-        case "span.model_request_end":
-            detail = f"{ours.get('served_by') or ours.get('model')} in {ours.get('duration_ms', 0):.0f} ms"
-        case "session.status_idle" | "session.status_terminated":
-            detail = ours.get("outcome", "")
-        case _:
-            detail = ""
-    return f"[bold]{kind}[/bold] {escape(detail)}"
