@@ -3,8 +3,7 @@
 import json
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests._waiting import until
 from tests.cli._freehold import Freehold, stop
 from tests.cli.conftest import TEMPLATE
 
@@ -73,13 +73,6 @@ def working(here: Freehold, *options: str) -> "Iterator[subprocess.Popen[str]]":
         yield process
     finally:
         stop(process)
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_sessions_go_on_where_a_worker_is_and_wait_where_none_is(place):

@@ -21,6 +21,7 @@ from freehold.core.validation import convert
 from freehold.providers.rules import RulesProvider
 from freehold.resources.template import read_template
 from freehold.tools import function, http, kv, objects, sql
+from tests._waiting import within
 from tests.tools._host import PRINCIPAL, Host
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "retail"
@@ -132,7 +133,7 @@ async def supply_chain(folder: Path) -> AsyncIterator[str]:
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with within("the first line"):
             line = (await process.stdout.readline()).decode()
         yield next(word for word in line.split() if word.startswith("http://")).rstrip("/.,")
     finally:

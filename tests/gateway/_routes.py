@@ -16,7 +16,8 @@ from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.providers._http import Timeouts
 from freehold.providers._upstream import TIMEOUTS
-from tests.gateway._vendors import PATIENCE_S, Step, Vendor, anthropic_request, openai_request
+from tests._waiting import within
+from tests.gateway._vendors import Step, Vendor, anthropic_request, openai_request
 from tests.gateway.conftest import ANN, WIRES, House, open_house
 
 REQUESTS = {"openai_chat": openai_request, "anthropic_messages": anthropic_request}
@@ -97,7 +98,7 @@ class Scene:
         """The answer's bytes, in the client's wire."""
         body = REQUESTS[wire](model, stream=stream, **more)
         async with (
-            asyncio.timeout(PATIENCE_S),
+            within("the answer"),
             self.gateway.forward(
                 principal, Envelope(body), wire=WIRES[wire], headers=headers or {}
             ) as answer,

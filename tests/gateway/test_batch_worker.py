@@ -20,6 +20,7 @@ from freehold.gateway.batches import Batches
 from freehold.store.blobs import open_objects
 from freehold.store.store import Store, open_store
 from freehold.wires.anthropic_messages import WIRE
+from tests._waiting import within
 from tests.gateway._vendors import ANTHROPIC_TEXT, CUT, HOLD, Vendor, reply
 from tests.gateway.conftest import ANN, House, open_house
 
@@ -72,7 +73,7 @@ class Place:
             yield
 
     async def until(self, batch: MessageBatch, true: Callable[[MessageBatch], bool]) -> MessageBatch:
-        async with asyncio.timeout(20):
+        async with within("the batch to get there"):
             while True:
                 found = await self.batches.get(ANN, batch.id)
                 if true(found):
@@ -84,7 +85,7 @@ class Place:
         return [one async for piece in await self.batches.results(ANN, batch.id) for one in piece]
 
     async def asked(self, count: int) -> None:
-        async with asyncio.timeout(20):
+        async with within(f"{count} calls"):
             while len(self.vendor.asked) < count:  # noqa: ASYNC110 - the vendor tells nobody when it is asked
                 await asyncio.sleep(0.01)
 

@@ -27,13 +27,13 @@ from freehold.gateway.forwarding import Passed
 from freehold.gateway.passing import Envelope
 from freehold.providers import _upstream
 from freehold.providers._http import Timeouts
+from tests._waiting import within
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
     CUT,
     HOLD,
     OPENAI_STREAM,
     OPENAI_TEXT,
-    PATIENCE_S,
     Step,
     Vendor,
     openai_request,
@@ -214,7 +214,7 @@ async def test_a_client_that_leaves_in_the_middle_hangs_up_on_the_provider(mode:
         async with opened(house, wire, mode, streamed=True) as answer:
             async for _ in answer:
                 break
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the vendor to be hung up on"):
             await vendor.hung_up.wait()
         record = house.spool.only
     assert record.outcome == "client_gone"
@@ -231,7 +231,7 @@ async def test_a_client_that_is_cancelled_while_the_model_thinks_hangs_up_too(mo
                 pass
 
         task = asyncio.create_task(ask())
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the vendor to be asked and hung up on"):
             while not vendor.asked:  # noqa: ASYNC110 - a socket's fact has no event
                 await asyncio.sleep(0.001)
             task.cancel()

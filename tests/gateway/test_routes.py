@@ -21,6 +21,7 @@ from freehold.core.serving import Slo
 from freehold.gateway import health
 from freehold.gateway.routing_share import Share
 from freehold.providers._http import Timeouts
+from tests._waiting import eventually, within
 from tests.gateway._routes import Scene, scene
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
@@ -29,7 +30,6 @@ from tests.gateway._vendors import (
     HOLD,
     OPENAI_STREAM,
     OPENAI_TEXT,
-    PATIENCE_S,
     Step,
     reply,
     sse,
@@ -227,7 +227,7 @@ async def test_a_stream_that_does_not_begin_in_time_is_given_up() -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     async with scene({"a": [[head, HOLD]], "b": [OK_STREAM]}, NO_AGAIN, members={"a": soon}) as it:
         await it.ask(stream=True)
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the vendor to be hung up on"):
             await it.vendors["a"].hung_up.wait()
         assert it.outcomes == [("a", "timed_out"), ("b", "ok")]
 
@@ -245,7 +245,7 @@ async def test_a_hedged_call_takes_the_quicker_answer_and_hangs_up_on_the_other(
     hedged = {"hedge": Hedge(after_s=0.2)}
     async with scene({"a": [[HOLD]], "b": [OK]}, hedged) as it:
         await it.ask()
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the vendor to be hung up on"):
             await it.vendors["a"].hung_up.wait()
         assert it.pauses.asked_s == [0.2]
         assert it.outcomes == [("a", "superseded"), ("b", "ok")]
@@ -282,7 +282,7 @@ async def test_a_hedged_call_that_begins_in_time_asks_nobody_else() -> None:
 async def test_a_client_that_leaves_a_hedged_call_hangs_up_on_both() -> None:
     async with scene({"a": [[HOLD]], "b": [[HOLD]]}, {"hedge": Hedge(after_s=0.2)}) as it:
         task = asyncio.create_task(it.ask())
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("both to be asked and hung up on"):
             while it.asked != {"a": 1, "b": 1}:  # noqa: ASYNC110 - a socket's fact has no event
                 await asyncio.sleep(0.001)
             task.cancel()
@@ -355,7 +355,7 @@ async def test_who_may_call_the_route_may_call_what_it_chooses_but_what_is_denie
 async def test_calls_beyond_a_models_limit_wait_and_are_told_to_come_back() -> None:
     async with scene({"a": [stream(OPENAI_STREAM[0], HOLD), OK]}, members={"a": {"concurrent_max": 1}}) as it:
         running = asyncio.create_task(it.ask(stream=True))
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the next to be let in"):
             while not it.vendors["a"].asked:  # noqa: ASYNC110 - a socket's fact has no event
                 await asyncio.sleep(0.001)
             waiting = asyncio.create_task(it.ask())
@@ -371,9 +371,7 @@ async def test_where_nobody_may_wait_a_client_is_told_at_once() -> None:
     one = {"a": {"concurrent_max": 1}}
     async with scene({"a": [stream(OPENAI_STREAM[0], HOLD), OK]}, nobody_waits, members=one) as it:
         running = asyncio.create_task(it.ask(stream=True))
-        async with asyncio.timeout(PATIENCE_S):
-            while not it.vendors["a"].asked:  # noqa: ASYNC110 - a socket's fact has no event
-                await asyncio.sleep(0.001)
+        await eventually(lambda: it.vendors["a"].asked)
         with pytest.raises(Overloaded, match="concurrent_max = 1") as error:
             await it.ask()
         assert error.value.retry_after_s == 7.0

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import pytest
+from tests._waiting import eventually, within
 
 PATIENCE_S = 10.0
 
@@ -53,7 +54,7 @@ class Call:
 
     async def client_gone(self) -> None:
         """Returns once the client has closed the connection."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the client to hang up"):
             try:
                 while await self.reader.read(65536):
                     pass
@@ -130,18 +131,12 @@ class ScriptedServer:
                 return
 
 
-async def _until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not fact():  # noqa: ASYNC110 - facts of a socket have no event to wait for
-            await asyncio.sleep(0.001)
-
-
 @pytest.fixture
 def scripted() -> type[ScriptedServer]:
     return ScriptedServer
 
 
 @pytest.fixture
-def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+def until() -> Callable[[Callable[[], bool]], Awaitable[bool]]:
     """Waits until a fact holds, with a limit."""
-    return _until
+    return eventually

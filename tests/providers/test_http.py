@@ -23,7 +23,7 @@ CHUNKED = (
     b'2;name="a;b\\"c"\r\nhe\r\n3;last\r\nllo\r\n0\r\nx-trailer: yes\r\n\r\n'
 )
 LIMIT = 1_000_000
-SOON = Timeouts(connect_s=5, first_byte_s=5, idle_s=5, total_s=20)
+SOON = Timeouts(connect_s=60, first_byte_s=60, idle_s=60, total_s=60)
 
 
 async def ask(url, body=b"{}", *, limit_bytes=LIMIT, timeouts=SOON, **options):
@@ -355,9 +355,9 @@ async def test_a_slow_reader_holds_the_server_back_and_loses_nothing(scripted, u
             sent += 100_000
 
     async with scripted(script) as server, HttpPool() as pool:
-        reply = await pool.request(Target(server.url), path="/", timeouts=Timeouts(idle_s=0.2, total_s=30))
+        reply = await pool.request(Target(server.url), path="/", timeouts=Timeouts(idle_s=1.0, total_s=300))
         await until(lambda: reply.size > 256 * 1024)
-        await asyncio.sleep(0.4)  # Longer than idle_s: a reader that lags is not the server's fault.
+        await asyncio.sleep(1.2)  # Longer than idle_s: a reader that lags is not the server's fault.
         assert sent < 25_000_000  # What the kernel's two buffers hold, at most.
         assert reply.size < 1_000_000
         whole = await reply.read(total)
@@ -441,8 +441,8 @@ async def test_a_steady_stream_may_outlast_the_idle_limit_but_not_the_total(scri
             await asyncio.sleep(0.01)
 
     async with scripted(script) as server:
-        error = await refusal(server.url, TimedOut, timeouts=Timeouts(idle_s=0.15, total_s=0.4))
-        assert "total_s = 0.4" in error.message
+        error = await refusal(server.url, TimedOut, timeouts=Timeouts(idle_s=1.0, total_s=2.0))
+        assert "total_s = 2" in error.message
 
 
 # The same, cut anywhere; and the same on the other event loop.

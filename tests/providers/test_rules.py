@@ -296,12 +296,12 @@ async def test_what_tools_return_is_never_a_template():
     ],
 )
 async def test_a_template_can_do_no_harm_and_says_where_it_failed(source: str, said_: str):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(BadRequest, match=said_) as caught:
         await answer(one_rule(source), said("x"))
     assert caught.value.field == "rules[0].answer"
     assert "rules shop" in caught.value.message
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 async def test_an_answer_has_a_size():
@@ -347,9 +347,9 @@ async def test_names_and_what_rules_cannot_do():
 
 
 async def test_a_long_text_takes_no_long_time():
-    started = time.monotonic()
+    started = time.process_time()
     await answer(rules(), said("out of stock " * 200_000 + "SKU-1"))
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @given(

@@ -45,7 +45,7 @@ async def main(url: str, session_id: str, kill_at: str) -> None:
     points = Points(0 if kill_at == "count" else int(kill_at))
     opened = world(url, script, agent=AGENT_OF_MANY_STEPS, on_point=points, settings=SETTINGS)
     async with opened as here, here.worker().running():
-        await here.settled(session_id, timeout_s=60)
+        await here.settled(session_id)
     if kill_at == "count":
         print(points.count)
 

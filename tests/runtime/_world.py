@@ -51,10 +51,14 @@ from freehold.runtime.worker import Worker, WorkerSettings
 from freehold.store.blobs import ObstoreObjects
 from freehold.store.log import PostgresSessionLog
 from freehold.store.store import Store, open_store
+from tests._waiting import within
 
 TENANT = "acme"
 OWNER = Principal(TENANT, "service", "key_owner", (ALLOW_ALL,))
-SETTINGS = WorkerSettings(lease_s=2, poll_s=0.5, drain_s=2)
+SETTINGS = WorkerSettings(lease_s=15, poll_s=0.5, drain_s=2)
+ONLY_TOLD = WorkerSettings(lease_s=600, poll_s=600, drain_s=60)
+"""A worker that does what it is told of, and nothing for time's sake: no lease runs out, and nothing is looked for."""
+
 QUICK_RETRIES = RetryPolicy(retries_max=3, delay_s=0.001, delay_s_max=0.01)
 USAGE = Usage(input_tokens=100, output_tokens=10)
 COST_PICO = 5_000_000
@@ -234,7 +238,7 @@ LEDGER_TABLES = """
 CREATE TABLE IF NOT EXISTS runs (key text NOT NULL, function text NOT NULL);
 CREATE TABLE IF NOT EXISTS effects (key text PRIMARY KEY, function text NOT NULL);
 """
-LEDGER = Tool(name="ledger", type="ledger", timeout_s=5)
+LEDGER = Tool(name="ledger", type="ledger", timeout_s=60)
 AGENT = Agent(name="clerk", model="scripted/scripted-1", instructions="Keep the ledger.", tools=("ledger",))
 
 
@@ -267,24 +271,28 @@ class World:
     async def log_of(self, session_id: str) -> list[Recorded]:
         return list(await self.log.read(session_id))
 
-    async def settled(self, session_id: str, *, timeout_s: float = 20) -> SessionRow:
-        return await self.reaches(session_id, lambda row: row.status != "running", timeout_s=timeout_s)
+    async def settled(self, session_id: str) -> SessionRow:
+        """At rest, if only for a moment: where input waits by then, the next turn begins."""
+        return await self.reaches(session_id, lambda row: row.status != "running")
 
-    async def reaches(
-        self, session_id: str, wanted: Callable[[SessionRow], bool], *, timeout_s: float = 20
-    ) -> SessionRow:
+    async def reaches(self, session_id: str, wanted: Callable[[SessionRow], bool]) -> SessionRow:
         """Waits for a state of the row, woken by the log."""
-        async with asyncio.timeout(timeout_s), self.log.follow(session_id) as batches:
+        seen: list[SessionRow] = []
+        async with within(f"a state of {session_id}", seen), self.log.follow(session_id) as batches:
             while not wanted(row := await self.log.get(TENANT, session_id)):
+                seen[:] = [row]
                 await anext(batches)
         return row
 
-    async def seen(self, session_id: str, kind: type, *, timeout_s: float = 20) -> Recorded:
-        """Waits for the first event of a kind."""
-        async with asyncio.timeout(timeout_s), self.log.follow(session_id) as batches:
+    async def seen(self, session_id: str, kind: type, *, count: int = 1) -> Recorded:
+        """Waits for the first event of a kind, or a later one."""
+        came: list[Recorded] = []
+        async with within(f"a {kind.__name__}", came), self.log.follow(session_id) as batches:
             async for batch in batches:
                 for recorded in batch:
-                    if isinstance(recorded.event, kind):
+                    came.append(recorded)
+                    count -= isinstance(recorded.event, kind)
+                    if not count:
                         return recorded
         raise AssertionError
 

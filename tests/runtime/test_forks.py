@@ -1,7 +1,5 @@
 """Forks: what they share, what they own, and what of a turn under way is decided anew."""
 
-import asyncio
-
 import pytest
 from msgspec import structs
 
@@ -20,6 +18,7 @@ from freehold.core.session import (
 from freehold.core.session_state import replay
 from freehold.runtime.forks import Edit
 from freehold.store._forks import referenced
+from tests._waiting import within
 from tests.runtime._world import (
     AGENT,
     COST_PICO,
@@ -117,7 +116,7 @@ async def test_whoever_follows_a_fork_sees_every_event_once(place):
         origin = await _settled(here)
         fork = await _fork(here, origin)
         seen: list[int] = []
-        async with asyncio.timeout(10), here.log.follow(fork) as batches:
+        async with within("all events of the fork", seen), here.log.follow(fork) as batches:
             await here.sessions.send(OWNER, fork, [Text("more")])
             async for batch in batches:
                 seen += [one.seq for one in batch]
@@ -261,6 +260,6 @@ async def test_large_texts_are_shared_and_said_anew_like_any(place):
         [shared] = events_of(await here.log_of(fork), UserSpoke)
         [own] = events_of(await here.log_of(edited), UserSpoke)
         assert (text_of(shared.content), text_of(own.content)) == (large, other)
-        async with asyncio.timeout(10), here.log.follow(fork) as batches:
+        async with within("the first events of the fork"), here.log.follow(fork) as batches:
             [spoken] = events_of(await anext(batches), UserSpoke)
         assert text_of(spoken.content) == large

@@ -22,7 +22,7 @@ def script(request):
 async def test_a_long_session_is_carried_on_from_a_snapshot(database_url):
     async with world(database_url, script, agent=AGENT_OF_MANY) as here, here.worker().running():
         row = await here.start()
-        await here.settled(row.id, timeout_s=60)
+        await here.settled(row.id)
         snapshot = await here.log.snapshot(row.id)
         assert snapshot is not None
         found = await resumed(here.log, row.id)

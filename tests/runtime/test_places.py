@@ -13,6 +13,7 @@ from freehold.core.session import AwaitsPlace, ToolFinished, ToolStarted
 from freehold.runtime.recording import recording
 from freehold.runtime.replay import replayed
 from freehold.runtime.turn import SessionRun
+from tests._waiting import within
 from tests.runtime._world import LEDGER, OWNER, TENANT, World, calls, events_of, said, world
 
 LOOK = ("ledger_look", "{}")
@@ -45,7 +46,7 @@ class Gate:
         return ToolOutcome((Text("looked"),))
 
     async def holds(self, count: int) -> None:
-        async with asyncio.timeout(20), self.came:
+        async with within(f"{count} runs", self.waiting), self.came:
             await self.came.wait_for(lambda: len(self.waiting) == count)
 
     def let(self) -> None:

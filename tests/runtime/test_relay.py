@@ -21,6 +21,7 @@ from freehold.runtime.live import (
 )
 from freehold.runtime.relay import Relay
 from freehold.store.store import open_store
+from tests._waiting import eventually
 
 STARTED = LiveModelStarted(1, 3, 1, "p", "m", is_language_model=True)
 
@@ -62,12 +63,6 @@ async def processes(*channels):
             await one.__aexit__(None, None, None)
 
 
-async def until(holds, timeout_s: float = 5) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not holds():  # noqa: ASYNC110 - a state that has no event of its own
-            await asyncio.sleep(0.005)
-
-
 def drained(reader) -> list:
     found = []
     while (event := reader.first()) is not None:
@@ -84,13 +79,13 @@ async def test_who_watches_in_one_process_sees_what_another_carries(database_url
     opened = [open_store(database_url, objects=None, process_id=name) for name in ("door", "worker")]
     async with opened[0] as one, opened[1] as two, processes(one.live, two.live) as (door, worker):
         with door.reading("sess_1", asyncio.Event()) as reader:
-            await until(lambda: worker.heard("sess_1"))
+            await eventually(lambda: worker.heard("sess_1"))
             worker.publish("sess_1", STARTED)
             for letter in "hello":
                 worker.publish("sess_1", LiveText(1, 3, 0, letter))
             worker.publish("sess_1", LiveToolArguments(1, 3, 1, '{"a'))
             worker.publish("sess_1", LiveToolArguments(1, 3, 1, '":1}'))
-            await until(lambda: reader.first() is not None)
+            await eventually(lambda: reader.first() is not None)
             assert drained(reader) == [
                 STARTED,
                 LiveText(1, 3, 0, "hello"),
@@ -104,10 +99,10 @@ async def test_nothing_is_said_of_sessions_that_nobody_watches():
         assert not worker.heard("sess_1")
         worker.publish("sess_1", STARTED)
         with door.reading("sess_2", asyncio.Event()):
-            await until(lambda: worker.heard("sess_2"))
+            await eventually(lambda: worker.heard("sess_2"))
             worker.publish("sess_1", STARTED)
             worker.publish("sess_2", STARTED)
-            await until(lambda: len(channel.told) == 2)
+            await eventually(lambda: len(channel.told) == 2)
     assert [one.split()[0] for one in channel.told] == ["f", "d"]
 
 
@@ -116,8 +111,8 @@ async def test_an_announcement_ends_by_itself(monkeypatch):
     channel = Between()
     async with processes(channel, channel) as (door, worker):
         with door.reading("sess_1", asyncio.Event()):
-            await until(lambda: worker.heard("sess_1"))
-        await until(lambda: not worker.heard("sess_1"))
+            await eventually(lambda: worker.heard("sess_1"))
+        await eventually(lambda: not worker.heard("sess_1"))
 
 
 async def test_who_is_watched_for_long_is_announced_again(monkeypatch):
@@ -125,23 +120,23 @@ async def test_who_is_watched_for_long_is_announced_again(monkeypatch):
     channel = Between()
     async with processes(channel) as (door,):
         with door.reading("sess_1", asyncio.Event()):
-            await until(lambda: len(channel.told) >= 3)
+            await eventually(lambda: len(channel.told) >= 3)
             async with processes(channel) as (late,):
-                await until(lambda: late.heard("sess_1"))
+                await eventually(lambda: late.heard("sess_1"))
 
 
 async def test_a_database_that_is_away_costs_deltas_and_nothing_else():
     channel = Between()
     async with processes(channel, channel) as (door, worker):
         with door.reading("sess_1", asyncio.Event()) as reader:
-            await until(lambda: worker.heard("sess_1"))
+            await eventually(lambda: worker.heard("sess_1"))
             channel.away = True
             worker.publish("sess_1", LiveText(1, 3, 0, "lost"))
-            await until(lambda: not worker._elsewhere._waiting)
+            await eventually(lambda: not worker._elsewhere._waiting)
             await asyncio.sleep(0)
             channel.away = False
             worker.publish("sess_1", LiveText(1, 3, 0, "seen"))
-            await until(lambda: reader.first() is not None)
+            await eventually(lambda: reader.first() is not None)
             assert text_of(drained(reader)) == "seen"
 
 
@@ -149,10 +144,10 @@ async def test_what_is_too_much_gives_way_to_a_gap():
     channel = Between()
     async with processes(channel, channel) as (door, worker):
         with door.reading("sess_1", asyncio.Event()) as reader:
-            await until(lambda: worker.heard("sess_1"))
+            await eventually(lambda: worker.heard("sess_1"))
             for number in range(relaying.WAITING_EVENTS_MAX + BUFFERED_MAX):
                 worker.publish("sess_1", LiveText(1, 3, number % 2, "x"))
-            await until(lambda: reader.first() is not None)
+            await eventually(lambda: reader.first() is not None)
             assert isinstance(reader.first(), LiveGap)
             assert worker._elsewhere._waiting_count == 0
 

@@ -1,5 +1,6 @@
 """Replays check compactions, deadlines and texts that say a time to the letter: what was tampered with shows."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -107,7 +108,7 @@ def test_another_time_in_a_text_shows(waited, text):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda text: text.replace("has lasted 0 s", "has lasted 4000 s"),
+        lambda text: re.sub(r"has lasted \d+ s", "has lasted 4000 s", text),
         lambda text: text.replace("wall_time_s_max = 0.3", "wall_time_s_max = 3"),
         lambda text: text + " Never mind.",
     ],

@@ -6,12 +6,16 @@ from freehold.core.messages import Text
 from freehold.core.session import ModelAnswered, Recorded, TurnFinished
 from freehold.runtime.live import BUFFERED_MAX, Live, LiveGap, LiveModelStarted, LiveText, LiveToolCall
 from freehold.runtime.stream import merged
+from tests._waiting import eventually, within
 from tests.runtime._world import OWNER, Broken, Held, calls, in_turn, results_in, said, world
 
 
 async def _until_turn_ends(here, session_id, *, after=0, turns=1) -> list:
     seen = []
-    async with asyncio.timeout(20), here.sessions.stream(OWNER, session_id, after=after) as items:
+    async with (
+        within("the end of the turn", seen),
+        here.sessions.stream(OWNER, session_id, after=after) as items,
+    ):
         async for item in items:
             seen.append(item)
             turns -= isinstance(item, Recorded) and isinstance(item.event, TurnFinished)
@@ -21,9 +25,7 @@ async def _until_turn_ends(here, session_id, *, after=0, turns=1) -> list:
 
 
 async def _heard(here, session_id) -> None:
-    async with asyncio.timeout(5):
-        while not here.means.live.heard(session_id):  # noqa: ASYNC110 - the reader's own task subscribes
-            await asyncio.sleep(0.001)
+    await eventually(lambda: here.means.live.heard(session_id))
 
 
 def _seqs(items) -> list[int]:
@@ -35,7 +37,7 @@ async def test_an_answers_text_comes_live_before_its_fact(database_url):
     async with world(database_url, in_turn(held)) as here, here.worker().running():
         row = await here.start("")
         seen = []
-        async with asyncio.timeout(20), here.sessions.stream(OWNER, row.id) as items:
+        async with within("the end of the turn", seen), here.sessions.stream(OWNER, row.id) as items:
             await here.sessions.send(OWNER, row.id, [Text("hi")])
             async for item in items:
                 seen.append(item)
@@ -137,7 +139,7 @@ async def test_deltas_of_an_answer_that_is_known_are_left_out(database_url):
             facts = [await anext(items) for _ in range(last)]
             here.means.live.publish(row.id, LiveText(1, 3, 0, "stale"))
             here.means.live.publish(row.id, LiveText(2, last, 0, "fresh"))
-            async with asyncio.timeout(5):
+            async with within("text"):
                 delta = await anext(items)
     assert _seqs(facts) == list(range(1, last + 1))
     assert delta.text == "fresh"

@@ -25,6 +25,7 @@ from freehold.core.session_log import Lease, SessionRow
 from freehold.core.validation import convert
 from freehold.runtime.turn import SessionRun
 from freehold.tools.agent import KIND
+from tests._waiting import within
 from tests.runtime._world import (
     AGENT,
     COST_PICO,
@@ -275,7 +276,7 @@ async def test_a_result_that_comes_while_a_worker_is_replaced_is_taken_and_the_c
 async def _claimed(place: World, wanted: set[str]) -> dict[str, Lease]:
     """By another worker, once the one before is known to be gone."""
     leases: dict[str, Lease] = {}
-    async with asyncio.timeout(20):
+    async with within("all leases"):
         while set(leases) != wanted:
             found = await place.log.claim("next", limit=len(wanted), lease_s=60)
             leases |= {lease.session_id: lease for lease in found}

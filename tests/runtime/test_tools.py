@@ -13,6 +13,7 @@ from freehold.core.resources import Tool
 from freehold.runtime import tools as tools_module
 from freehold.runtime.declared import DeclaredTool
 from freehold.runtime.tools import OPEN_TOOLS_MAX, ToolSet
+from tests._waiting import within
 from tests.runtime._world import LEDGER, LedgerKind
 
 
@@ -122,7 +123,7 @@ async def test_an_old_version_is_closed_when_its_last_user_is_done():
         newer = DeclaredTool(LEDGER, 2)
         async with tool_set.borrow("acme", "clerk", [LEDGER_1]), tool_set.borrow("acme", "clerk", [newer]):
             assert kind.open_now == 2
-        async with asyncio.timeout(5):
+        async with within("the older one to be closed"):
             while kind.open_now != 1:  # noqa: ASYNC110 - closed by a task of its own
                 await asyncio.sleep(0)
 
@@ -191,6 +192,6 @@ async def test_idle_tools_are_kept_up_to_a_bound():
             tool = structs.replace(LEDGER, name=f"ledger{number}")
             async with tool_set.borrow("acme", "clerk", [DeclaredTool(tool, 1)]):
                 pass
-        async with asyncio.timeout(5):
+        async with within("the oldest to be closed"):
             while kind.open_now > OPEN_TOOLS_MAX:  # noqa: ASYNC110 - closed by tasks of their own
                 await asyncio.sleep(0)

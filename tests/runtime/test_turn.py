@@ -1,7 +1,6 @@
 """Turns, carried out by a real worker over a real PostgreSQL; the model is a script, the tool's runs are counted in a table."""
 
 import asyncio
-import time
 
 import pytest
 from msgspec import structs
@@ -31,6 +30,7 @@ from tests.runtime._world import (
     AGENT,
     COST_PICO,
     LEDGER,
+    ONLY_TOLD,
     OWNER,
     Broken,
     Held,
@@ -298,9 +298,13 @@ async def test_each_limit_ends_a_runaway_by_its_name(place, limit, limits):
 
 @pytest.mark.slow
 async def test_wall_time_stops_a_model_that_hangs(place):
-    held = Held(said("never"))
-    agent = structs.replace(AGENT, limits=Limits(wall_time_s_max=0.2, repeats_max=1_000_000))
-    log, _ = await _run(place, in_turn(held), agent=agent)
+    # A slow machine may take the first before the model is asked at all.
+    for wall_time_s in (0.2, 2.0, 20.0):
+        held = Held(said("never"))
+        agent = structs.replace(AGENT, limits=Limits(wall_time_s_max=wall_time_s, repeats_max=1_000_000))
+        log, _ = await _run(place, in_turn(held), agent=agent)
+        if held.reached.is_set():
+            break
     assert held.hung_up
     assert (_end(log).outcome, _end(log).limit) == ("limit_reached", "wall_time_s_max")
     assert events_of(log, ModelFailed)[0].cost_pico == COST_PICO
@@ -316,15 +320,16 @@ async def test_a_limit_that_leaves_no_step_at_all_still_comes_to_rest(place):
     assert kinds_of(log)[2:] == ["TurnStarted", "TurnFinished"]
 
 
-async def test_a_cancel_stops_a_running_model_call_within_a_moment(place):
+async def test_a_cancel_stops_a_running_model_call_as_soon_as_it_is_told(place):
     held = Held(said("never"))
-    async with world(place, in_turn(held, said("fresh"))) as here, here.worker().running():
+    async with (
+        world(place, in_turn(held, said("fresh")), settings=ONLY_TOLD) as here,
+        here.worker().running(),
+    ):
         row = await here.start()
         await held.reached.wait()
-        began = time.monotonic()
         await here.sessions.cancel(OWNER, row.id, reason="enough")
         row = await here.settled(row.id)
-        assert time.monotonic() - began < 0.5
         assert held.hung_up
         log = await here.log_of(row.id)
         assert (_end(log).outcome, _end(log).code) == ("cancelled", "turn")
@@ -376,7 +381,7 @@ async def test_input_after_a_cancel_gets_a_turn_of_its_own(place):
         await here.log.append(row.id, [UserSpoke(content=(Text("before"),))])
         await here.sessions.cancel(OWNER, row.id)
         await here.sessions.send(OWNER, row.id, [Text("after")])
-        await here.settled(row.id)
+        await here.seen(row.id, TurnFinished, count=2)
         log = await here.log_of(row.id)
     assert [end.outcome for end in events_of(log, TurnFinished)] == ["cancelled", "completed"]
     assert [text_of(m.content) for m in here.model.requests[-1].messages] == ["go", "before", "after"]
@@ -404,7 +409,7 @@ async def test_input_during_the_last_answer_starts_the_next_turn_at_once(place):
         await held.reached.wait()
         await here.sessions.send(OWNER, row.id, [Text("and this")])
         held.go.set()
-        await here.settled(row.id)
+        await here.seen(row.id, TurnFinished, count=2)
         log = await here.log_of(row.id)
     assert [end.outcome for end in events_of(log, TurnFinished)] == ["completed", "completed"]
     roles = [message.role for message in here.model.requests[1].messages]

@@ -13,8 +13,10 @@ from freehold.core.resources import Tool
 from freehold.core.session import ModelAnswered, ToolFinished, ToolStarted, TurnFinished
 from freehold.runtime.worker import WorkerSettings
 from freehold.tools import timer
+from tests._waiting import eventually, within
 from tests.runtime._world import (
     AGENT,
+    ONLY_TOLD,
     OWNER,
     TENANT,
     Held,
@@ -37,7 +39,7 @@ def one_round(request):
 async def test_two_hundred_sessions_at_once_all_reach_their_end(database_url):
     async with world(database_url, one_round) as here, here.worker().running():
         rows = await asyncio.gather(*(here.start(f"number {n}") for n in range(SESSIONS)))
-        await asyncio.gather(*(here.settled(row.id, timeout_s=60) for row in rows))
+        await asyncio.gather(*(here.settled(row.id) for row in rows))
         logs = await asyncio.gather(*(here.log_of(row.id) for row in rows))
         assert all(events_of(log, TurnFinished)[-1].outcome == "completed" for log in logs)
         keys = {one.key for log in logs for one in events_of(log, ToolStarted)}
@@ -73,11 +75,11 @@ async def test_what_begins_beside_a_worker_is_taken_at_once_while_there_is_room(
     async with world(database_url, lambda _request: held, settings=settings) as here:
         worker = here.worker()
         async with worker.running():
-            await _until(lambda: not worker.trouble)
+            await eventually(lambda: not worker.trouble)
             at_once = [await here.start(), await here.start()]
-            await _until(lambda: worker.busy_count == 2)
+            await eventually(lambda: worker.busy_count == 2)
             queued = [await here.start(), await here.start()]
-            await _until(lambda: worker.busy_count == 4)
+            await eventually(lambda: worker.busy_count == 4)
             assert [row.version for row in at_once] == [3, 3], "its turn has begun with it"
             assert [row.version for row in queued] == [2, 2], "half of the places are for those that queue"
         assert worker.berth([event.event for event in await here.log_of(queued[0].id)]) is None, (
@@ -90,7 +92,7 @@ async def test_a_tenants_limit_is_kept_for_what_begins_beside_a_worker(database_
     async with world(database_url, one_round, settings=settings) as here:
         worker = here.worker()
         async with worker.running():
-            await _until(lambda: not worker.trouble)
+            await eventually(lambda: not worker.trouble)
             rows = [await here.start() for _ in range(3)]
             assert [row.version for row in rows] == [2, 2, 2]
             await asyncio.gather(*(here.settled(row.id) for row in rows))
@@ -105,7 +107,7 @@ async def test_a_lost_lease_stops_the_work_at_once_and_the_new_holder_goes_on(da
             row = await here.start()
             await held.reached.wait()
             await _take_away(database_url, row.id, until="now() + interval '1 hour'")
-            await _until(lambda: held.hung_up)
+            await eventually(lambda: held.hung_up)
             await _take_away(database_url, row.id)
             await here.settled(row.id)
         log = await here.log_of(row.id)
@@ -124,7 +126,7 @@ async def test_a_worker_whose_lease_is_gone_cannot_write(database_url):
             before = (await here.log.get(TENANT, row.id)).version
             await _take_away(database_url, row.id, until="now() + interval '1 hour'")
             held.go.set()
-            await _until(lambda: worker.busy_count == 0)
+            await eventually(lambda: worker.busy_count == 0)
             assert (await here.log.get(TENANT, row.id)).version == before
             await _take_away(database_url, row.id, until="now()")
             await here.settled(row.id)
@@ -144,15 +146,9 @@ async def _take_away(url: str, session_id: str, until: str = "now()") -> None:
         await connection.close()
 
 
-async def _until(holds, timeout_s: float = 10) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not holds():  # noqa: ASYNC110 - a state that has no event of its own
-            await asyncio.sleep(0.005)
-
-
 async def test_a_stop_waits_for_the_running_step_and_hands_the_session_back(database_url):
     held = Held(calls(("ledger_look", "{}")))
-    async with world(database_url, in_turn(held, said("done"))) as here:
+    async with world(database_url, in_turn(held, said("done")), settings=ONLY_TOLD) as here:
         first = here.worker()
         async with first.running():
             row = await here.start()
@@ -162,20 +158,20 @@ async def test_a_stop_waits_for_the_running_step_and_hands_the_session_back(data
         assert len(events_of(log, ModelAnswered)) == 1, "the running call was finished and recorded"
         assert not events_of(log, TurnFinished)
         async with here.worker().running():
-            await here.settled(row.id, timeout_s=1.5)
+            await here.settled(row.id)
         assert len(here.model.requests) == 2
 
 
 async def test_a_stop_does_not_wait_for_ever(database_url):
     held = Held(said("never"))
-    settings = WorkerSettings(lease_s=60, poll_s=0.2, drain_s=0.05)
+    settings = structs.replace(ONLY_TOLD, drain_s=0.05)
     async with world(database_url, in_turn(held, said("by the next one")), settings=settings) as here:
         async with here.worker().running():
             row = await here.start()
             await held.reached.wait()
         assert held.hung_up
         async with here.worker().running():
-            await here.settled(row.id, timeout_s=5)
+            await here.settled(row.id)
 
 
 @pytest.mark.slow
@@ -256,12 +252,15 @@ async def test_several_workers_share_the_sessions_and_none_is_done_twice(databas
 
 
 async def test_input_to_a_resting_session_wakes_a_worker(database_url):
-    async with world(database_url, lambda _: said("yes")) as here, here.worker().running():
+    async with (
+        world(database_url, lambda _: said("yes"), settings=ONLY_TOLD) as here,
+        here.worker().running(),
+    ):
         row = await here.start("")
         assert row.status == "idle"
         for turn in range(1, 4):
             await here.sessions.send(OWNER, row.id, [Text(f"{turn}")])
-            await here.reaches(row.id, lambda one: one.status == "idle", timeout_s=2)
+            await here.reaches(row.id, lambda one: one.status == "idle")
             assert len(here.model.requests) == turn
 
 
@@ -288,7 +287,7 @@ async def test_a_timer_does_not_go_off_early_since_the_worker_that_set_it_died(d
             row = await here.start()
             await here.reaches(row.id, lambda one: one.status == "waiting")
         await here.kind.pool.execute(LEFT_BEHIND, row.id)
-        async with here.worker().running(), asyncio.timeout(10):
+        async with here.worker().running(), within("the lease to be given back"):
             while not await here.kind.pool.fetchval(GIVEN_BACK, row.id):  # noqa: ASYNC110 - the row tells nobody
                 await asyncio.sleep(0.01)
         assert not events_of(await here.log_of(row.id), ToolFinished)

@@ -7,6 +7,8 @@ it knows nothing. https://html.spec.whatwg.org/multipage/server-sent-events.html
 import asyncio
 from urllib.parse import urlsplit
 
+from tests._waiting import within
+
 RETRY_S = 0.02
 QUIET_S = 0.05
 """So long it waits for more before it hangs up all the same."""
@@ -21,8 +23,8 @@ class EventSource:
         self.connects = 0
         self.refused = 0
 
-    async def read(self, bytes_max: int) -> None:
-        """One connection: until it has so many bytes, or the server ends it, or nothing comes any more."""
+    async def read(self, bytes_max: int, *, quiet_s: float | None = QUIET_S) -> None:
+        """One connection: until it has so many bytes, or the server ends it, or nothing comes any more for so long."""
         try:
             reader, writer = await asyncio.open_connection(self._host, self._port)
         except OSError:
@@ -33,7 +35,7 @@ class EventSource:
             writer.write(self._request())
             await self._head(reader)
             self.connects += 1
-            await self._events(reader, bytes_max)
+            await self._events(reader, bytes_max, quiet_s)
         except (OSError, asyncio.IncompleteReadError):
             self.refused += 1
             await asyncio.sleep(RETRY_S)
@@ -48,19 +50,19 @@ class EventSource:
         ).encode()
 
     async def _head(self, reader: asyncio.StreamReader) -> None:
-        async with asyncio.timeout(30):
+        async with within("the head of the answer"):
             head = await reader.readuntil(b"\r\n\r\n")
         if b" 503 " in head.split(b"\r\n")[0]:
             raise ConnectionResetError("the server is stopping")
         assert b" 200 " in head.split(b"\r\n")[0], head
         assert b"text/event-stream" in head
 
-    async def _events(self, reader: asyncio.StreamReader, bytes_max: int) -> None:
+    async def _events(self, reader: asyncio.StreamReader, bytes_max: int, quiet_s: float | None) -> None:
         """The chunks of HTTP/1.1 have lines of their own, which are no fields of an event and pass unseen."""
         found, left = b"", bytes_max
         while left > 0:
             try:
-                async with asyncio.timeout(QUIET_S):
+                async with asyncio.timeout(quiet_s):
                     piece = await reader.read(min(left, 65536))
             except TimeoutError:
                 return

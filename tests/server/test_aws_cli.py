@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests._waiting import within
 from tests.gateway._vendors import OPENAI_TEXT, reply
 from tests.server._world import World
 from tests.server.test_embeddings import answer
@@ -45,7 +46,7 @@ async def aws(environment: dict[str, str], *words: str) -> tuple[int, bytes, str
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(PATIENCE_S):
+    async with within("the AWS CLI"):
         said, wrong = await process.communicate()
     assert process.returncode is not None
     return process.returncode, said, wrong.decode()

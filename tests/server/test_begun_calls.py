@@ -1,13 +1,14 @@
 """Calls that are answered without a task, over a provider's idle connection: what goes wrong there ends as it does elsewhere."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from freehold.server import listener
 from freehold.server.exchange import Answer, Exchange
+from tests._waiting import eventually, within
 from tests.gateway._vendors import (
     ANTHROPIC_TEXT,
     CUT,
@@ -25,12 +26,6 @@ from tests.server._world import World, world
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 BODY = openai_request("openai/gpt-4o")
 TRANSLATED = anthropic_request("openai/gpt-4o")
-
-
-async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not (found if isinstance(found := holds(), bool) else await found):  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def warm(shared: World, *vendors: str) -> None:
@@ -134,14 +129,14 @@ async def test_a_client_that_hangs_up_hangs_up_the_provider_and_leaves_a_record(
     before = await calls(shared, "client_gone")
     async with connected(shared.url) as raw:
         await raw.send(request("POST", path, key=shared.key, body=body))
-        await until(lambda: bool(asked.asked))
-    async with asyncio.timeout(10):
+        await eventually(lambda: bool(asked.asked))
+    async with within("the vendor to be hung up on"):
         await asked.hung_up.wait()
 
     async def recorded() -> bool:
         return await calls(shared, "client_gone") == before + 1
 
-    await until(recorded)
+    await eventually(recorded)
 
 
 async def test_requests_of_a_pipeline_are_answered_in_their_order(shared: World) -> None:
@@ -168,11 +163,11 @@ async def test_a_stop_waits_for_it_as_for_any(own: World, in_time: bool) -> None
     asked: Vendor = own.script("openai", [HEARD, *reply(OPENAI_TEXT)])
     async with connected(own.url) as raw:
         await raw.send(request("POST", CHAT, key=own.key, body=BODY))
-        await until(lambda: bool(asked.asked))
+        await eventually(lambda: bool(asked.asked))
         own.stop.set()
         if in_time:
             asked.heard.set()
         answer = await raw.answer()
-        async with asyncio.timeout(10):
+        async with within("the server to stop"):
             await asyncio.wait([own.stopped])
     assert answer.status == (200 if in_time else 503)

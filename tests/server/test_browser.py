@@ -12,8 +12,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests._waiting import PATIENCE_S
 from tests.server._chromium import chromium, cutter, page, showing
-from tests.server._process import PATIENCE_S, Running, freehold
+from tests.server._process import Running, freehold
 from tests.server._world import World
 from tests.server.test_process import TEMPLATE
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests._waiting import within
 from tests.gateway._vendors import HOLD, OPENAI_STREAM, OPENAI_TEXT, openai_request, reply, stream
-from tests.server._raw import PATIENCE_S, connected, request
+from tests.server._raw import connected, request
 from tests.server._world import World
 
 BODY = openai_request("openai/gpt-4o", stream=False)
@@ -47,7 +48,7 @@ async def test_a_client_that_goes_away_hangs_up_on_the_vendor(shared: World) -> 
         await client.send(head(shared, STREAMED) + STREAMED)
         status, _ = await client.head()
         assert status == 200
-    async with asyncio.timeout(PATIENCE_S):
+    async with within("the vendor to be hung up on"):
         await vendor.hung_up.wait()
 
 
@@ -67,7 +68,7 @@ async def test_a_client_that_reads_nothing_holds_the_vendor_back(shared: World) 
     vendor = shared.script("openai", stream(*OPENAI_STREAM))
     vendor.choose = lambda _: endless()  # type: ignore[assignment,return-value]
     try:
-        async with connected(shared.url) as client, asyncio.timeout(PATIENCE_S):
+        async with connected(shared.url) as client, within("the vendor to be held back"):
             await client.send(head(shared, STREAMED) + STREAMED)
             before = -1
             while taken != before or not taken:

@@ -1,6 +1,5 @@
 """Google's unmodified SDK against our server, with OpenAI's, Anthropic's and Google's vendors scripted behind; and their SDKs on Google's."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from google.genai import errors, types
 
 from freehold.core.errors import BadRequest, NotFound
 from freehold.server.google import address_of
+from tests._waiting import within
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
     ANTHROPIC_TEXT,
@@ -311,7 +311,7 @@ async def test_a_client_that_hangs_up_hangs_up_on_the_vendor(place: Place, vendo
         client.stream("POST", path, json=body, headers=headers) as answer,
     ):
         await anext(answer.aiter_bytes())
-    async with asyncio.timeout(10):
+    async with within("the vendor to be hung up on"):
         await behind.hung_up.wait()
 
 

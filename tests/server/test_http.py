@@ -8,6 +8,7 @@ import pytest
 
 from freehold.server import listener
 from freehold.telemetry.logging import Json
+from tests._waiting import eventually, within
 from tests.gateway._vendors import HOLD, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._raw import connected, request
 from tests.server._world import World
@@ -124,11 +125,18 @@ async def test_a_request_that_does_not_come_on_is_hung_up_on(
         async with connected(shared.url) as raw:
             await raw.send(sent)
             await raw.closed()
+
+
+async def test_a_connection_that_was_answered_is_kept_longer_than_a_request_may_take(
+    shared: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "HEAD_S_MAX", 1.0)
+    monkeypatch.setattr(listener, "REQUEST_S_MAX", 1.0)
     async with connected(shared.url) as raw:
         await raw.send(request("GET", "/healthz"))
         assert (await raw.answer()).status == 200
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
+            async with asyncio.timeout(1.2):
                 await raw.reader.read(1)
 
 
@@ -153,10 +161,8 @@ async def test_whoever_hangs_up_before_the_answer_begins_hangs_up_the_vendor(sha
         asked.hung_up.clear()
         async with connected(shared.url) as raw:
             await raw.send(request("POST", "/v1/chat/completions", key=shared.key, body=body))
-            async with asyncio.timeout(5):
-                while not asked.asked:  # noqa: ASYNC110 - the vendor tells nobody when it is asked
-                    await asyncio.sleep(0.005)
-        async with asyncio.timeout(5):
+            await eventually(lambda: asked.asked)
+        async with within("the vendor to be hung up on"):
             await asked.hung_up.wait()
         asked.asked.clear()
 

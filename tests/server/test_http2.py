@@ -28,6 +28,7 @@ from freehold.wires._aws_sigv4 import (
     string_to_sign,
 )
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import within
 from tests.gateway._vendors import HOLD, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._raw import connected
 from tests.server._world import World, world
@@ -67,7 +68,7 @@ class Raw:
 
     async def until(self, kind: type[Event], fits: Callable[[Any], bool] = lambda _: True) -> Any:
         """Says nothing by itself, and reads no more than it must."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with within(f"{kind.__name__}", self.events):
             while True:
                 for event in self.events:
                     if isinstance(event, kind) and fits(event):
@@ -78,7 +79,7 @@ class Raw:
                 self.events += self.h2.receive_data(data)
 
     async def closed(self) -> None:
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the other side to hang up"):
             while await self._reader.read(65_536):
                 pass
 
@@ -152,7 +153,7 @@ async def test_a_preface_may_come_byte_by_byte(shared: World) -> None:
         for byte in listener_h2.PREFACE:
             await plain.send(bytes([byte]))
             await asyncio.sleep(0)
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("SETTINGS"):
             assert (await plain.reader.readexactly(9))[3] == 4, "the server's SETTINGS"
     assert client
 
@@ -214,7 +215,7 @@ async def test_a_client_that_reads_nothing_is_waited_for(shared: World) -> None:
     async with raw(shared) as client:
         stream_id = client.post(STREAMED.replace(b"openai/gpt-4o", b"endless/x"))
         await client.flush()
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the vendor to be held back"):
             await client.until(DataReceived)
             await held.wait()
         assert len(client.body(stream_id)) <= 65_535
@@ -230,7 +231,7 @@ async def test_a_reset_hangs_up_the_vendor(shared: World) -> None:
         await client.until(DataReceived)
         client.h2.reset_stream(stream_id, ErrorCodes.CANCEL)
         await client.flush()
-        async with asyncio.timeout(PATIENCE_S):
+        async with within("the vendor to be hung up on"):
             await vendor.hung_up.wait()
         shared.script("openai", reply(OPENAI_TEXT))
         again = client.post(ASKED)
@@ -244,7 +245,7 @@ async def test_a_lost_connection_hangs_up_the_vendor(shared: World) -> None:
         client.post(STREAMED)
         await client.flush()
         await client.until(DataReceived)
-    async with asyncio.timeout(PATIENCE_S):
+    async with within("the vendor to be hung up on"):
         await vendor.hung_up.wait()
 
 

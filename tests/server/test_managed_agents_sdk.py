@@ -16,6 +16,7 @@ import pytest
 from anthropic import Anthropic
 from pydantic import BaseModel
 
+from tests._waiting import within
 from tests.gateway._vendors import HOLD, OPENAI_USAGE_CHUNK, openai_chunk, sse, stream
 from tests.matrix._node import node_folder
 from tests.server._world import World
@@ -68,7 +69,7 @@ def placed(value: Any) -> None:
 
 async def heard(world: World, session_id: str, last: str) -> list[Any]:
     """What the log says up to the first event of the type `last`, through the SDK."""
-    async with asyncio.timeout(30):
+    async with within(f"an event {last}"):
         while True:
             found = [one async for one in world.anthropic.beta.sessions.events.list(session_id)]
             if last in (one.type for one in found):
@@ -109,7 +110,7 @@ async def test_a_whole_story(ready: World) -> None:
     assert (session.agent.system, session.agent.model.id) == ("You plan journeys.", "openai/gpt-4o")
     kinds: list[str] = []
     async with (
-        asyncio.timeout(30),
+        within("the whole story", kinds),
         await beta.sessions.events.stream(session.id, event_deltas=["agent.message"]) as events,
     ):
         await beta.sessions.events.send(
@@ -310,7 +311,7 @@ async def test_a_client_of_the_session_answers_its_subagents_call(ready: World) 
         ready, "through", calls(("ask_ann", {"of": "rain"})), says("Ann says yes."), says("Yes.")
     )
     seen: list[Any] = []
-    async with asyncio.timeout(30), await sessions.events.stream(session_id) as events:
+    async with within("the child to wait"), await sessions.events.stream(session_id) as events:
         await sessions.events.send(
             session_id, events=[{"type": "user.message", "content": [{"type": "text", "text": "May I?"}]}]
         )
@@ -360,7 +361,7 @@ async def test_a_session_runs_again_while_its_subagent_goes_on(ready: World) -> 
     )
     message: Any = {"type": "user.message", "content": [{"type": "text", "text": "May I?"}]}
     statuses = []
-    async with asyncio.timeout(30), await sessions.events.stream(session_id) as events:
+    async with within("the answer"), await sessions.events.stream(session_id) as events:
         await sessions.events.send(session_id, events=[message])
         async for event in events:
             if event.type == "session.status_running" and statuses:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -18,6 +18,7 @@ from anthropic.types.messages import MessageBatch, MessageBatchIndividualRespons
 
 from freehold.core.message_batches import BatchStatus
 from freehold.gateway import batches as limits
+from tests._waiting import eventually
 from tests.cli._freehold import Done, Freehold
 from tests.gateway._vendors import ANTHROPIC_TEXT, HOLD, OPENAI_TEXT, Vendor, reply
 from tests.server._gated import GatedVendor
@@ -37,20 +38,11 @@ def wanted(custom_id: str, model: str = CLAUDE, **params: Any) -> Any:
     }
 
 
-async def until(true: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            found = true()
-            if await found if isinstance(found, Awaitable) else found:
-                return
-            await asyncio.sleep(0.02)
-
-
 async def reached(client: AsyncAnthropic, batch: MessageBatch, status: BatchStatus = "ended") -> MessageBatch:
     async def there() -> bool:
         return (await client.messages.batches.retrieve(batch.id)).processing_status == status
 
-    await until(there)
+    await eventually(there)
     return await client.messages.batches.retrieve(batch.id)
 
 
@@ -213,7 +205,7 @@ async def test_rights_are_those_of_the_moment_of_the_call(shared: World, gated: 
     key = await shared.json("POST", "/v1/keys", {"name": "soon revoked"})
     async with AsyncAnthropic(base_url=shared.url, api_key=key["key"], max_retries=0) as client:
         batch = await client.messages.batches.create(requests=[wanted("a", "gated/claude-x")])
-    await until(lambda: len(gated.asked) == 1)
+    await eventually(lambda: len(gated.asked) == 1)
     await shared.json("DELETE", f"/v1/keys/{key['id']}")
     gated.gate.set()
     await reached(shared.anthropic, batch)
@@ -257,7 +249,7 @@ async def test_a_key_does_with_batches_what_its_policy_allows_and_sees_only_its_
 async def test_cancel_lets_finish_what_runs_and_ends_what_waits(shared: World, gated: GatedVendor) -> None:
     batches = shared.anthropic.messages.batches
     batch = await batches.create(requests=[wanted(f"r{n}", "gated/claude-x") for n in range(40)])
-    await until(lambda: len(gated.asked) == 16)
+    await eventually(lambda: len(gated.asked) == 16)
     for act in (batches.results(batch.id), batches.delete(batch.id)):
         with pytest.raises((anthropic.BadRequestError, anthropic.AnthropicError), match="in_progress"):
             await act
@@ -348,7 +340,7 @@ async def test_the_command_line_lists_shows_and_cancels_batches(
     batch = await shared.anthropic.messages.batches.create(
         requests=[wanted(name, "gated/claude-x") for name in "ab"]
     )
-    await until(lambda: len(gated.asked) == 2)
+    await eventually(lambda: len(gated.asked) == 2)
     assert f"{batch.id}  in_progress: 2 processing" in (await run("show", batch.id)).out
     assert f"{batch.id} is canceling" in (await run("cancel", batch.id)).out
     gated.gate.set()
@@ -408,7 +400,7 @@ async def test_killed_in_the_middle_a_batch_goes_on_and_every_request_has_one_re
 
 
 async def asked_so_often(vendor: Vendor, count: int) -> None:
-    await until(lambda: len(vendor.asked) >= count)
+    await eventually(lambda: len(vendor.asked) >= count)
 
 
 class process:  # noqa: N801 - reads as what it opens

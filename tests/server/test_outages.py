@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from freehold.config import Runtime
+from tests._waiting import within
 from tests.gateway._vendors import ANTHROPIC_TEXT, OPENAI_TEXT, reply
 from tests.server._raw import connected, request
 from tests.server._world import World, world
@@ -61,7 +62,7 @@ async def own(proxy: Proxy, tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def healthy(own: World) -> None:
-    async with asyncio.timeout(20):
+    async with within("/healthz to be well"):
         while (await own.http.get("/healthz")).status_code != 200:
             pass
 
@@ -106,7 +107,7 @@ async def test_while_it_is_away_requests_are_told_to_come_again_and_models_still
 async def test_one_that_hangs_is_told_as_degraded_soon(own: World, proxy: Proxy) -> None:
     proxy.freeze()
     try:
-        async with asyncio.timeout(8):
+        async with within("all answers, which wait for one look", timeout_s=30):
             answers = await asyncio.gather(*(own.http.get("/healthz") for _ in range(20)))
     finally:
         proxy.thaw()
@@ -161,7 +162,7 @@ async def test_an_event_stream_lives_through_an_outage_and_misses_nothing(own: W
         proxy.heal()
         await healthy(own)
         await own.json("POST", path, {"events": [{"type": "user.message", "content": "how many SKU-1"}]})
-        async with asyncio.timeout(20):
+        async with within("the end of the turn", seen):
             while seen[-1].type != "session.status_idle":
                 seen.append(await anext(events))
     log = await own.events(session["id"])

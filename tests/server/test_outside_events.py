@@ -12,7 +12,7 @@ import pytest
 from standardwebhooks import Webhook as Signer
 
 from freehold.core.outside import EARLY_KEPT_S, PAYLOAD_BYTES_MAX
-from tests._waiting import until
+from tests._waiting import until, within
 from tests.server._process import freehold
 from tests.server._world import World
 from tests.server.test_sessions import calls, of, says
@@ -57,7 +57,7 @@ async def waiting(world: World, tool: str = "payment", correlation: str = "order
     """A session that waits, and the token that its log tells."""
     world.script("openai", calls((f"{tool}_wait", {"correlation": correlation})), says("Thank you."))
     session_id = await world.session("cashier", "Wait for the payment.")
-    async with asyncio.timeout(30):
+    async with within("the call to be awaited"):
         while True:
             awaited = of(await world.events(session_id), "freehold.call_awaited")
             if awaited:

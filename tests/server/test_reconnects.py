@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests._waiting import PATIENCE_S, within
 from tests.server._event_source import EventSource
-from tests.server._process import PATIENCE_S, Running, freehold
+from tests.server._process import Running, freehold
 from tests.server.test_process import TEMPLATE
 
 SESSIONS = 8
@@ -128,12 +129,12 @@ async def _keep_saying(http: httpx2.AsyncClient, those: Sequence[EventSource]) -
 
 async def _read_on(one: EventSource) -> None:
     while True:
-        await one.read(10**9)
+        await one.read(10**9, quiet_s=None)
 
 
 async def _until_all_seen(http: httpx2.AsyncClient, those: Sequence[EventSource]) -> None:
     """All turns have ended, and each reader has seen each event of its log once and in order."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with within("all readers to see all", those):
         for one in those:
             log: list[str] = []
             while not log or len(one.ids) < len(log) or not await _idle(http, one):

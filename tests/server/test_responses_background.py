@@ -2,16 +2,16 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response
 
+from tests._waiting import eventually, within
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
     ANTHROPIC_TEXT,
@@ -30,17 +30,11 @@ GPT = "openai/gpt-5"
 PATIENCE_S = 30.0
 
 
-async def until(look: Callable[[], Awaitable[Any]]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not await look():  # noqa: ASYNC110 - what another task or process does
-            await asyncio.sleep(0.01)
-
-
 async def ended(client: AsyncOpenAI, response_id: str) -> Response:
     async def has_ended() -> bool:
         return (await client.responses.retrieve(response_id)).status not in ("queued", "in_progress")
 
-    await until(has_ended)
+    await eventually(has_ended)
     return await client.responses.retrieve(response_id)
 
 
@@ -116,7 +110,7 @@ async def test_it_is_made_for_a_client_that_hung_up(shared: World) -> None:
 async def test_a_follower_sees_events_as_they_come(shared: World) -> None:
     vendor = shared.script("anthropic", stream(*ANTHROPIC_STREAM[:4], HOLD))
     told = await shared.openai.responses.create(model=CLAUDE, input="Hi", background=True, stream=True)
-    async with asyncio.timeout(PATIENCE_S):
+    async with within("some text"):
         async for event in told:
             if event.type == "response.output_text.delta":
                 break
@@ -131,12 +125,12 @@ async def test_it_is_cancelled_and_its_provider_hung_up_on(shared: World) -> Non
     async def asked() -> bool:
         return bool(vendor.asked)
 
-    await until(asked)
+    await eventually(asked)
     with pytest.raises(openai.ConflictError, match="in_progress"):
         await shared.openai.responses.create(model=CLAUDE, input="Hi", previous_response_id=made.id)
     assert (await shared.openai.responses.cancel(made.id)).status == "cancelled"
     assert (await shared.openai.responses.cancel(made.id)).status == "cancelled"
-    async with asyncio.timeout(PATIENCE_S):
+    async with within("the vendor to be hung up on"):
         await vendor.hung_up.wait()
     assert (await shared.openai.responses.retrieve(made.id)).status == "cancelled"
 
@@ -225,7 +219,7 @@ async def test_after_a_sigkill_it_is_made_again_unless_its_stream_had_begun(tmp_
             async def both_asked() -> bool:
                 return len(vendor.asked) == 2
 
-            await until(both_asked)
+            await eventually(both_asked)
             await asyncio.to_thread(server.ended, signal.SIGKILL)
         vendor.play(whole)
         async with process(tmp_path, vendor) as (server, client):
@@ -257,7 +251,7 @@ async def test_a_stop_hands_it_back_and_a_start_goes_on(tmp_path: Path) -> None:
             async def asked() -> bool:
                 return bool(vendor.asked)
 
-            await until(asked)
+            await eventually(asked)
             code, _ = await asyncio.to_thread(server.ended, signal.SIGTERM)
             assert code == 0
         vendor.play(stream(*ANTHROPIC_STREAM))

@@ -1,12 +1,12 @@
 """The database goes away under clients of OpenAI's Responses: what could not be kept is never told as if it were."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import openai
 import pytest
 
+from tests._waiting import within
 from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, reply, stream
 from tests.server._world import world
 from tests.store._proxy import Proxy, proxied
@@ -45,7 +45,7 @@ async def test_an_answer_that_cannot_be_kept_is_an_error_and_one_that_need_not_b
         assert "response.output_text.delta" in kinds
         assert "response.completed" not in kinds
         proxy.heal()
-        async with asyncio.timeout(20):
+        async with within("/healthz to be well"):
             while (await own.http.get("/healthz")).status_code != 200:
                 pass
         again = [

@@ -1,6 +1,5 @@
 """The vendors' unmodified SDKs against our server, with either vendor's wire behind it: four pairs."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import anthropic
 import openai
 import pytest
 
+from tests._waiting import within
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
     ANTHROPIC_TEXT,
@@ -208,7 +208,7 @@ async def test_a_client_that_hangs_up_hangs_up_the_vendor(shared: World, vendor:
     chunks = await shared.openai.chat.completions.create(model=MODELS[vendor], messages=HELLO, stream=True)
     await anext(aiter(chunks))
     await chunks.close()
-    async with asyncio.timeout(5):
+    async with within("the vendor to be hung up on"):
         await asked.hung_up.wait()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests._waiting import within
 from tests.gateway._vendors import OPENAI_TEXT, OPENAI_USAGE_CHUNK, openai_chunk, reply, sse, stream
 from tests.server._world import Event, World
 
@@ -173,7 +174,7 @@ async def _ask_many(world: World, session_id: str, path: str) -> None:
 
 async def _some(world: World, session_id: str, count: int, resumed: dict[str, str]) -> list[str]:
     found: list[str] = []
-    async with asyncio.timeout(20), world.stream(session_id, **resumed) as events:
+    async with within(f"{count} events", found), world.stream(session_id, **resumed) as events:
         async for event in events:
             assert event.cursor is not None
             found.append(event.cursor)

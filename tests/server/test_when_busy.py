@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests._waiting import within
 from tests.gateway._vendors import HOLD, openai_chunk, sse, stream
 from tests.server._world import World
 from tests.server.test_sessions import of, says
@@ -43,7 +44,7 @@ async def busy(world: World, agent: str, *after: Any, **more: Any) -> str:
     """A session in the middle of an answer that never ends by itself."""
     world.script("openai", held(), *after)
     session_id = await world.session(agent, "First", **more)
-    async with asyncio.timeout(20), world.stream(session_id, after="0") as events:
+    async with within("the turn to begin"), world.stream(session_id, after="0") as events:
         async for event in events:
             if event.type == "session.status_running":
                 break

@@ -1,7 +1,8 @@
 """Answers in the database: told to other processes, replaced, forgotten, found by meaning; and a database that is away."""
 
-import asyncio
 import time
+
+from tests._waiting import within
 
 from freehold.core.answers import KeptAnswer, Likeness
 from freehold.store.answers import WAITING_MAX, PostgresAnswers
@@ -73,7 +74,7 @@ async def test_with_the_database_away_nothing_is_found_nothing_raised_and_memory
     answers = PostgresAnswers(database, read_s_max=30, near_s_max=30)  # Its connections are closed.
     for number in range(WAITING_MAX + 10):
         answers.add(answer(str(number).encode()))
-    async with asyncio.timeout(5):
+    async with within("an answer without the database"):
         assert await answers.get("acme", b"1") is None
         assert await answers.near("acme", Likeness(b"c", [1.0]), similarity_min=0.5) is None
     assert len(answers._waiting) == WAITING_MAX

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests._waiting import within
 from tests.store._parts import begun, said
 from tests.store.conftest import Opens
 
@@ -66,7 +67,7 @@ async def test_every_kind_of_content_comes_back_as_it_was(store: Store) -> None:
     row = await begun(store.log, *wanted[:1])
     await store.log.append(row.id, wanted[1:])
     assert [one.event for one in await store.log.read(row.id, after=1)] == wanted
-    async with asyncio.timeout(10), store.log.follow(row.id, after=1) as batches:
+    async with within("all events"), store.log.follow(row.id, after=1) as batches:
         followed = []
         while len(followed) < len(wanted):
             followed += [one.event for one in await anext(batches)]

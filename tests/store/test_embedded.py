@@ -21,13 +21,16 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from tests._waiting import eventually
 
 from freehold.core.errors import Conflict, Unavailable
 from freehold.store._embedded_binaries import installed_binaries
 from freehold.store.embedded import EmbeddedServer, embedded
 
 HOLDER = Path(__file__).with_name("_hold_embedded.py")
-WAIT_S = 20.0
+QUICK_S_MAX = 15.0
+"""A fifth of a second where nothing else runs; one that waits for whoever ran before takes as long as it is ready to wait."""
+
 PRIVATE = 0o700
 
 
@@ -47,12 +50,6 @@ def running_in(socket_folder: Path) -> list[str]:
             if socket_folder.name in line:
                 lines.append(f"{entry.name} {line}")
     return lines
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110 - what happens in other processes, no event tells
-            await asyncio.sleep(0.01)
 
 
 class Holder:
@@ -208,7 +205,9 @@ class TestItsOwnersLife:
         with holding(made) as holder:
             assert running_in(holder.socket_folder)
             holder.kill()
-            await until(lambda: not running_in(holder.socket_folder) and not holder.socket_folder.exists())
+            await eventually(
+                lambda: not running_in(holder.socket_folder) and not holder.socket_folder.exists()
+            )
 
     @pytest.mark.slow
     async def test_after_a_kill_the_next_start_is_quick_and_has_what_was_committed(self, made: Path):
@@ -219,7 +218,7 @@ class TestItsOwnersLife:
             holder.kill()
             started = time.monotonic()
             async with embedded(made) as server:
-                assert time.monotonic() - started < 2.0
+                assert time.monotonic() - started < QUICK_S_MAX
                 assert await fetch(server.dsn(), "SELECT n FROM kept") == 42
                 assert await fetch(server.dsn(), "SELECT n FROM late") == 1
 
@@ -256,8 +255,7 @@ class TestItsOwnersLife:
     async def test_a_second_start_is_quick(self, made: Path):
         started = time.monotonic()
         async with embedded(made):
-            # A busy machine may need several times the 0.15 s of an idle one.
-            assert time.monotonic() - started < 2.0
+            assert time.monotonic() - started < QUICK_S_MAX
 
 
 async def hold(folder: Path) -> None:
@@ -276,7 +274,7 @@ class TestFoldersAndUsers:
         process = subprocess.Popen(
             [sys.executable, str(HOLDER), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
-        await until(lambda: any(folder.glob("postgres.new-*/base")))
+        await eventually(lambda: any(folder.glob("postgres.new-*/base")))
         process.kill()
         process.communicate()
         assert list(folder.glob("postgres.new-*"))

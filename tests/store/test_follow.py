@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
 import pytest
-from tests._waiting import eventually
+from tests._waiting import eventually, within
 from tests.store._parts import begun, said, texts
+from tests.store.conftest import Opens
 
 from freehold.core.session import Recorded
 from freehold.store import _follow
@@ -16,7 +17,7 @@ from freehold.store.store import Store
 async def first(stream: AsyncIterator[Sequence[Recorded]], count: int) -> list[Recorded]:
     """The next `count` events, however they are paged."""
     seen: list[Recorded] = []
-    async with asyncio.timeout(20):
+    async with within(f"{count} events", seen):
         while len(seen) < count:
             seen += await anext(stream)
     assert [one.seq for one in seen] == list(range(seen[0].seq, seen[0].seq + len(seen)))
@@ -44,14 +45,18 @@ async def test_a_follower_gets_what_is_there_and_then_what_comes(store: Store) -
 
 
 async def test_another_process_sees_an_append_without_waiting_for_the_sweep(
-    store: Store, other: Store
+    opened: Opens, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_follow, "SWEEP_S", 600.0)
     row = await begun(store.log)
-    async with other.log.follow(row.id, after=1) as stream:
-        async with asyncio.timeout(_follow.SWEEP_S):
-            for number in range(50):
-                await store.log.append(row.id, [said(str(number))])
-                assert texts(await anext(stream)) == [str(number)]
+    async with (
+        opened("another") as other,
+        other.log.follow(row.id, after=1) as stream,
+        within("the appends"),
+    ):
+        for number in range(50):
+            await store.log.append(row.id, [said(str(number))])
+            assert texts(await anext(stream)) == [str(number)]
 
 
 async def test_writers_in_two_processes_give_every_follower_one_order(store: Store, other: Store) -> None:
@@ -135,8 +140,15 @@ async def test_a_follower_that_leaves_is_forgotten(store: Store) -> None:
     assert await store.log.append(row.id, [said("x")]) == 2
 
 
-async def test_an_event_too_many_for_one_notification_still_arrives(store: Store, other: Store) -> None:
+async def test_an_event_too_many_for_one_notification_still_arrives(
+    opened: Opens, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_follow, "SWEEP_S", 600.0)
     rows = await asyncio.gather(*(begun(store.log) for _ in range(400)))
-    async with other.log.follow(rows[399].id, after=1) as stream, asyncio.timeout(_follow.SWEEP_S):
+    async with (
+        opened("another") as other,
+        other.log.follow(rows[399].id, after=1) as stream,
+        within("the append"),
+    ):
         await asyncio.gather(*(store.log.append(row.id, [said("x")]) for row in rows))
         assert texts(await anext(stream)) == ["x"]

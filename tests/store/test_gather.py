@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from tests._waiting import within
 from tests.store._parts import said
 
 from freehold.core.errors import NotFound, Unavailable
@@ -28,7 +29,7 @@ class Slow:
 
 
 async def begun(slow: Slow, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with within(f"{count} asks"):
         while len(slow.asked) < count:  # noqa: ASYNC110 - a few turns of the loop
             await asyncio.sleep(0)
 

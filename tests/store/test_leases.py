@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from tests._waiting import eventually
+from tests._waiting import eventually, within
 from tests.store._parts import CANCEL, CANCELLED, IDLE, STARTED, begun, claimed, new_row, said
 
 from freehold.core.errors import BadRequest, Conflict
@@ -104,7 +104,7 @@ async def test_a_worker_elsewhere_is_woken_by_new_input_and_by_a_release(store: 
     row = await begun(store.log)
 
     async def woken() -> None:
-        async with asyncio.timeout(20):
+        async with within("a session to claim"):
             while not await other.log.claim("there", limit=1, lease_s=60):
                 await other.log.wait_for_work(60)
 

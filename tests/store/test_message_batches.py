@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests._waiting import eventually
+from tests._waiting import eventually, within
 from tests.store._parts import CLOCK
 
 from freehold.core import ids
@@ -268,7 +268,7 @@ async def test_large_results_are_read_in_pieces_and_none_is_left_out(
 
 
 async def test_another_process_hears_of_a_new_batch(store: Store, other: Store) -> None:
-    async with asyncio.timeout(20):
+    async with within("word of a new batch"):
         # A listener's first word, once it hears, is that anything may have happened.
         await other.message_batches.wait_for_work(30)
         await begun(store.message_batches, 1)

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from tests._waiting import within
 from tests.store._parts import CLOCK
 from tests.store.conftest import Opens
 
@@ -138,7 +139,7 @@ async def test_one_process_runs_a_response_and_who_is_late_cannot_write(store: S
 
 
 async def claimed(store: Store, owner: str) -> KeptResponse:
-    async with asyncio.timeout(10):
+    async with within("a response to claim"):
         while True:
             if found := await store.responses.claim(owner, limit=1, lease_s=60):
                 return found[0]
@@ -153,7 +154,7 @@ async def test_what_happens_to_a_response_is_heard_in_every_process(store: Store
     await store.responses.put_off(later(1), None)
     async with other.responses.watched("resp_1") as hint:
         assert (await store.responses.cancel("default", "resp_1")).status == "cancelled"
-        async with asyncio.timeout(10):
+        async with within("the hint"):
             await hint.wait()
     assert await store.responses.claim("here", limit=1, lease_s=60) == []
 

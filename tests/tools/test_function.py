@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-import time
 from pathlib import Path
 
 import pytest
 
 from freehold.core.errors import BadRequest, NotFound, TimedOut, Unavailable
 from freehold.tools.function import KIND
+from tests._waiting import eventually
 from tests.tools._host import Host, data, opened, parameters, read, run
 
 FILE = '''
@@ -106,12 +106,6 @@ def gone(pid: int) -> bool:
         return True
 
 
-async def until(fact, timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not fact():  # noqa: ASYNC110 - what it waits for is another process's end
-            await asyncio.sleep(0.01)
-
-
 async def test_a_signature_becomes_the_schema_and_its_docstring_the_description(host: Host):
     async with using(host, "total", bind={"url": "x"}) as tool:
         (function,) = tool.functions
@@ -178,11 +172,16 @@ async def test_the_process_has_no_secret_and_runs_leave_nothing_behind(
 
 @pytest.mark.slow
 async def test_a_run_pays_for_no_import_a_second_time(folder: Path, host: Host):
-    (folder / "slow.py").write_text("import time\ntime.sleep(0.7)\ndef f() -> int:\n    return 1\n")
-    async with opened(KIND, host, {"file": "slow.py", "function": "f"}) as tool:
-        started = time.monotonic()
+    imports = folder / "imports"
+    (folder / "dear.py").write_text(
+        f"with open({str(imports)!r}, 'a') as told:\n    told.write('x')\ndef f() -> int:\n    return 1\n"
+    )
+    async with opened(KIND, host, {"file": "dear.py", "function": "f"}) as tool:
         await data(tool, "")
-        assert time.monotonic() - started < 0.6
+        before = imports.read_text()
+        for _ in range(3):
+            await data(tool, "")
+        assert imports.read_text() == before
 
 
 async def test_what_the_code_raises_is_a_failed_answer_without_its_traceback(host: Host):
@@ -207,7 +206,7 @@ async def test_a_run_over_its_time_is_killed_with_what_it_started(host: Host, tm
         with pytest.raises(TimedOut, match="timeout_s"):
             await run(tool, "", timeout_s=1.0, pid_file=str(pids))
         for pid in map(int, pids.read_text().split()):
-            await until(lambda pid=pid: gone(pid))
+            await eventually(lambda pid=pid: gone(pid))
     async with using(host, "spins") as tool:
         with pytest.raises(TimedOut):
             await run(tool, "", timeout_s=0.3)
@@ -217,11 +216,11 @@ async def test_a_cancelled_run_and_a_closed_tool_leave_no_process(host: Host, tm
     pids = tmp_path / "pids"
     async with using(host, "sleeps") as tool:
         task = asyncio.create_task(run(tool, "", pid_file=str(pids)))
-        await until(lambda: pids.exists() and pids.read_text().count(" "))
+        await eventually(lambda: pids.exists() and pids.read_text().count(" "))
         task.cancel()
         await asyncio.wait([task])
         for pid in map(int, pids.read_text().split()):
-            await until(lambda pid=pid: gone(pid))
+            await eventually(lambda pid=pid: gone(pid))
 
 
 @pytest.mark.slow
@@ -236,14 +235,18 @@ async def test_memory_is_bounded_per_run(host: Host):
 
 @pytest.mark.slow
 async def test_runs_go_side_by_side(host: Host, folder: Path):
-    (folder / "naps.py").write_text(
-        "import time\ndef nap(s: float) -> float:\n    time.sleep(s)\n    return s\n"
+    here = folder / "here"
+    here.mkdir()
+    (folder / "meets.py").write_text(
+        "import time\nfrom pathlib import Path\n"
+        "def meet(number: int) -> int:\n"
+        f"    here = Path({str(here)!r})\n"
+        "    (here / str(number)).touch()\n"
+        "    while len(list(here.iterdir())) < 4:\n        time.sleep(0.01)\n"
+        "    return number\n"
     )
-    async with opened(KIND, host, {"file": "naps.py", "function": "nap"}) as tool:
-        started = time.monotonic()
-        naps = [0.5, 0.4, 0.3, 0.2]
-        assert await asyncio.gather(*(data(tool, "", s=s) for s in naps)) == naps
-        assert time.monotonic() - started < 1.2
+    async with opened(KIND, host, {"file": "meets.py", "function": "meet"}) as tool:
+        assert await asyncio.gather(*(data(tool, "", number=number) for number in range(4))) == [0, 1, 2, 3]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from freehold.core.errors import BadRequest, TimedOut, Unavailable
 from freehold.store.embedded import EmbeddedServer
 from freehold.tools.sql import KIND
 from tests._postgres import fresh_database
+from tests._waiting import within
 from tests.tools._host import Host, data, opened, read, run
 
 TABLES = """
@@ -185,7 +186,7 @@ async def test_a_database_that_goes_away_in_the_middle_is_unavailable_and_comes_
     asking = asyncio.create_task(run(tool, "query", sql="SELECT pg_sleep(60)"))
     connection = await asyncpg.connect(url)
     terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
-    async with asyncio.timeout(10):
+    async with within("the query to run"):
         while not await connection.fetchval(terminate):  # noqa: ASYNC110 - another session's query
             await asyncio.sleep(0.01)
     await connection.close()
