@@ -201,6 +201,8 @@ class Folding:
         part = self._parts[index]
         added = "".join(self._pieces.get(index, ()))
         opaque = self._opaque.get(index)
+        if type(part) is ToolCall and opaque is None:  # The frequent one before a match that has to say no.
+            return structs.replace(part, arguments=part.arguments + added) if added else part
         match part:
             case Text():
                 extra = _merged(part.extra, self._part_extra.get(index, {}))

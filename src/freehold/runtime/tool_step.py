@@ -74,7 +74,7 @@ async def run_tool(
                 cost_left_pico=cost_left_pico,
             )
             outcome = await _run(claim.started.tool, run, toolbox)
-            if isinstance(outcome.awaits, AwaitsEvent):
+            if type(outcome.awaits) is AwaitsEvent:
                 wait_s = outcome.awaits_s or EVENT_S_MAX
                 return await expected(
                     expecting, clock, outcome.awaits, run, tool=claim.started.tool, wait_s=wait_s

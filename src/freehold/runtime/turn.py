@@ -389,7 +389,7 @@ class SessionRun:
         self, answered: ModelAnswered | ModelFailed, request_digest: str, equipment: str
     ) -> ModelAnswered | ModelFailed:
         """With what was asked, and the calls that the client or other people will hear of first: known now, shown with the answer."""
-        if isinstance(answered, ModelFailed):
+        if type(answered) is not ModelAnswered:
             return answered
         client: list[str] = []
         ask: list[str] = []

@@ -6,6 +6,7 @@ process that is frozen between two thoughts holds no lock and cannot write late.
 
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
@@ -48,10 +49,11 @@ WRITER_SETTINGS: Final = {
     "enable_mergejoin": "off",
 }
 
-# $1-$19: one element a group; where an array is shorter (see _sparse), unnest fills up with NULL.
-# $20-$23: one element an event, the first of which is its group's number. $24: what to tell.
+# $1-$20: one element a group; where an array is shorter (see _sparse), unnest fills up with NULL. first: of its events, among all.
+# $21: the events' types; $22: their bodies, one after the other; $23 and $24: where each begins, and its size. $25: what to tell.
+# Events are found by their number, since a join would compare each with each: the planner expects few.
 # Most arrays are sent as their text: the driver takes 0.4 us and some twenty calls of functions for every element of a list.
-# Steps that most batches need not: where there are keys; and where there are blocks, $25-$27 being one element a block. Sorted, so that two processes never wait for each
+# Steps that most batches need not: where there are keys; and where there are blocks, $26-$28 being one element a block. Sorted, so that two processes never wait for each
 # other. Placeholders, since its numbers and the step that it follows differ.
 _BLOCKS: Final = """, offered AS (
     SELECT s.id, s.tenant, b.digest, b.body
@@ -67,8 +69,8 @@ _WANTED: Final = f"""
 WITH wanted AS (
     SELECT * FROM unnest(
         $1::text::text[], $2::text::bigint[], $3::text::bigint[], $4::text[], $5::text::int[], $6::text::text[], $7::text::bigint[],
-        {_USAGE_TYPES}, $16::text::boolean[], $17::jsonb[], $18::timestamptz[], $19::text::boolean[]
-    ) WITH ORDINALITY AS w (id, expected, epoch, key, added, status, cost_pico, {_USAGE}, estimated, waits, wake_at, freed, number)
+        {_USAGE_TYPES}, $16::text::boolean[], $17::jsonb[], $18::timestamptz[], $19::text::boolean[], $20::text::int[]
+    ) AS w (id, expected, epoch, key, added, status, cost_pico, {_USAGE}, estimated, waits, wake_at, freed, first)
 )"""  # noqa: S608 - built from our own constants alone
 _REMEMBERED: Final = """, remembered AS (
     SELECT w.id, k.version FROM wanted w JOIN append_keys k ON k.session_id = w.id AND k.key = w.key
@@ -101,22 +103,22 @@ _NOT_REMEMBERED: Final = """
       AND NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)"""
 # Whoever gives back one of an agent's limited places calls the workers, too: another of its sessions may be waiting for it.
 _WRITTEN: Final = """
-    RETURNING s.id, s.tenant, s.version, s.version - w.added AS base, s.updated_at, w.key, w.number,
+    RETURNING s.id, s.tenant, s.version, s.version - w.added AS base, s.updated_at, w.key, w.first, w.added,
               s.owner IS NULL AND (w.status = 'running' OR w.freed AND (s.status = 'running' OR EXISTS (
                   SELECT FROM session_limits l WHERE l.tenant = s.tenant AND l.agent = s.agent
               ))) AS claimable
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
-    SELECT m.id, m.base + e.place, m.tenant, m.updated_at, e.type, e.body
-    FROM unnest($20::text::bigint[], $21::text::int[], $22::text::text[], $23::bytea[]) AS e (number, place, type, body)
-    JOIN moved m ON m.number = e.number
+    SELECT m.id, m.base + 1 + m.n - m.first, m.tenant, m.updated_at, ((SELECT $21::text::text[]))[m.n],
+           substr($22::bytea, ((SELECT $23::text::int[]))[m.n], ((SELECT $24::text::int[]))[m.n])
+    FROM (SELECT *, generate_series(first, first + added - 1) AS n FROM moved) AS m
 )"""
 _KEYED: Final = """, keyed AS (
     INSERT INTO append_keys (session_id, key, tenant, version) SELECT id, key, tenant, version FROM moved WHERE key IS NOT NULL
 )"""
 _APPENDED: Final = f"""
 SELECT id, version, claimable,
-       (SELECT pg_notify('{LOG_CHANNEL}', $24)) AS told,
+       (SELECT pg_notify('{LOG_CHANNEL}', $25)) AS told,
        (SELECT pg_notify('{WORK_CHANNEL}', '') FROM moved WHERE claimable LIMIT 1) AS called
 FROM moved"""  # noqa: S608 - built from our own constants alone
 _APPENDED_EARLIER: Final = """
@@ -131,7 +133,7 @@ def append_statement(*, keys: bool, blocks: bool) -> str:
         else [_WANTED, _MOVED, _WRITTEN]
     )
     if blocks:
-        steps.append(_BLOCKS.format("$25", "$26", "$27", "moved"))
+        steps.append(_BLOCKS.format("$26", "$27", "$28", "moved"))
     steps.append(_APPENDED)
     return "".join([*steps, _APPENDED_EARLIER] if keys else steps)
 
@@ -145,7 +147,7 @@ _APPENDS: Final = {
 EXPLAIN: Final = "SELECT id, version, status, owner, epoch FROM sessions WHERE id = ANY($1::text[])"
 
 # $1-$26: one element a session, of which opening is the number of its last events that are written only where it is claimed as it
-# begins: by owner, unless its agent's places are limited. $27: for how long. $28-$31: one element an event.
+# begins: by owner, unless its agent's places are limited. $27: for how long. $28-$31: the events, as above.
 _CREATE: Final = f"""
 WITH wanted AS (
     SELECT w.*, w.owner IS NOT NULL AND NOT EXISTS (
@@ -154,10 +156,10 @@ WITH wanted AS (
     FROM unnest(
         $1::text::text[], $2::text::text[], $3::text::text[], $4::text::int[], $5::text::text[], $6::text[], $7::text::bigint[],
         {_USAGE_TYPES}, $16::text::boolean[], $17::text::int[], $18::text::text[], $19::text[], $20::text::jsonb[], $21::text::text[],
-        $22::text[], $23::jsonb[], $24::text[], $25::text[], $26::text::int[]
+        $22::text[], $23::jsonb[], $24::text[], $25::text[], $26::text::int[], $32::text::int[]
     ) AS w (
         id, tenant, agent, agent_version, status, key, cost_pico, {_USAGE}, estimated,
-        version, title, model, metadata, created_by, parent_id, setup, when_busy, owner, opening
+        version, title, model, metadata, created_by, parent_id, setup, when_busy, owner, opening, first
     )
 ), remembered AS (
     SELECT w.id, k.session_id FROM wanted w JOIN create_keys k ON k.tenant = w.tenant AND k.key = w.key
@@ -175,9 +177,11 @@ WITH wanted AS (
     RETURNING id, tenant, version, created_at, owner IS NOT NULL AS claimed, status = 'running' AND owner IS NULL AS claimable
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
-    SELECT m.id, e.seq, m.tenant, m.created_at, e.type, e.body
-    FROM unnest($28::text::text[], $29::text::int[], $30::text::text[], $31::bytea[]) AS e (id, seq, type, body)
-    JOIN made m ON m.id = e.id AND e.seq <= m.version
+    SELECT m.id, 1 + m.n - m.first, m.tenant, m.created_at, ((SELECT $28::text::text[]))[m.n],
+           substr($29::bytea, ((SELECT $30::text::int[]))[m.n], ((SELECT $31::text::int[]))[m.n])
+    FROM (
+        SELECT made.*, w.first, generate_series(w.first, w.first + made.version - 1) AS n FROM made JOIN wanted w ON w.id = made.id
+    ) AS m
 ), keyed AS (
     INSERT INTO create_keys (tenant, key, session_id)
     SELECT w.tenant, w.key, w.id FROM wanted w JOIN made m ON m.id = w.id WHERE w.key IS NOT NULL
@@ -190,7 +194,7 @@ UNION ALL
 SELECT id, NULL, NULL, session_id, false, false, NULL FROM remembered
 """  # noqa: S608 - built from our own constants alone
 CREATE: Final = _CREATE + _CREATED
-CREATE_WITH_BLOCKS: Final = _CREATE + _BLOCKS.format("$32", "$33", "$34", "made") + _CREATED
+CREATE_WITH_BLOCKS: Final = _CREATE + _BLOCKS.format("$33", "$34", "$35", "made") + _CREATED
 
 
 class Written(Struct, frozen=True):
@@ -203,13 +207,9 @@ class Written(Struct, frozen=True):
 async def write_appends(connection: Connection, groups: Sequence[Group]) -> Written:
     changes = [group.change for group in groups]
     ids = [group.session_id for group in groups]
-    numbers: list[int] = []
-    places: list[int] = []
     types: list[str] = []
     bodies: list[bytes] = []
-    for number, group in enumerate(groups, 1):
-        numbers += [number] * group.count
-        places += range(1, group.count + 1)
+    for group in groups:
         for append in group.appends:
             types += append.encoded.types
             bodies += append.encoded.bodies
@@ -228,10 +228,8 @@ async def write_appends(connection: Connection, groups: Sequence[Group]) -> Writ
         _sparse([change.waits and _json(change.waits) for change in changes]),
         _sparse([change.waits and change.waits.until for change in changes]),
         _amounts([group.releases for group in groups]),
-        _numbers(numbers),
-        _numbers(places),
-        _words(types),
-        bodies,
+        _numbers(_firsts([group.count for group in groups])),
+        *_event_columns(types, bodies),
         _payload(ids),
         *blocks,
     )
@@ -251,17 +249,15 @@ async def write_creates(connection: Connection, creates: Sequence[Create]) -> Ma
     asked = {create.row.id: create.row for create in creates}
     rows_in = list(asked.values())
     births = [create.birth for create in creates]
-    event_ids: list[str] = []
-    seqs: list[int] = []
+    counts: list[int] = []
     types: list[str] = []
     bodies: list[bytes] = []
     for create in creates:
+        before = len(types)
         for encoded in (create.encoded, *([create.birth.encoded] if create.birth else [])):
             types += encoded.types
             bodies += encoded.bodies
-        count = len(bodies) - len(event_ids)
-        event_ids += [create.row.id] * count
-        seqs += range(1, count + 1)
+        counts.append(len(types) - before)
     blocks = _block_columns([(create.row.id, create.encoded) for create in creates])
     rows = await connection.fetch(
         CREATE_WITH_BLOCKS if blocks else CREATE,
@@ -284,10 +280,8 @@ async def write_creates(connection: Connection, creates: Sequence[Create]) -> Ma
         _sparse([birth and birth.owner for birth in births]),
         _numbers([len(birth.encoded.types) if birth else 0 for birth in births]),
         timedelta(seconds=max([birth.lease_s for birth in births if birth], default=0.0)),
-        _texts(event_ids),
-        _numbers(seqs),
-        _words(types),
-        bodies,
+        *_event_columns(types, bodies),
+        _numbers(_firsts(counts)),
         *blocks,
     )
     sessions: dict[str, SessionRow | str] = {}
@@ -309,6 +303,17 @@ def _block_columns(written: Sequence[tuple[str, Encoded]]) -> Sequence[Sequence[
         for digest, body in encoded.blocks.items()
     ]
     return list(zip(*found, strict=True)) if found else ()
+
+
+def _firsts(counts: Sequence[int]) -> list[int]:
+    """Of rows of so many each, one after the other, the number of each one's first, from 1 on."""
+    return list(accumulate(counts[:-1], initial=1)) if counts else []
+
+
+def _event_columns(types: Sequence[str], bodies: Sequence[bytes]) -> tuple[str, bytes, str, str]:
+    """The bodies as one: the driver takes its time for every element of a list."""
+    sizes = [len(body) for body in bodies]
+    return _words(types), b"".join(bodies), _numbers(_firsts(sizes)), _numbers(sizes)
 
 
 def _usage_arrays(usages: Sequence[Usage]) -> list[str]:
