@@ -214,8 +214,8 @@ async def wordy(run):
     return ToolOutcome((Text(f"look done: {run.arguments['n']} " + WORDS),))
 
 
-async def test_a_session_goes_on_behind_its_summaries(database_url):
-    async with world(database_url, scripted, agent=LONG) as here, here.worker().running():
+async def test_a_session_goes_on_behind_its_summaries(place):
+    async with world(place, scripted, agent=LONG) as here, here.worker().running():
         here.kind.do = wordy
         row = await here.start("Look forty times.")
         await here.settled(row.id)
@@ -237,7 +237,7 @@ async def test_a_session_goes_on_behind_its_summaries(database_url):
         )
 
 
-async def test_what_was_too_long_is_shortened_and_asked_again(database_url):
+async def test_what_was_too_long_is_shortened_and_asked_again(place):
     agent = structs.replace(AGENT, context=Context(keep_messages=2))
 
     def script(request):
@@ -249,7 +249,7 @@ async def test_what_was_too_long_is_shortened_and_asked_again(database_url):
             return said("done")
         return calls(("ledger_look", "{}"), start=len(results_in(request)))
 
-    async with world(database_url, script, agent=agent) as here, here.worker().running():
+    async with world(place, script, agent=agent) as here, here.worker().running():
         row = await here.start()
         await here.settled(row.id)
         log = await here.log_of(row.id)
@@ -259,7 +259,7 @@ async def test_what_was_too_long_is_shortened_and_asked_again(database_url):
 
 
 @pytest.mark.parametrize("strategy", ["none", "summary"])
-async def test_what_stays_too_long_fails_after_one_attempt(database_url, strategy):
+async def test_what_stays_too_long_fails_after_one_attempt(place, strategy):
     agent = structs.replace(AGENT, context=Context(strategy=strategy, keep_messages=1))
 
     def script(request):
@@ -272,7 +272,7 @@ async def test_what_stays_too_long_fails_after_one_attempt(database_url, strateg
             else ContextTooLong("no")
         )
 
-    async with world(database_url, script, agent=agent) as here, here.worker().running():
+    async with world(place, script, agent=agent) as here, here.worker().running():
         row = await here.start()
         await here.settled(row.id)
         log = await here.log_of(row.id)
@@ -281,11 +281,11 @@ async def test_what_stays_too_long_fails_after_one_attempt(database_url, strateg
         assert len(events_of(log, Compacted)) == (1 if strategy == "summary" else 0)
 
 
-async def test_a_summary_that_fails_leaves_a_note(database_url):
+async def test_a_summary_that_fails_leaves_a_note(place):
     def script(request):
         return Unavailable("away") if not request.tools else scripted(request)
 
-    async with world(database_url, script, agent=LONG) as here, here.worker().running():
+    async with world(place, script, agent=LONG) as here, here.worker().running():
         here.kind.do = wordy
         row = await here.start("Look forty times.")
         await here.settled(row.id)
@@ -295,7 +295,7 @@ async def test_a_summary_that_fails_leaves_a_note(database_url):
         assert all("Look forty times." in one.summary for one in events_of(log, Compacted))
 
 
-async def test_the_context_of_a_model_is_found_out(database_url):
-    async with world(database_url, scripted) as here:
+async def test_the_context_of_a_model_is_found_out(place):
+    async with world(place, scripted) as here:
         reach = await here.means.gateway.reach(OWNER, "scripted/scripted-1")
         assert reach == Reach(None, is_language_model=True)

@@ -29,7 +29,7 @@ def tampered(found: Recording, kind: type, change) -> tuple[Recording, int]:
 
 
 @pytest.fixture(scope="module")
-async def waited(database_url) -> Recording:
+async def waited(place) -> Recording:
     """Two calls that wait for a time, begun together."""
 
     def script(request):
@@ -46,27 +46,27 @@ async def waited(database_url) -> Recording:
         "kinds": {"timer": timer.KIND},
         "resources": [Tool(name="clock", type="timer")],
     }
-    async with world(database_url, script, **options) as here, here.worker().running():
+    async with world(place, script, **options) as here, here.worker().running():
         row = await here.start()
         await here.reaches(row.id, lambda one: one.status == "idle")
         return await recording(here.log, TENANT, row.id)
 
 
 @pytest.fixture(scope="module")
-async def out_of_time(database_url) -> Recording:
+async def out_of_time(place) -> Recording:
     def script(request):
         return calls(("ledger_look", "{}"), start=len(results_in(request)))
 
     agent = structs.replace(AGENT, limits=Limits(wall_time_s_max=0.3, steps_max=10**6, repeats_max=1000))
-    async with world(database_url, script, agent=agent) as here, here.worker().running():
+    async with world(place, script, agent=agent) as here, here.worker().running():
         row = await here.start()
         await here.settled(row.id)
         return await recording(here.log, TENANT, row.id)
 
 
 @pytest.fixture(scope="module")
-async def shortened(database_url) -> Recording:
-    async with world(database_url, scripted, agent=LONG) as here, here.worker().running():
+async def shortened(place) -> Recording:
+    async with world(place, scripted, agent=LONG) as here, here.worker().running():
         here.kind.do = wordy
         row = await here.start("Look forty times.")
         await here.settled(row.id)

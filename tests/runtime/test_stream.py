@@ -32,9 +32,9 @@ def _seqs(items) -> list[int]:
     return [item.seq for item in items if isinstance(item, Recorded)]
 
 
-async def test_an_answers_text_comes_live_before_its_fact(database_url):
+async def test_an_answers_text_comes_live_before_its_fact(place):
     held = Held(said("hello"))
-    async with world(database_url, in_turn(held)) as here, here.worker().running():
+    async with world(place, in_turn(held)) as here, here.worker().running():
         row = await here.start("")
         seen = []
         async with within("the end of the turn", seen), here.sessions.stream(OWNER, row.id) as items:
@@ -66,9 +66,9 @@ async def test_an_answers_text_comes_live_before_its_fact(database_url):
     )
 
 
-async def test_a_reader_that_joins_in_the_middle_sees_all_facts_first(database_url):
+async def test_a_reader_that_joins_in_the_middle_sees_all_facts_first(place):
     held = Held(said("hello"))
-    async with world(database_url, in_turn(held)) as here, here.worker().running():
+    async with world(place, in_turn(held)) as here, here.worker().running():
         row = await here.start()
         await held.reached.wait()
         reading = asyncio.create_task(_until_turn_ends(here, row.id))
@@ -77,9 +77,9 @@ async def test_a_reader_that_joins_in_the_middle_sees_all_facts_first(database_u
     assert _seqs(seen) == [1, 2, 3, 4, 5]
 
 
-async def test_a_stream_cut_anywhere_and_resumed_gives_every_fact_once(database_url):
+async def test_a_stream_cut_anywhere_and_resumed_gives_every_fact_once(place):
     script = lambda request: said("ok") if len(results_in(request)) == 5 else calls(("ledger_look", "{}"))  # noqa: E731
-    async with world(database_url, script) as here, here.worker().running():
+    async with world(place, script) as here, here.worker().running():
         row = await here.start()
         got: list[int] = []
         last = (await here.settled(row.id)).version
@@ -94,8 +94,8 @@ async def test_a_stream_cut_anywhere_and_resumed_gives_every_fact_once(database_
     assert got == list(range(1, last + 1))
 
 
-async def test_an_answer_that_starts_anew_says_so(database_url):
-    async with world(database_url, in_turn(Broken(said("half")), said("whole"))) as here:
+async def test_an_answer_that_starts_anew_says_so(place):
+    async with world(place, in_turn(Broken(said("half")), said("whole"))) as here:
         row = await here.start()
         reading = asyncio.create_task(_until_turn_ends(here, row.id))
         await _heard(here, row.id)
@@ -104,9 +104,9 @@ async def test_an_answer_that_starts_anew_says_so(database_url):
     assert [item.attempt for item in seen if isinstance(item, LiveModelStarted)] == [1, 2]
 
 
-async def test_calls_are_shown_while_they_are_written(database_url):
+async def test_calls_are_shown_while_they_are_written(place):
     held = Held(calls(("ledger_look", '{"n": 1}')))
-    async with world(database_url, in_turn(held, said("ok"))) as here:
+    async with world(place, in_turn(held, said("ok"))) as here:
         row = await here.start()
         reading = asyncio.create_task(_until_turn_ends(here, row.id))
         held.go.set()
@@ -131,8 +131,8 @@ def test_a_slow_reader_loses_deltas_and_is_told():
     assert not live.heard("sess_1")
 
 
-async def test_deltas_of_an_answer_that_is_known_are_left_out(database_url):
-    async with world(database_url, in_turn(said("hello"))) as here, here.worker().running():
+async def test_deltas_of_an_answer_that_is_known_are_left_out(place):
+    async with world(place, in_turn(said("hello"))) as here, here.worker().running():
         row = await here.start()
         last = (await here.settled(row.id)).version
         async with merged(here.log, here.means.live, row.id, after=0) as items:
