@@ -1,4 +1,4 @@
-"""One server a module, with a small agent that answers by rules over a table."""
+"""One server for all, with a small agent that answers by rules over a table."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,9 +40,9 @@ def freehold(tmp_path: Path) -> Freehold:
     return Freehold(tmp_path / "data folder")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Freehold]:
-    """A server runs here, and `clerk` is declared."""
+    """A server runs here, and `clerk` is declared. Tests add to it, and find what others added."""
     here = Freehold(tmp_path_factory.mktemp("served") / "data folder")
     with here.serving():
         here.ok("apply", "-", "--yes", input=TEMPLATE)

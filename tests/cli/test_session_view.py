@@ -196,7 +196,7 @@ def test_durations_are_of_peoples_size(milliseconds: float, said: str) -> None:
 def test_many_sessions_are_ended_at_once_after_a_question(served: Freehold) -> None:
     for _ in range(3):
         served.ok("chat", "clerk", "How many SKU-1 are there?")
-    chosen = served.ok("sessions", "list", "--json").json
+    chosen = served.ok("sessions", "list", "--json").json[:3]
     for one in chosen[:2]:
         served.ok("sessions", "pause", one["id"])
     asked = served("sessions", "kill", "--agent", "clerk", "--older-than", "0s", input="n\n")

@@ -50,12 +50,14 @@ def test_an_sdk_speaks_https_with_the_authority_that_it_is_told(
     assert models_through(told["url"], told["ca_file"], told["api_key"]) > 0, "HTTP is there as before"
 
 
+@pytest.mark.slow
 def test_who_does_not_trust_the_authority_does_not_connect(served: tuple[Freehold, dict[str, Any]]) -> None:
     _, told = served
     with pytest.raises(openai.APIConnectionError):
         models_through(told["tls_url"], None, told["api_key"])
 
 
+@pytest.mark.slow
 def test_what_is_made_is_for_its_owner_only(served: tuple[Freehold, dict[str, Any]]) -> None:
     here, _ = served
     files = sorted((here.folder / "tls").iterdir())
