@@ -20,6 +20,19 @@ from tests.gateway._vendors import Step, Vendor
 
 ENVIRONMENT = {"OPENAI_API_KEY": "sk-test-openai", "ANTHROPIC_API_KEY": "sk-test-anthropic"}
 
+ECHO = """
+kind: rules
+name: echo
+rules: []
+otherwise: "I only echo."
+---
+kind: agent
+name: echo
+model: rules/echo
+rules: echo
+"""
+"""An agent that needs no model."""
+
 
 class Event(NamedTuple):
     """`cursor` is None for previews."""

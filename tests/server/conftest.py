@@ -16,3 +16,10 @@ async def shared(
     folder: Path = tmp_path_factory.mktemp("shared")
     async with fresh_database(postgres_server, template=MIGRATED) as url, world(url, folder) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+async def url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
+    """A database of the module's own, for servers that are not shared."""
+    async with fresh_database(postgres_server, template=MIGRATED) as made:
+        yield made

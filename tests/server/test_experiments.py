@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from freehold.gateway.qualities import SCORES_MIN
-from freehold.store.embedded import EmbeddedServer
-from tests._postgres import MIGRATED, fresh_database
 from tests._waiting import eventually
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
@@ -44,12 +42,6 @@ experiment:
   canary: { model: anthropic/claude-sonnet-4-5, steps: [50, 100], step_s: 0.1, calls_min: 3, error_rate_max: 0.2 }
 """
 BUSY = reply(b'{"error":{"message":"no"}}', status=503)
-
-
-@pytest.fixture(scope="module")
-async def url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
-    async with fresh_database(postgres_server, template=MIGRATED) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -13,23 +13,12 @@ import pytest
 
 from tests._waiting import until
 from tests.server._process import freehold, left
+from tests.server._world import ECHO
 
 pytestmark = pytest.mark.slow
 
 ENDS = {signal.SIGINT: {0, 130}, signal.SIGTERM: {0, -15}, signal.SIGKILL: {-9}}
 """Exit codes. The second of two is where the program is still being loaded and nothing is open that would have to be closed."""
-
-TEMPLATE = """
-kind: rules
-name: echo
-rules: []
-otherwise: "I only echo."
----
-kind: agent
-name: echo
-model: rules/echo
-rules: echo
-"""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +27,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("used") / "data"
     with freehold(folder) as server:
         with server.ready().client() as client:
-            client.post("/v1/templates/apply", json={"template": TEMPLATE}).raise_for_status()
+            client.post("/v1/templates/apply", json={"template": ECHO}).raise_for_status()
         assert server.ended(signal.SIGTERM)[0] == 0
     return folder
 

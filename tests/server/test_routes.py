@@ -6,8 +6,6 @@ import msgspec
 import openai
 import pytest
 
-from freehold.store.embedded import EmbeddedServer
-from tests._postgres import MIGRATED, fresh_database
 from tests._waiting import eventually
 from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._world import World, world
@@ -35,12 +33,6 @@ model: smart
 """
 BUSY = reply(b'{"error":{"message":"busy"}}', status=503)
 ASKED = {"model": "smart", "messages": [{"role": "user", "content": "Hi"}]}
-
-
-@pytest.fixture(scope="module")
-async def url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
-    async with fresh_database(postgres_server, template=MIGRATED) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

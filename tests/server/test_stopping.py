@@ -13,23 +13,12 @@ from freehold.server import listener
 from tests._waiting import eventually, within
 from tests.gateway._vendors import HOLD, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._raw import Answer, Connection, connected, request
-from tests.server._world import World, world
+from tests.server._world import ECHO, World, world
 
 LONG_S = 30.0
 """For what is waited for where it should not be."""
 
 CHAT = b'{"model":"openai/gpt-4o","messages":[]}'
-TEMPLATE = """
-kind: rules
-name: echo
-rules: []
-otherwise: "I only echo."
----
-kind: agent
-name: echo
-model: rules/echo
-rules: echo
-"""
 
 
 @pytest.fixture
@@ -72,7 +61,7 @@ async def test_event_streams_end_at_once_and_whole_and_go_on_elsewhere(
     own: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "STREAMS_END_S", LONG_S)
-    await own.apply(TEMPLATE)
+    await own.apply(ECHO)
     session_id = await own.session("echo", "hello")
     log = await own.until_idle(session_id)
     async with own.stream(session_id, after="0") as events:
