@@ -232,7 +232,7 @@ class Provider(Protocol):
     def call(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[StreamEvent]]:
         """Entering sends the request and raises what the provider refused it with, before any event.
 
-        What comes over a network should be `Pours[StreamEvent]`, too.
+        What comes over a network should be `Pours[Sequence[StreamEvent]]`, too: events that came together are taken together.
         """
         ...
 

@@ -4,7 +4,7 @@ A copy stands beside the answer's own course: bytes are gathered where their usa
 over what is kept lets go of all that it has. Not here: which answers are kept (cache.py).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from freehold.core.errors import FreeholdError
@@ -99,18 +99,19 @@ class EventsCopy:
         return event
 
     async def pour(
-        self, take: Callable[[StreamEvent], bool], drained: Callable[[], Awaitable[object]]
+        self, take: Callable[[Sequence[StreamEvent]], bool], drained: Callable[[], Awaitable[object]]
     ) -> None:
-        def taken(event: StreamEvent) -> bool:
-            self._add(event)
-            return take(event)
+        def taken(events: Sequence[StreamEvent]) -> bool:
+            for event in events:
+                self._add(event)
+            return take(events)
 
         events = self._events
         if isinstance(events, Pours):
             await events.pour(taken, drained)
             return
         async for event in events:
-            if not taken(event):
+            if not taken((event,)):
                 await drained()
 
     def _add(self, event: StreamEvent) -> None:

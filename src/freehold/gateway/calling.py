@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import structs
 
@@ -11,7 +11,7 @@ from freehold.core import tokens
 from freehold.core.begins import Done, HangUp
 from freehold.core.errors import BrokenOff, FreeholdError
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
-from freehold.core.ports import Pours, Wire
+from freehold.core.ports import Wire
 from freehold.core.stream import ArgumentsAdded, Finished, StreamEvent, TextAdded, UsageReported
 from freehold.gateway.bounds import Most, most_of_request
 from freehold.gateway.cache_copies import Copy, EventsCopy, told_again
@@ -20,6 +20,10 @@ from freehold.gateway.metering import Meter, Metered
 from freehold.gateway.routing import Wanted
 from freehold.gateway.targets import Target
 from freehold.wires import path_in
+
+Pour: TypeAlias = Callable[
+    [Callable[[Sequence[StreamEvent]], bool], Callable[[], Awaitable[object]]], Awaitable[None]
+]
 
 SAID_PIECES_MAX: Final = 64
 """What was said is counted so many pieces at a time, and forgotten: streams may be long, and many."""
@@ -92,52 +96,47 @@ class Answer(Metered):
         return event
 
     async def pour(
-        self, take: Callable[[StreamEvent], bool], drained: Callable[[], Awaitable[object]]
+        self, take: Callable[[Sequence[StreamEvent]], bool], drained: Callable[[], Awaitable[object]]
     ) -> None:
-        """As `core.ports.Pours` has it, instead of iterating."""
-        events = self._events
-        if not isinstance(events, Pours):
+        """As `core.ports.Pours` has it, instead of iterating: of events that came together."""
+        pour: Pour | None = getattr(self._events, "pour", None)
+        if pour is None:
             async for event in self:
-                if not take(event):
+                if not take((event,)):
                     await drained()
             return
 
-        say, heed = self._say, self._heed
+        heed = self._heed
 
-        def taken(event: StreamEvent) -> bool:
-            if type(event) is TextAdded:
-                say(event.text)
-            else:
+        def taken(events: Sequence[StreamEvent]) -> bool:
+            for event in events:
                 heed(event)
-            return take(event)
+            return take(events)
 
         if (first := self._first) is not None:
             self._first = None
-            if not taken(first):
+            if not taken((first,)):
                 await drained()
         try:
-            await events.pour(taken, drained)
+            await pour(taken, drained)
         except BaseException as error:
             self.error = error
             raise
 
-    def _say(self, text: str) -> None:
-        said = self._said
-        said.append(text)
-        if len(said) >= SAID_PIECES_MAX:
-            self._tokens += tokens.estimate("".join(said))
-            said.clear()
-
     def _heed(self, event: StreamEvent) -> None:
         # Quicker than a match: each class that it is not would cost 0.3 us.
+        said = self._said
         if type(event) is TextAdded:
-            self._say(event.text)
+            said.append(event.text)
         elif type(event) is ArgumentsAdded:
-            self._say(event.json)
+            said.append(event.json)
         elif type(event) is UsageReported:
             self.usage = event.usage
         elif type(event) is Finished:
             self.finished = True
+        if len(said) >= SAID_PIECES_MAX:
+            self._tokens += tokens.estimate("".join(said))
+            said.clear()
 
 
 class Told(Metered):

@@ -392,11 +392,13 @@ class Events:
             raise self._upstream.named(error) from error.__cause__
 
     async def pour(
-        self, take: Callable[[StreamEvent], bool], drained: Callable[[], Awaitable[object]]
+        self, take: Callable[[Sequence[StreamEvent]], bool], drained: Callable[[], Awaitable[object]]
     ) -> None:
-        """As `core.ports.Pours` has it."""
+        """As `core.ports.Pours` has it: what one read of the socket brought, together."""
         while self._piece is not None or self._at < len(self._events):
-            if not take(await self.__anext__()):
+            first = await self.__anext__()
+            beside, self._at = self._events[self._at :], len(self._events)
+            if not take((first, *beside)):
                 await drained()
         reply, self._reply = self._reply, None
         if reply is None:
@@ -410,8 +412,7 @@ class Events:
             except FreeholdError as error:
                 raise (error if pouring.taking else self._upstream.named(error)) from error.__cause__
             else:
-                for event in self._end():
-                    take(event)
+                take(self._end())
                 return
         await _run_out(reply)
 
@@ -442,7 +443,7 @@ class _Pouring:
     def __init__(
         self,
         events: Events,
-        take: Callable[[StreamEvent], bool],
+        take: Callable[[Sequence[StreamEvent]], bool],
         drained: Callable[[], Awaitable[object]],
     ) -> None:
         self._events = events
@@ -451,12 +452,10 @@ class _Pouring:
         self.taking = False
 
     def feed(self, piece: bytes) -> bool:
-        events, ready = self._events, True
+        events = self._events
         decoded = events.decode(piece)
         self.taking = True
-        for event in decoded:
-            if not self._take(event):
-                ready = False
+        ready = self._take(decoded)
         self.taking = False
         return ready and not events.finished
 

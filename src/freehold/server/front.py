@@ -325,10 +325,13 @@ class _Call:
         exchange = self._exchange
         self._encoder = encoder = self._wire.stream_encoder(request, created=created)
         if self._form is None and exchange.direct:
-            encode, write, name = encoder.encode, exchange.write, self.request_id
+            encode, write = encoder.encode, exchange.write
 
-            def told(event: StreamEvent) -> bool:
-                data = encode(identified(event, name) if type(event) in _WITH_IDS else event)
+            def told(events: Sequence[StreamEvent]) -> bool:
+                if len(events) == 1 and type(event := events[0]) not in _WITH_IDS:
+                    data = encode(event)
+                else:
+                    data = self._told_together(events, encoder)
                 return not data or write(data)
 
             await answer.pour(told, exchange.drained)
@@ -338,6 +341,18 @@ class _Call:
             if data := encoder.encode(identified(event, self.request_id)):
                 await send(data)
         return encoder.end()
+
+    def _told_together(self, events: Sequence[StreamEvent], encoder: StreamEncoder) -> bytes:
+        """Written at once. What was told before an event that cannot be told is written anyhow."""
+        told = b""
+        try:
+            for event in events:
+                told += encoder.encode(identified(event, self.request_id))
+        except FreeholdError:
+            if told:
+                self._exchange.write(told)
+            raise
+        return told
 
     async def _formed(self, data: bytes) -> None:
         if self._form is not None and (told := self._form.feed(data)):
