@@ -37,7 +37,7 @@ def _is_boss(request) -> bool:
 async def _ended(place: World, agent: str) -> tuple[SessionRow, TurnFinished]:
     async with place.worker().running():
         made = await place.sessions.create(OWNER, agent, content=(Text("go"),))
-        row = await place.reaches(made.id, lambda row: row.status == "idle", timeout_s=60)
+        row = await place.reaches(made.id, lambda row: row.status == "idle")
     return row, events_of(await place.log_of(row.id), TurnFinished)[-1]
 
 

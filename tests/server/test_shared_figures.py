@@ -1,5 +1,7 @@
 """Two servers on one database speak of one installation: how quick models are, whether they fail, how routes serve, what is bought."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,8 +14,8 @@ from tests._postgres import MIGRATED, fresh_database
 from tests._waiting import eventually
 from tests.gateway._vendors import ANTHROPIC_TEXT, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._world import World, world
-from tests.server.test_limits import clear_of_the_minutes_end
 
+MINUTE_S, TRIES_MAX = 60, 3
 TEMPLATE = """
 kind: route
 name: quick
@@ -105,23 +107,35 @@ async def test_what_burns_in_one_server_is_asked_last_in_the_other(two: tuple[Wo
 
 async def test_capacity_is_filled_by_both(two: tuple[World, World]) -> None:
     here, there = two
-    await clear_of_the_minutes_end()
     used = msgspec.json.decode(OPENAI_TEXT)
     used["usage"] = {"prompt_tokens": 400, "completion_tokens": 200}
     for own in two:
         own.script("openai", reply(msgspec.json.encode(used)))
-    assert (await ask(here, "openai/gpt-4.1")).status_code == 200
-    await explained(there, "quick")  # Tells, and hears what was told.
-    await explained(here, "quick")
-    await explained(there, "quick")
-    assert (await ask(there, "openai/gpt-4.1")).status_code == 200
+    for tries in range(1, TRIES_MAX + 1):
+        before = await served(there, calls_count=2 * (tries - 1))
+        minute = time.time() // MINUTE_S
+        assert (await ask(here, "openai/gpt-4.1")).status_code == 200
+        await explained(there, "quick")  # Tells, and hears what was told.
+        await explained(here, "quick")
+        await explained(there, "quick")
+        assert (await ask(there, "openai/gpt-4.1")).status_code == 200
+        if time.time() // MINUTE_S == minute:
+            break
+        await asyncio.sleep(
+            MINUTE_S - time.time() % MINUTE_S
+        )  # They were of two minutes: once more, in a new one.
+    now = await served(there, calls_count=2 * tries)
+    assert now - before == 600, "the other 600 did not fit into this minute's 1000"
+
+
+async def served(own: World, *, calls_count: int) -> int:
+    """How many tokens the capacity has served, once so many calls are in the bill."""
 
     async def counted() -> bool:
-        bill = await there.json("GET", "/v1/costs?by=model")
+        bill = await own.json("GET", "/v1/costs?by=model")
         lines = [one for one in bill["lines"] if one["group"]["model"].endswith("gpt-4.1")]
-        return bool(lines and lines[0]["calls"] == 2)
+        return sum(one["calls"] for one in lines) == calls_count
 
     await eventually(counted)
-    bill = await there.json("GET", "/v1/costs?by=model")
-    (served,) = [one["tokens_served"] for one in bill["adjustments"] if one["name"] == "bought"]
-    assert served == 600, "the other 600 did not fit into this minute's 1000"
+    bill = await own.json("GET", "/v1/costs?by=model")
+    return sum(one["tokens_served"] for one in bill["adjustments"] if one["name"] == "bought")
