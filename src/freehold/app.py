@@ -91,7 +91,7 @@ from freehold.server.apis import (
     tools,
     webhooks,
 )
-from freehold.server.apis.responses_background import BackgroundResponses
+from freehold.server.apis.responses_background import ResponseRuns
 from freehold.server.apis.responses_keeping import WIRE as RESPONSES
 from freehold.server.apis.responses_keeping import Keeper as ResponseKeeper
 from freehold.server.authentication import Authentication
@@ -175,7 +175,6 @@ async def open_house(config: Config, *, throwaway: bool = False, works: bool = T
         if isinstance(keeper, _Embedded):
             # Its folder is locked: what held a lease before is dead, none need be waited for.
             await store.log.free_leases()
-            await store.responses.free_leases()
             await store.message_batches.free_leases()
         # Before the worker: sessions that go on at once may need them.
         await stack.enter_async_context(companions(config.companions, log_folder=folder))
@@ -208,7 +207,7 @@ async def open_workshop(config: Config) -> AsyncIterator[Workshop]:
             stack, config, store, secrets_of, urls, pepper=secrets.token_bytes(PEPPER_BYTES)
         )
         await _work_on_batches(stack, config, store, inside)
-        worker = _worker(config, inside.means)
+        worker = _worker(config, store, inside, _fore(config, store, inside))
         await stack.enter_async_context(worker.running())
         await stack.enter_async_context(inside.scheduler.running())
         health = Health(store.database.check, lambda: store.records.trouble)
@@ -369,14 +368,47 @@ async def _inside(
     )
 
 
-def _worker(config: Config, means: Means) -> Worker:
+class _Fore(Struct, frozen=True):
+    """What model calls come through: those of clients, and those of responses in the background."""
+
+    door: Door
+    keeper: ResponseKeeper
+    front: Front
+
+
+def _fore(config: Config, store: Store, inside: _Inside) -> _Fore:
+    wires, clock = inside.wires, inside.clock
+    door = Door(
+        authenticate=Authentication(inside.principals),
+        dialect=wires[NATIVE_DIALECT],
+        clock=clock,
+        body_bytes_max=config.server.body_bytes_max,
+    )
+    keeper = ResponseKeeper(store.responses, store.conversations, inside.gateway, clock)
+    front = Front(
+        paths={path.encode(): wires[wire] for path, wire in HOT_PATHS.items()},
+        gateway=inside.gateway,
+        door=door,
+        keepers={RESPONSES: keeper},
+    )
+    return _Fore(door, keeper, front)
+
+
+def _worker(config: Config, store: Store, inside: _Inside, fore: _Fore) -> Worker:
     settings = WorkerSettings(
         sessions_max=config.runtime.sessions_max,
         tenant_max=config.runtime.tenant_sessions_max,
         lease_s=config.runtime.lease_s,
         drain_s=config.server.drain_s,
     )
-    return Worker(means, settings)
+    runs = ResponseRuns(
+        front=fore.front,
+        wire=inside.wires[RESPONSES],
+        keeper=fore.keeper,
+        responses=store.responses,
+        principals=inside.principals,
+    )
+    return Worker(inside.means, settings, {"response": runs})
 
 
 async def _furnish(
@@ -396,52 +428,31 @@ async def _furnish(
     clock, wires, gateway = inside.clock, inside.wires, inside.gateway
     key_table, principals = inside.keys, inside.principals
     first_key = await key_table.ensure_first_key(DEFAULT_TENANT)
+    fore = _fore(config, store, inside)
     if works:
-        await stack.enter_async_context(_worker(config, inside.means).running())
+        await stack.enter_async_context(_worker(config, store, inside, fore).running())
         await stack.enter_async_context(inside.scheduler.running())
-
-    door = Door(
-        authenticate=Authentication(principals),
-        dialect=wires[NATIVE_DIALECT],
-        clock=clock,
-        body_bytes_max=config.server.body_bytes_max,
-    )
-    keeper = ResponseKeeper(store.responses, store.conversations, gateway, clock)
-    front = Front(
-        paths={path.encode(): wires[wire] for path, wire in HOT_PATHS.items()},
-        gateway=gateway,
-        door=door,
-        keepers={RESPONSES: keeper},
-    )
-    background = BackgroundResponses(
-        front=front,
-        wire=wires[RESPONSES],
-        keeper=keeper,
-        responses=store.responses,
-        principals=principals,
-    )
-    await stack.enter_async_context(background.running())
     means = inside.means
     outside = Telling(store.expected_events, store.log, means.results, means.declarations)
     await stack.enter_async_context(outside.running())
     signing = Signing(_pepper(folder))
     await stack.enter_async_context(telling(config.webhooks, store.webhooks, signing, clock))
     stream_tokens = StreamTokens(_pepper(folder), principals.now, clock)
-    operations = _operations(config, store, inside, keeper, signing, stream_tokens, secrets_of)
+    operations = _operations(config, store, inside, fore.keeper, signing, stream_tokens, secrets_of)
     if works:
         await _work_on_batches(stack, config, store, inside)
     health = Health(store.database.check, lambda: store.records.trouble)
     await stack.enter_async_context(health.running())
     vendor_doors = (
-        BedrockDoor(front=front, signer=key_table.signer),
+        BedrockDoor(front=fore.front, signer=key_table.signer),
         GoogleDoor(
             wire=wires[GOOGLE_DIALECT],
             embedding=GOOGLE_EMBEDDING,
-            front=front,
+            front=fore.front,
         ),
-        EmbeddingsDoor(wire=EMBEDDINGS, gateway=gateway, door=door),
+        EmbeddingsDoor(wire=EMBEDDINGS, gateway=gateway, door=fore.door),
     )
-    app = server.build(front, vendor_doors, door, operations, health.look)
+    app = server.build(fore.front, vendor_doors, fore.door, operations, health.look)
     first_pair = None if first_key is None else key_table.pair(id_of(first_key))
     return House(app, operator_key, first_key, first_pair, secrets_of.redact)
 

@@ -85,8 +85,6 @@ def test_no_two_files_have_one_number() -> None:
 
 
 PARTS = {
-    "response_events": "responses",
-    "conversation_items": "conversations",
     "fork_segments": "sessions",
 }
 """Tables that hold parts of rows of others, which say whose they are."""

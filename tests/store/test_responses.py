@@ -8,9 +8,11 @@ from tests.store._parts import CLOCK
 from tests.store.conftest import Opens
 
 from freehold.core.errors import Conflict, NotFound, TooLarge
+from freehold.core.response_facts import ResponseTold
 from freehold.core.responses import Conversation, ConversationItem, KeptResponse, ResponseEvents
-from freehold.store import responses as module
-from freehold.store._housekeeping import forget_responses
+from freehold.core.session_log import Lease
+from freehold.store import _response_reads as module
+from freehold.store.retention import PostgresRetention
 from freehold.store.store import Store
 
 
@@ -80,15 +82,10 @@ async def test_responses_are_found_by_the_items_of_their_output_within_their_ten
 
 
 async def test_many_that_end_at_once_share_transactions(store: Store) -> None:
-    before = await transactions(store)
+    before = store.log.counters.transactions
     await asyncio.gather(*(store.responses.keep(kept(number)) for number in range(200)))
-    assert await transactions(store) - before < 20
-    assert len(await store.database.fetch("counting", "SELECT 1 FROM responses")) == 200
-
-
-async def transactions(store: Store) -> int:
-    rows = await store.database.fetch("counting", "SELECT count(DISTINCT xmin::text) AS count FROM responses")
-    return int(rows[0]["count"])
+    assert store.log.counters.transactions - before < 20
+    assert store.log.counters.creates == 200
 
 
 async def test_a_chain_is_read_oldest_first_and_each_row_holds_its_own_alone(store: Store) -> None:
@@ -118,30 +115,36 @@ async def test_a_chain_that_is_too_long_or_large_or_broken_is_refused(store: Sto
 
 async def test_one_process_runs_a_response_and_who_is_late_cannot_write(store: Store, other: Store) -> None:
     await store.responses.put_off(later(1, streamed=True), ResponseEvents(0, 2, b"ab"))
-    (held,) = await store.responses.claim("here", limit=10, lease_s=0.001)
-    assert (held.status, held.attempts, held.request) == ("in_progress", 1, b"{}")
-    await asyncio.wait_for(store.responses.wait_for_work(10), 10)
+    (held,) = await store.log.claim("here", limit=10, lease_s=0.001)
+    assert (held.kind, held.session_id) == ("response", "resp_1")
+    await store.responses.begin(held)
+    found = await store.responses.get("default", "resp_1")
+    assert (found.status, found.attempts, found.request) == ("in_progress", 1, b"{}")
     taken = await claimed(other, "there")
-    assert await store.responses.claim("here", limit=10, lease_s=10) == []
+    assert await store.log.claim("here", limit=10, lease_s=10) == []
     for late in (
         store.responses.add_events(held, ResponseEvents(2, 1, b"c")),
-        store.responses.end(held),
+        store.responses.end(held, found),
+        store.responses.hand_back(held),
     ):
         with pytest.raises(Conflict):
             await late
     await other.responses.add_events(taken, ResponseEvents(2, 1, b"c"))
-    done = KeptResponse(**{**as_fields(taken), "status": "completed", "output": b"[1]"})
-    await other.responses.end(done, ResponseEvents(3, 1, b"d"))
-    assert [run.body for run in await store.responses.events("resp_1", after=-1)] == [b"ab", b"c", b"d"]
-    assert [run.seq for run in await store.responses.events("resp_1", after=2)] == [3]
+    done = KeptResponse(**{**as_fields(found), "status": "completed", "output": b"[1]"})
+    await other.responses.end(taken, done, ResponseEvents(3, 1, b"d"))
+    await other.log.release(taken)
+    told = [recorded.event for recorded in await store.log.read("resp_1")]
+    assert [one.body for one in told if isinstance(one, ResponseTold)] == ["ab", "c", "d"]
+    assert await store.responses.told_count("resp_1") == 4
     found = await store.responses.get("default", "resp_1")
     assert (found.status, found.output, found.request) == ("completed", b"[1]", None)
+    assert await store.log.claim("here", limit=10, lease_s=10) == []
 
 
-async def claimed(store: Store, owner: str) -> KeptResponse:
-    async with within("a response to claim"):
+async def claimed(store: Store, owner: str) -> Lease:
+    async with within("a state"):
         while True:
-            if found := await store.responses.claim(owner, limit=1, lease_s=60):
+            if found := await store.log.claim(owner, limit=1, lease_s=60):
                 return found[0]
             await asyncio.sleep(0.005)
 
@@ -152,23 +155,84 @@ def as_fields(response: KeptResponse) -> dict[str, object]:
 
 async def test_what_happens_to_a_response_is_heard_in_every_process(store: Store, other: Store) -> None:
     await store.responses.put_off(later(1), None)
-    async with other.responses.watched("resp_1") as hint:
+    async with other.responses.follow("resp_1") as batches:
+        assert len(await anext(batches)) == 1
         assert (await store.responses.cancel("default", "resp_1")).status == "cancelled"
-        async with within("the hint"):
-            await hint.wait()
-    assert await store.responses.claim("here", limit=1, lease_s=60) == []
+        async with within("a state"):
+            await anext(batches)
+    assert await store.log.claim("here", limit=1, lease_s=60) == []
+    assert (await store.responses.cancel("default", "resp_1")).status == "cancelled"
+
+
+async def test_whoever_runs_a_response_cannot_write_once_it_is_cancelled_or_deleted(store: Store) -> None:
+    for end in (store.responses.cancel, store.responses.delete):
+        await store.responses.put_off(later(1), None)
+        held = await claimed(store, "here")
+        await store.responses.begin(held)
+        running = await store.responses.get("default", "resp_1")
+        await end("default", "resp_1")
+        with pytest.raises((Conflict, NotFound)):
+            await store.responses.end(held, running)
+        if end == store.responses.cancel:
+            assert (await store.responses.get("default", "resp_1")).status == "cancelled"
+            await store.responses.delete("default", "resp_1")
 
 
 async def test_a_response_that_was_handed_back_is_anybodys_and_did_not_count(store: Store) -> None:
     await store.responses.put_off(later(1), None)
-    (held,) = await store.responses.claim("here", limit=1, lease_s=60)
-    await store.responses.release(held)
-    (again,) = await store.responses.claim("there", limit=1, lease_s=60)
-    assert again.attempts == 1
-    assert await store.responses.renew("there", [again], lease_s=60) == {"resp_1"}
-    assert await store.responses.renew("here", [held], lease_s=60) == frozenset()
-    assert await store.responses.free_leases() == 1
-    assert (await claimed(store, "here")).attempts == 2
+    held = await claimed(store, "here")
+    await store.responses.begin(held)
+    await store.responses.hand_back(held)
+    await store.log.release(held)
+    again = await claimed(store, "there")
+    await store.responses.begin(again)
+    assert (await store.responses.get("default", "resp_1")).attempts == 1
+    assert await store.log.renew("there", [again], lease_s=60) == {"resp_1"}
+    assert await store.log.renew("here", [held], lease_s=60) == frozenset()
+    assert await store.log.free_leases() == 1
+    await store.responses.begin(await claimed(store, "here"))
+    assert (await store.responses.get("default", "resp_1")).attempts == 2
+
+
+async def test_responses_and_conversations_are_listed_by_their_kind_alone(store: Store) -> None:
+    await store.responses.keep(kept(1))
+    conversation_id = await conversation(store)
+    for kind, ids in (("agent", []), ("response", ["resp_1"]), ("conversation", [conversation_id])):
+        assert [row.id for row in (await store.log.list("default", kind=kind)).rows] == ids
+
+
+async def test_what_is_said_again_and_again_is_kept_once(store: Store) -> None:
+    large = b'{"id":"msg_1","text":"%s"}' % (b"x" * 10_000)
+    conversation_id = await conversation(store)
+    for number in range(3):
+        one = kept(number, input=b"[%s]" % large, conversation_id=conversation_id)
+        await store.responses.keep(one, [ConversationItem(f"msg_{number}", large)])
+    assert (await store.responses.get("default", "resp_2")).input == b"[%s]" % large
+    assert len(await store.database.fetch("counting", "SELECT FROM blocks")) == 1
+    for number in range(3):
+        await store.conversations.delete_item("default", conversation_id, f"msg_{number}")
+    assert await store.conversations.every("default", conversation_id) == []
+    for number in range(3):
+        await store.responses.delete("default", f"resp_{number}")
+    assert await store.database.fetch("counting", "SELECT FROM blocks") == []
+    assert await store.database.fetch("counting", "SELECT FROM items") == []
+
+
+async def test_what_a_deleted_item_said_is_nowhere_and_the_log_says_that_it_is_gone(store: Store) -> None:
+    said = [ConversationItem(name, b'"%s %s"' % (name.encode(), b"y" * 5000)) for name in ("a", "b", "a")]
+    conversation_id = await conversation(store, *said)
+    await store.conversations.delete_item("default", conversation_id, "a")
+    assert await store.conversations.every("default", conversation_id) == said[1:2]
+    with pytest.raises(NotFound):
+        await store.conversations.item("default", conversation_id, "a")
+    kinds = [type(recorded.event).__name__ for recorded in await store.log.read(conversation_id)]
+    assert kinds == ["ConversationStarted", "ItemErased", "ItemAdded", "ItemErased", "ItemDeleted"]
+    bodies = await store.database.fetch(
+        "looking", "SELECT body FROM events UNION ALL SELECT body FROM blocks"
+    )
+    assert not any(b"a y" in row["body"] for row in bodies)
+    await store.conversations.delete("default", conversation_id)
+    assert await store.database.fetch("counting", "SELECT FROM items") == []
 
 
 async def test_a_conversation_is_in_order_whoever_adds_to_it(store: Store, other: Store) -> None:
@@ -216,12 +280,22 @@ async def test_a_conversation_belongs_to_its_tenant(store: Store) -> None:
 async def test_old_responses_are_forgotten_unless_a_younger_one_builds_on_them(store: Store) -> None:
     await chain(store, 4)
     await store.responses.keep(kept(9))
+    await conversation(store)
     await store.database.fetch(
-        "ageing", "UPDATE responses SET created_at = now() - interval '31 days' WHERE id <> 'resp_3'"
+        "ageing", "UPDATE sessions SET due_at = now() - interval '31 days' WHERE id <> 'resp_3'"
     )
-    assert await forget_responses(store.database, days=30) == 1
+    assert await forgotten(store.retention) == 1
     assert len(await store.responses.history("default", "resp_3")) == 4
-    assert await forget_responses(store.database, days=0) == 4
+    await store.database.fetch("ageing", "UPDATE sessions SET due_at = now() - interval '31 days'")
+    assert await forgotten(store.retention) == 4
+    assert (await store.conversations.get("default", "conv_1")).id == "conv_1"
+
+
+async def forgotten(retention: PostgresRetention) -> int:
+    count = 0
+    while gone := await retention.delete_due("default", default_days=None):
+        count += sum(one.deleted for one in gone)
+    return count
 
 
 async def test_what_waits_to_be_kept_is_told_when_the_server_stops(opened: Opens) -> None:
@@ -231,4 +305,4 @@ async def test_what_waits_to_be_kept_is_told_when_the_server_stops(opened: Opens
         )
         await asyncio.sleep(0)
     told = await asyncio.wait_for(waiting, 10)
-    assert all(one is None or "stopping" in str(one) for one in told)
+    assert all(one is None or "is not known" in str(one) for one in told)

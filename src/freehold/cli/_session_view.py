@@ -23,6 +23,7 @@ class SessionView:
     def __init__(self, output: Output, session: Json, events: Sequence[Json], family: Json) -> None:
         self._output = output
         self._session = session
+        self._kind: str = session["freehold"].get("kind", "agent")  # An older server says nothing of it.
         self._events = events
         self._family = family
 
@@ -32,7 +33,9 @@ class SessionView:
         say(f"[bold]{session['id']}[/bold]  {escape(session['title'] or '')}".rstrip())
         status = ours["status"]
         parts = [
-            f"{escape(session['agent']['name'])} version {session['agent']['version']}",
+            f"{escape(session['agent']['name'])} version {session['agent']['version']}"
+            if self._kind == "agent"
+            else " by ".join(escape(one) for one in (self._kind, ours["model"]) if one),
             _styled(status),
             counted(ours["version"], "event"),
             f"begun {ago(session['created_at'])}, {session['created_at'][:16].replace('T', ' ')} UTC",
@@ -43,7 +46,9 @@ class SessionView:
         if deployment := session["deployment_id"]:
             say(f"[dim]begun by a run of the deployment {deployment}[/dim]")
         if origin := ours["origin"]:
-            say(f"[dim]a fork of {origin['session_id']} behind its event {origin['seq']}[/dim]")
+            seq = origin["seq"]
+            how = f"a fork of {origin['session_id']} behind its event {seq}"
+            say(f"[dim]{how if seq else 'goes on with ' + origin['session_id']}[/dim]")
         if ours["parent_id"]:
             say(f"[dim]works for {ours['parent_id']}[/dim]")
 
@@ -67,9 +72,14 @@ class SessionView:
             for one in subagents[:FAMILY_SHOWN_MAX]:
                 self._relative(one, INDENT * depth[one["id"]], one["title"] or "")
         if forks:
-            self._output.say(f"\n[bold]{counted(len(forks), 'fork')}[/bold]")
+            go_on = self._kind == "response"
+            head = (
+                f"gone on with by {counted(len(forks), 'response')}" if go_on else counted(len(forks), "fork")
+            )
+            self._output.say(f"\n[bold]{head}[/bold]")
             for one in forks[:FAMILY_SHOWN_MAX]:
-                place = f"behind event {one['freehold']['origin']['seq']}"
+                seq = one["freehold"]["origin"]["seq"]
+                place = f"behind event {seq}" if seq else one["freehold"]["status"]
                 model = f" with {one['freehold']['model']}" if one["freehold"]["model"] else ""
                 self._relative(one, INDENT, f"{place}{model}")
         if self._family["more"] or max(len(subagents), len(forks)) > FAMILY_SHOWN_MAX:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from freehold.cli._connection import connected, json_option, settings
 from freehold.cli._event_lines import say_event
 from freehold.cli._group import Commands
+from freehold.cli._kept_view import show_kept
 from freehold.cli._output import Output, ago, short
 from freehold.cli._session_view import SessionView
 from freehold.cli._sessions_travel import diff, export, fork, replay
@@ -59,6 +60,13 @@ for _command in (fork, export, replay, diff):
     type=click.Choice(["idle", "running", "waiting", "paused", "terminated"]),
     help="Only those. What waits for somebody to act, or is paused, is idle too.",
 )
+@click.option(
+    "--kind",
+    type=click.Choice(["agent", "response", "conversation"]),
+    default="agent",
+    show_default=True,
+    help="Sessions of agents, or kept answers of the Responses API, or conversations.",
+)
 @click.option("--sort", type=click.Choice(["newest", "cost"]), default="newest", show_default=True)
 @click.option("--agent", metavar="NAME", help="Only sessions with this agent.")
 @click.option("--deployment", metavar="ID", help="Only sessions that this deployment's runs began.")
@@ -72,6 +80,7 @@ def list_sessions(
     ctx: click.Context,
     *,
     status: str | None,
+    kind: str,
     sort: str,
     agent: str | None,
     deployment: str | None,
@@ -83,6 +92,7 @@ def list_sessions(
     chosen = settings(ctx)
     query = {
         "statuses[]": STATUS_WORDS.get(status or "", status),
+        "kind": kind,
         "sort": sort,
         "agent_id": agent,
         "deployment_id": deployment,
@@ -104,7 +114,7 @@ def _table(output: Output, found: Sequence[dict[str, Any]]) -> None:
     rows = [
         (
             one["id"],
-            one["agent"]["name"],
+            one["agent"]["name"] or one["freehold"]["model"] or "",
             one["freehold"]["status"],
             str(one["freehold"]["version"]),
             one["freehold"]["cost"]["shown"],
@@ -152,6 +162,10 @@ def show(ctx: click.Context, *, session_id: str, log_only: bool, as_json: bool) 
     if log_only:
         for event in events:
             say_event(output, f"{event['freehold']['cursor']:>7}  {event['processed_at'][11:23]}", event)
+        return
+    if session["freehold"].get("kind", "agent") != "agent":
+        show_kept(output, events)
+        view.family()
         return
     beside = sum(one["freehold"]["cost"]["pico"] for one in family["subagents"])
     TimelineView(output).show(

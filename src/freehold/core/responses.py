@@ -3,24 +3,28 @@
 Source: https://platform.openai.com/docs/api-reference/responses, https://platform.openai.com/docs/api-reference/conversations.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from msgspec import Struct
 
-ResponseStatus: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "cancelled", "incomplete"]
+from freehold.core.response_facts import (
+    ResponseAsked,
+    ResponseBegun,
+    ResponseEnded,
+    ResponseHandedBack,
+    ResponseStatus,
+)
+from freehold.core.session import Recorded, SessionEvent
+from freehold.core.session_log import Lease
+
+ENDED: Final[frozenset[str]] = frozenset({"completed", "failed", "cancelled", "incomplete"})
 
 
 class KeptResponse(Struct, frozen=True, kw_only=True):
-    """`head` (the response object without its output), `input` and `output` (arrays of items) are JSON.
-
-    `input` is what came with this request alone; what was said before is with `previous_id`, or in the conversation.
-    `request` is what is left to be asked, of one in the background that has not ended. `streamed`: its events are kept.
-    `item_ids` are those of its output, by which clients may refer to them; they are written and not read. `labels` are those of the request
-    and of all that it built on: it is kept, and gone on with, only where they say.
-    """
+    """What a response's log says. `request` is there as long as it has not ended; the other fields are as in ResponseAsked and ResponseEnded."""
 
     id: str
     tenant: str
@@ -34,9 +38,50 @@ class KeptResponse(Struct, frozen=True, kw_only=True):
     streamed: bool = False
     request: bytes | None = None
     attempts: int = 0
-    epoch: int = 0
     item_ids: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+def folded(response_id: str, tenant: str, events: Iterable[SessionEvent]) -> KeptResponse:
+    """What the log says so far; what was told may be left out of it. Raises ValueError where it is no response's."""
+    asked: ResponseAsked | None = None
+    ended: ResponseEnded | None = None
+    begun, attempts = False, 0
+    for event in events:
+        match event:
+            case ResponseAsked():
+                asked = event
+            case ResponseBegun():
+                begun, attempts = True, attempts + 1
+            case ResponseHandedBack():
+                attempts -= 1
+            case ResponseEnded():
+                asked, ended = event.asked or asked, event
+            case _:
+                pass
+    if asked is None:
+        raise ValueError(f"the log of {response_id} does not say what was asked")
+    head = (ended and bytes(ended.head)) or bytes(asked.head) or b"{}"
+    return KeptResponse(
+        id=response_id,
+        tenant=tenant,
+        created_by=asked.by,
+        status=ended.status if ended else "in_progress" if begun else "queued",
+        head=head,
+        input=bytes(asked.input),
+        output=bytes(ended.output) if ended else b"[]",
+        previous_id=asked.previous_id,
+        conversation_id=asked.conversation_id,
+        streamed=asked.streamed,
+        request=None if ended else bytes(asked.request) or None,
+        attempts=attempts,
+        item_ids=ended.item_ids if ended else (),
+        labels=asked.labels,
+    )
 
 
 class PastResponse(Struct, frozen=True):
@@ -64,18 +109,11 @@ class ConversationItem(Struct, frozen=True):
     body: bytes
 
 
-class Hint(Protocol):
-    """Says that it is time to look; `asyncio.Event` is one."""
-
-    def clear(self) -> None: ...
-    async def wait(self) -> object: ...
-
-
 class Responses(Protocol):
-    """A `KeptResponse` that was claimed is the right to write it: its `epoch` fences, and who is too late gets Conflict."""
+    """Responses, each of which is a session (kind `response`). Who runs one in the background holds its lease: who is too late gets Conflict."""
 
     async def keep(self, response: KeptResponse, items: Sequence[ConversationItem] = ()) -> None:
-        """One that has ended; `items` go to its conversation. Durable on return; many share one transaction."""
+        """One that has ended; `items` go to its conversation, in the same transaction. Durable on return."""
         ...
 
     async def put_off(self, response: KeptResponse, events: ResponseEvents | None) -> None:
@@ -95,48 +133,41 @@ class Responses(Protocol):
         ...
 
     async def delete(self, tenant: str, response_id: str) -> None:
-        """Raises NotFound."""
+        """Raises NotFound; Conflict where a retention policy holds it."""
         ...
 
     async def cancel(self, tenant: str, response_id: str) -> KeptResponse:
         """As it is afterwards; one that has ended stays as it is. Raises NotFound."""
         ...
 
-    async def claim(self, owner: str, *, limit: int, lease_s: float) -> Sequence[KeptResponse]:
-        """Those in the background that nobody runs, or no longer; each is an attempt more."""
+    async def begin(self, lease: Lease) -> None:
+        """An attempt."""
         ...
 
-    async def renew(self, owner: str, held: Sequence[KeptResponse], *, lease_s: float) -> frozenset[str]:
-        """Ids of those still held."""
+    async def hand_back(self, lease: Lease) -> None:
+        """That attempt does not count."""
         ...
 
-    async def release(self, held: KeptResponse) -> None:
-        """Not run after all: that attempt does not count."""
+    async def told_count(self, response_id: str) -> int:
+        """How many events of its stream are kept."""
         ...
 
-    async def add_events(self, held: KeptResponse, events: ResponseEvents) -> None:
-        """Durable on return. Raises Conflict."""
+    async def add_events(self, lease: Lease, events: ResponseEvents) -> None:
+        """Durable on return."""
         ...
 
     async def end(
         self,
-        held: KeptResponse,
+        lease: Lease,
+        response: KeptResponse,
         events: ResponseEvents | None = None,
         items: Sequence[ConversationItem] = (),
     ) -> None:
-        """Writes its status, head and output, with the end of its stream. Raises Conflict."""
+        """Writes its status, head and output, with the end of its stream, and what its conversation gets."""
         ...
 
-    async def events(self, response_id: str, *, after: int) -> Sequence[ResponseEvents]:
-        """Runs with events numbered above `after`, in order; not all, if they are many."""
-        ...
-
-    def watched(self, response_id: str) -> AbstractAsyncContextManager[Hint]:
-        """Set whenever something may have happened to it, here or in another process: clear it before looking."""
-        ...
-
-    async def wait_for_work(self, timeout_s: float) -> None:
-        """Returns when some response may want to be run, or after `timeout_s`."""
+    def follow(self, response_id: str) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Recorded]]]:
+        """Its log from the first event on, each once and in order, as they come; never ends by itself."""
         ...
 
 

@@ -10,6 +10,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from freehold.core.errors import BadRequest
+from freehold.core.response_facts import SessionKind
 
 DAYS_MAX: Final = 36_500.0
 
@@ -24,7 +25,7 @@ class Retention(
     tag_field="kind",
 ):
     """Matches sessions of one of `agents` (none: of any) that have all of `metadata`; as far as deleting goes, only those at rest, and of one
-    of `statuses` (none: any).
+    of `statuses` (none: any). Unless `kinds` says otherwise, no kept responses and conversations, which have neither agent nor metadata.
 
     `days`: so long after it was last written to, it is deleted. `hold`: it is not, whatever else is said. `waiting_days`: one that waits or
     is paused is ended (as by `kill`) when nobody has written to it for so long. `evidence_days`: what people were asked and decided in
@@ -33,6 +34,7 @@ class Retention(
 
     name: str
     description: str = ""
+    kinds: tuple[SessionKind, ...] = ("agent",)
     agents: tuple[str, ...] = ()
     metadata: dict[str, str] = {}
     statuses: tuple[Literal["idle", "cancelled", "archived"], ...] = ()
@@ -48,6 +50,10 @@ def check(policy: Retention) -> None:
         value = getattr(policy, field)
         if value is not None and not 0 <= value <= DAYS_MAX:
             raise BadRequest(f"expected 0 to {DAYS_MAX:.0f} days, got {value}", field=field)
+    if not policy.kinds:
+        raise BadRequest("expected at least one kind of session", field="kinds")
+    if policy.kinds != ("agent",) and (policy.agents or policy.metadata):
+        raise BadRequest("only agents' sessions have agents and metadata: leave these out", field="kinds")
     if policy.hold and policy.days is not None:
         raise BadRequest("expected either hold or days, not both", field="days")
     if (

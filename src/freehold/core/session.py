@@ -1,13 +1,14 @@
 """A session is its log. Here are the facts that a log can hold.
 
 Facts are in the past tense, hold only what is new (history is linear), and never change once written. `SessionState` is a
-fold (session_state.py). What to do next is not decided here (runtime/decide.py), nor is anything stored (store/).
+fold (session_state.py). What stands in the logs of other kinds is in response_facts.py. What to do next is not decided here
+(runtime/decide.py), nor is anything stored (store/).
 """
 
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final, Literal, TypeAlias, assert_never
+from typing import Final, Literal, TypeAlias, assert_never, cast
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +22,13 @@ from freehold.core.messages import (
     Usage,
 )
 from freehold.core.resources import CustomTool, Effect, WhenBusy
+from freehold.core.response_facts import (
+    OF_OTHER_KINDS,
+    ConversationEvent,
+    ResponseAsked,
+    ResponseEnded,
+    ResponseEvent,
+)
 
 SessionStatus: TypeAlias = Literal["idle", "running", "waiting", "paused", "cancelled"]
 """`running`: a worker has something to do. `idle`: waits for input. `waiting`: in the middle of a turn, for people, clients, other
@@ -352,7 +360,7 @@ class TurnFinished(Struct, frozen=True, tag="turn_finished", omit_defaults=True,
     code: str | None = None
 
 
-SessionEvent: TypeAlias = (
+AgentEvent: TypeAlias = (
     SessionStarted
     | SessionForked
     | UserSpoke
@@ -373,6 +381,8 @@ SessionEvent: TypeAlias = (
     | Compacted
     | TurnFinished
 )
+SessionEvent: TypeAlias = AgentEvent | ResponseEvent | ConversationEvent
+"""What a log of any kind may hold."""
 
 
 Input: TypeAlias = (
@@ -424,6 +434,10 @@ def row_change(events: Iterable[SessionEvent]) -> RowChange:
         if type(event) is ToolStarted:
             status = "running"
             continue
+        if type(event) in OF_OTHER_KINDS:
+            status = _kept_status(event) or status
+            continue
+        event = cast("AgentEvent", event)
         match event:
             case ToolFinished() | ResultGiven():
                 status, cost = "running", cost + event.cost_pico
@@ -451,6 +465,16 @@ def row_change(events: Iterable[SessionEvent]) -> RowChange:
             case _ as unreachable:
                 assert_never(unreachable)
     return RowChange(status, usage, cost, waits if status in ("waiting", "paused") else None)
+
+
+def _kept_status(event: SessionEvent) -> SessionStatus | None:
+    match event:
+        case ResponseEnded(status=status):
+            return "cancelled" if status == "cancelled" else "idle"
+        case ResponseAsked(request=request):
+            return "running" if request else None
+        case _:
+            return None
 
 
 _WAITS_AS: Final[dict[str, SessionStatus]] = {"calls": "waiting", "paused": "paused", "input": "idle"}

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from freehold.core.messages import Usage
 from freehold.core.resources import WhenBusy
+from freehold.core.response_facts import SessionKind
 from freehold.core.session import (
     Recorded,
     SessionEvent,
@@ -25,6 +26,7 @@ StatusWanted: TypeAlias = SessionStatus | Literal["asks", "goes_on"]
 class SessionRow(Struct, frozen=True, kw_only=True):
     """A projection of the log, for lists and workers. `version` is the number of events; `waits` is for `waiting` and `paused`.
 
+    Only of kind `agent` has it an agent. A response's origin is the one that it goes on with, of which it shares nothing.
     `deployment` is the one whose run began it. A fork has its origin's events up to `origin_seq` as its first; its usage and cost are those of its own events alone.
     """
 
@@ -50,6 +52,7 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     setup: SessionSetup | None = None
     when_busy: WhenBusy = "queue"
     deployment: str | None = None
+    kind: SessionKind = "agent"
 
 
 class NewSession(Struct, frozen=True):
@@ -80,6 +83,14 @@ class Lease(Struct, frozen=True):
     owner: str
     epoch: int
     due_at: datetime | None = None
+    kind: SessionKind = "agent"
+
+
+class Along(Struct, frozen=True):
+    """What is written to another log in the same transaction, if that one is still there."""
+
+    session_id: str
+    events: Sequence[SessionEvent]
 
 
 class Berth(Protocol):
@@ -117,7 +128,12 @@ class SessionPage(Struct, frozen=True):
 
 class SessionLog(Protocol):
     async def create(
-        self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
+        self,
+        row: SessionRow,
+        events: Sequence[SessionEvent],
+        *,
+        idempotency_key: str | None = None,
+        along: Along | None = None,
     ) -> SessionRow:
         """With a key that was used before in the tenant: the session of that time, nothing new."""
         ...
@@ -144,6 +160,7 @@ class SessionLog(Protocol):
         self,
         tenant: str,
         *,
+        kind: SessionKind = "agent",
         statuses: Sequence[StatusWanted] = (),
         agent: str | None = None,
         agent_version: int | None = None,
@@ -195,6 +212,7 @@ class SessionLog(Protocol):
         lease: Lease | None = None,
         releases: bool = False,
         idempotency_key: str | None = None,
+        along: Along | None = None,
     ) -> int:
         """Returns the new version. All or nothing, durable on return; many sessions' appends share one transaction. `releases`: the
         lease is given back in the same moment.

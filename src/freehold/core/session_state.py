@@ -7,7 +7,7 @@ decided here (runtime/decide.py).
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Final
 
 import msgspec
 from msgspec import Struct, structs
@@ -211,8 +211,8 @@ class SessionState(Struct):
                 self._hear_thread(event)
             case Compacted():
                 self._compact(event)
-            case _ as unreachable:
-                assert_never(unreachable)
+            case _:
+                raise ValueError(f"event {self.seq} belongs to no agent's session: {type(event).__name__}")
 
     def _start_call(self, event: ToolStarted) -> None:
         call = self._open_call(event.call_id)

@@ -18,6 +18,7 @@ from freehold.core.messages import JsonObject, Media, Text
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock, Resources, Versioned
 from freehold.core.resources import Agent, WhenBusy
+from freehold.core.response_facts import SessionKind
 from freehold.core.session import (
     ApprovalDecided,
     CancelRequested,
@@ -62,6 +63,7 @@ from freehold.runtime.inputs import (
     check_setup,
     patched,
 )
+from freehold.runtime.kinds import authorize_listing, authorize_reading
 from freehold.runtime.live import Live
 from freehold.runtime.offload import Results
 from freehold.runtime.settling import client_result, decision
@@ -362,13 +364,15 @@ class Sessions:
         )
 
     async def get(self, principal: Principal, session_id: str) -> SessionRow:
-        self._authorize(principal, "session:Read", session_id)
+        """Of any kind."""
+        authorize_reading(principal, session_id)
         return await self._row(principal, session_id)
 
     async def list(
         self,
         principal: Principal,
         *,
+        kind: SessionKind = "agent",
         statuses: Sequence[StatusWanted] = (),
         agent: str | None = None,
         agent_version: int | None = None,
@@ -382,10 +386,11 @@ class Sessions:
         cursor: str | None = None,
     ) -> SessionPage:
         """`statuses` of any, where there are none; newest first, or oldest first, or dearest first."""
-        authorize(principal, "session:Read", "session/*")
+        authorize_listing(principal, kind)
         check_limit(limit, SESSIONS_LIMIT_MAX)
         return await self._log.list(
             principal.tenant,
+            kind=kind,
             statuses=statuses,
             agent=agent,
             agent_version=agent_version,
@@ -409,15 +414,15 @@ class Sessions:
         cursor: str | None = None,
     ) -> SessionPage:
         """The session and all that work for it, however deep; oldest first."""
-        self._authorize(principal, "session:Read", session_id)
+        authorize_reading(principal, session_id)
         check_limit(limit, SESSIONS_LIMIT_MAX)
         return await self._log.family(
             principal.tenant, session_id, statuses=statuses, limit=limit, cursor=cursor
         )
 
     async def forks(self, principal: Principal, session_id: str, *, limit: int = 50) -> SessionPage:
-        """Those forked from the session itself, not from its forks. Oldest first."""
-        self._authorize(principal, "session:Read", session_id)
+        """Those forked from the session itself, not from its forks; of a response, those that go on with it. Oldest first."""
+        authorize_reading(principal, session_id)
         check_limit(limit, SESSIONS_LIMIT_MAX)
         return await self._log.forks(principal.tenant, session_id, limit=limit)
 

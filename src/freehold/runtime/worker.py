@@ -1,4 +1,4 @@
-"""Runtime: which sessions this process carries forward. What a session does is turn.py's matter.
+"""Runtime: which sessions this process carries forward. What a session does is turn.py's matter, or that of who performs its kind.
 
 Level-triggered: a worker asks the log which sessions want one, whatever became of the worker before. A lease is kept by a
 heartbeat; one that is lost stops its session's work here at once. No fault of one session ends the worker, and a database that
@@ -7,14 +7,16 @@ is away only makes it wait.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
 from freehold.core import ids
 from freehold.core.errors import FreeholdError
+from freehold.core.response_facts import SessionKind
 from freehold.core.session import SessionEvent
 from freehold.core.session_log import Berth, Carrier, Lease
 from freehold.core.session_state import SessionState
@@ -46,6 +48,17 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
 DEFAULTS: Final = WorkerSettings()
 
 
+class Performer(Protocol):
+    """Carries forward the sessions of a kind in which no agent acts."""
+
+    async def carry(self, lease: Lease, stopping: asyncio.Event) -> bool:
+        """Until there is nothing to do, or `stopping` is set and it can leave off. Whether the lease is still ours, to be given back.
+
+        Cancelled where the lease is lost, or a stop takes too long.
+        """
+        ...
+
+
 class _Held(Struct):
     """A session that is carried forward here."""
 
@@ -71,9 +84,15 @@ class _Berth:
 class Worker:
     """Implements core.session_log.Carrier, too: what begins in its process it takes from there, without asking the database for work."""
 
-    def __init__(self, means: Means, settings: WorkerSettings = DEFAULTS) -> None:
+    def __init__(
+        self,
+        means: Means,
+        settings: WorkerSettings = DEFAULTS,
+        performers: Mapping[SessionKind, Performer] = MappingProxyType({}),
+    ) -> None:
         self.owner = ids.new("worker", means.clock)
         self._means = means
+        self._performers = performers
         self._settings = settings
         self.lease_s = settings.lease_s
         self._held: dict[str, _Held] = {}
@@ -229,7 +248,10 @@ class Worker:
         """The outermost edge of one session's work."""
         ours = False
         try:
-            ours = await SessionRun(self._means, lease, self._stopping, state).run()
+            if lease.kind == "agent":
+                ours = await SessionRun(self._means, lease, self._stopping, state).run()
+            else:
+                ours = await self._performers[lease.kind].carry(lease, self._stopping)
         except asyncio.CancelledError:
             ours = self._stopping.is_set()
             raise

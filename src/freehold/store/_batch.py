@@ -6,7 +6,7 @@ several that is refused is taken apart and its members tried one by one, so that
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -26,9 +26,10 @@ WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 class Append:
-    """One caller's append; `done` gets the new version, or the error. `releases`: with it the lease is given back."""
+    """One caller's append; `done` gets the new version, or the error. `releases`: with it the lease is given back.
+    `along`: to another session, in the same transaction."""
 
-    __slots__ = ("alone", "done", "encoded", "expected", "key", "lease", "releases", "session_id")
+    __slots__ = ("alone", "along", "done", "encoded", "expected", "key", "lease", "releases", "session_id")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Append:
         key: str | None,
         releases: bool,
         done: "asyncio.Future[int]",
+        along: "Append | None" = None,
     ) -> None:
         self.session_id = session_id
         self.encoded = encoded
@@ -48,7 +50,13 @@ class Append:
         self.key = key
         self.releases = releases
         self.done = done
+        self.along = along
         self.alone = key is not None
+
+    @property
+    def size_bytes(self) -> int:
+        """With what goes along."""
+        return self.encoded.size_bytes + (0 if self.along is None else self.along.encoded.size_bytes)
 
 
 class Birth(Struct, frozen=True):
@@ -61,9 +69,9 @@ class Birth(Struct, frozen=True):
 
 
 class Create:
-    """One caller's new session; `done` gets the row as written, or the id of the session that the key made before."""
+    """One caller's new session; `done` gets the row as written, or the id of the session that the key made before. `along` as of an append."""
 
-    __slots__ = ("birth", "done", "encoded", "key", "row")
+    __slots__ = ("along", "birth", "done", "encoded", "key", "row")
 
     def __init__(
         self,
@@ -73,12 +81,19 @@ class Create:
         key: str | None,
         done: "asyncio.Future[SessionRow | str]",
         birth: Birth | None = None,
+        along: Append | None = None,
     ) -> None:
         self.row = row
         self.encoded = encoded
         self.key = key
         self.done = done
         self.birth = birth
+        self.along = along
+
+    @property
+    def size_bytes(self) -> int:
+        """With what goes along."""
+        return self.encoded.size_bytes + (0 if self.along is None else self.along.encoded.size_bytes)
 
     def settle(self, result: SessionRow | str, *, taken: bool) -> None:
         """The worker has it, whoever waits for `done`."""
@@ -111,7 +126,7 @@ class Group:
         self.releases = first.releases
         self.count = len(first.encoded.types)
         self.change = first.encoded.change
-        self.size_bytes = first.encoded.size_bytes
+        self.size_bytes = first.size_bytes
 
     def joins(self, other: Append) -> bool:
         """Adds `other` and says so, unless it cannot be right together with what is here."""
@@ -130,16 +145,17 @@ class Group:
             if base < 0 or (self.base is not None and self.base != base):
                 return False
             self.base = base
-        self._add(other)
+        self.add(other)
         return True
 
-    def _add(self, other: Append) -> None:
+    def add(self, other: Append) -> None:
+        """Whatever it says: what goes along depends on nothing."""
         change = other.encoded.change
         self.appends.append(other)
         self.lease = self.lease or other.lease
         self.releases = self.releases or other.releases
         self.count += len(other.encoded.types)
-        self.size_bytes += other.encoded.size_bytes
+        self.size_bytes += other.size_bytes
         self.change = RowChange(
             change.status or self.change.status,
             self.change.usage.plus(change.usage),
@@ -179,11 +195,11 @@ class Waiting:
         if queue is None:
             queue = self._appends[append.session_id] = deque()
         queue.append(append)
-        self._count(1, append.encoded.size_bytes)
+        self._count(1, append.size_bytes)
 
     def add_create(self, create: Create) -> None:
         self._creates.append(create)
-        self._count(1, create.encoded.size_bytes)
+        self._count(1, create.size_bytes)
 
     def take_apart(self, group: Group) -> None:
         """Puts a refused group back in front of its session's queue, to be tried one by one."""
@@ -225,8 +241,8 @@ class Waiting:
                 break
             seen |= marks
             creates.append(self._creates.popleft())
-            size_bytes += create.encoded.size_bytes
-            self._count(-1, -create.encoded.size_bytes)
+            size_bytes += create.size_bytes
+            self._count(-1, -create.size_bytes)
         return creates
 
     def fail_all(self, error: Exception) -> None:
@@ -239,6 +255,25 @@ class Waiting:
     def _count(self, count: int, size_bytes: int) -> None:
         self.count += count
         self.size_bytes += size_bytes
+
+
+def lone(session_id: str, encoded: Encoded) -> Append:
+    """Nobody waits for it by itself, and any version will do."""
+    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    return Append(session_id, encoded, expected=None, lease=None, key=None, releases=False, done=done)
+
+
+def groups_along(items: Iterable[Append | Create]) -> Sequence[Group]:
+    """What goes along with them, session by session."""
+    groups: dict[str, Group] = {}
+    for item in items:
+        if (append := item.along) is not None:
+            group = groups.get(append.session_id)
+            if group is None:
+                groups[append.session_id] = Group(append)
+            else:
+                group.add(append)
+    return sorted(groups.values(), key=lambda group: group.session_id)
 
 
 def _first_group(queue: deque[Append]) -> Group:

@@ -14,9 +14,12 @@ import asyncpg
 from freehold.core.errors import Conflict, NotFound
 from freehold.core.ports import Objects
 from freehold.store import _evidence, _forks
+from freehold.store._events import item_ids_in
 from freehold.store.database import Connection, Database
 
 ROWS_MAX: Final = 10_000
+NAMED_MAX: Final = 100
+"""Events that name items, read at once."""
 SWEPT_MAX: Final = 100
 """Sessions, in one go."""
 OBJECTS_MAX: Final = 1000
@@ -28,9 +31,9 @@ log = logging.getLogger(__name__)
 _LOCK: Final = "SELECT status, forks_count FROM sessions WHERE tenant = $1 AND id = $2 FOR UPDATE"
 _DELETE: Final = """
 WITH gone AS (
-    DELETE FROM sessions WHERE id = ANY($1::text[]) AND forks_count = 0 RETURNING id, tenant
+    DELETE FROM sessions WHERE id = ANY($1::text[]) AND forks_count = 0 RETURNING id, tenant, kind
 )
-INSERT INTO session_deletions (session_id, tenant) SELECT id, tenant FROM gone
+INSERT INTO session_deletions (session_id, tenant, kind) SELECT id, tenant, kind FROM gone
 """
 _LEFT: Final = "SELECT session_id, tenant FROM session_deletions ORDER BY at LIMIT $1"
 _SWEEP: Final = tuple(
@@ -39,9 +42,18 @@ _SWEEP: Final = tuple(
     """  # noqa: S608 - our own tables
     for table in ("events", "append_keys", "snapshots")
 )
+_SAID: Final = """
+SELECT seq, body FROM events
+WHERE session_id = $1 AND type IN ('response_ended', 'item_added') AND seq > $2
+  AND EXISTS (SELECT FROM session_deletions d WHERE d.session_id = $1 AND d.kind <> 'agent')
+ORDER BY seq LIMIT $3
+"""
+_UNNAME: Final = "DELETE FROM items WHERE tenant = $1 AND item_id = ANY ($3::text[]) AND session_id = $2"
 _UNUSE: Final = """
 DELETE FROM block_uses WHERE ctid = ANY(ARRAY(SELECT ctid FROM block_uses WHERE session_id = $1 LIMIT $2)) RETURNING digest
 """
+_NAMED: Final = "SELECT FROM events WHERE session_id = $1 AND position($2::bytea IN body) > 0 LIMIT 1"
+_UNUSE_ONE: Final = "DELETE FROM block_uses WHERE session_id = $1 AND digest = $2"
 _UNUSED: Final = """
 DELETE FROM blocks b WHERE b.tenant = $1 AND b.digest = ANY($2::text[])
 AND NOT EXISTS (SELECT FROM block_uses u WHERE u.tenant = b.tenant AND u.digest = b.digest)
@@ -91,6 +103,11 @@ async def sweep(database: Database, objects: Objects) -> int:
 
 
 async def sweep_one(database: Database, objects: Objects, tenant: str, session_id: str) -> None:
+    after = 0
+    while rows := await database.fetch("sweeping a session", _SAID, session_id, after, NAMED_MAX):
+        item_ids = [item_id for row in rows for item_id in item_ids_in(row["body"])]
+        await database.fetch("sweeping a session", _UNNAME, tenant, session_id, item_ids)
+        after = rows[-1]["seq"]
     for statement in _SWEEP:
         while len(await database.fetch("sweeping a session", statement, session_id, ROWS_MAX)) == ROWS_MAX:
             pass
@@ -101,6 +118,16 @@ async def sweep_one(database: Database, objects: Objects, tenant: str, session_i
         for one in page.objects:
             await objects.delete(RESULTS_TENANT, one.key)
     await database.fetch("sweeping a session", _SWEPT, session_id)
+
+
+async def release_blocks(
+    connection: Connection, tenant: str, session_id: str, digests: Sequence[str]
+) -> None:
+    """For whoever erased an event that named them, in the same transaction: none of the session's that is left names them any more."""
+    for digest in digests:
+        if not await connection.fetch(_NAMED, session_id, digest.encode()):
+            await connection.execute(_UNUSE_ONE, session_id, digest)
+            await _drop(connection, tenant, digest)
 
 
 async def _sweep_blocks(database: Database, tenant: str, session_id: str) -> bool:

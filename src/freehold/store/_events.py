@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, get_args
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from freehold.core.errors import BadRequest, Internal, TooLarge
 from freehold.core.messages import (
@@ -22,6 +22,7 @@ from freehold.core.messages import (
     ToolCall,
     ToolResult,
 )
+from freehold.core.response_facts import OF_OTHER_KINDS, ItemAdded, ResponseAsked, ResponseEnded
 from freehold.core.session import (
     Compacted,
     ModelAnswered,
@@ -40,6 +41,8 @@ from freehold.store.database import Row
 
 APPEND_BYTES_MAX: Final = 32 * 1024 * 1024
 APPEND_EVENTS_MAX: Final = 1000
+ALONG_EVENTS_MAX: Final = 20_000
+"""What an answer adds to its conversation, item by item: as many as its request had."""
 
 _TYPES: Final[Mapping[type, str]] = {kind: str(kind.__struct_config__.tag) for kind in get_args(SessionEvent)}
 
@@ -48,21 +51,21 @@ _decoder: msgspec.json.Decoder[SessionEvent] = msgspec.json.Decoder(SessionEvent
 
 
 class Encoded(Struct, frozen=True):
-    """What one append adds to a log, ready for the statement. `blocks` are large texts that the bodies name, by digest."""
+    """What one append adds to a log, ready for the statement. `blocks` are large texts that the bodies name, by digest. `items` are ids by
+    which clients may refer to what is said, with the place (1, 2 ...) of the event that says it."""
 
     types: Sequence[str]
     bodies: Sequence[bytes]
     size_bytes: int
     change: RowChange
     blocks: Mapping[str, bytes] = {}
+    items: Sequence[tuple[int, str]] = ()
 
 
-def encode(events: Sequence[SessionEvent]) -> Encoded:
+def encode(events: Sequence[SessionEvent], *, events_max: int = APPEND_EVENTS_MAX) -> Encoded:
     """Raises BadRequest and TooLarge: here, in the caller's own time, so that a batch never meets what cannot be written."""
-    if not 1 <= len(events) <= APPEND_EVENTS_MAX:
-        raise BadRequest(
-            f"expected 1 to {APPEND_EVENTS_MAX} events in an append, got {len(events)}", field="events"
-        )
+    if not 1 <= len(events) <= events_max:
+        raise BadRequest(f"expected 1 to {events_max} events in an append, got {len(events)}", field="events")
     types: list[str] = []
     bodies: list[bytes] = []
     blocks: dict[str, bytes] = {}
@@ -84,7 +87,24 @@ def encode(events: Sequence[SessionEvent]) -> Encoded:
             blocks |= found
         types.append(_TYPES[type(event)])
         bodies.append(body)
-    return Encoded(types, bodies, size_bytes, row_change(events), blocks)
+    return Encoded(types, bodies, size_bytes, row_change(events), blocks, _items(events))
+
+
+def _items(events: Sequence[SessionEvent]) -> Sequence[tuple[int, str]]:
+    if type(events[-1]) not in OF_OTHER_KINDS:
+        return ()
+    found: list[tuple[int, str]] = []
+    for place, event in enumerate(events, 1):
+        if type(event) is ItemAdded:
+            found.append((place, event.id))
+        elif type(event) is ResponseEnded:
+            found += [(place, item_id) for item_id in dict.fromkeys(event.item_ids)]
+    return found
+
+
+def item_ids_in(body: bytes) -> Sequence[str]:
+    """Of an event's bytes as they are kept: the ids of what it says."""
+    return [item_id for _, item_id in _items([_decoder.decode(body)])]
 
 
 def _texts(event: SessionEvent) -> Iterator[bytes]:
@@ -100,8 +120,31 @@ def _texts(event: SessionEvent) -> Iterator[bytes]:
                 yield _encoder.encode(call.arguments)
         case Compacted():
             yield _encoder.encode(event.summary)
+        case ResponseAsked():
+            yield from _values(event.input, _ARRAY)
+            yield from _values(event.head, _FIELDS)
+        case ResponseEnded():
+            if event.asked is not None:
+                yield from _texts(event.asked)
+            yield from _values(event.output, _ARRAY)
+            yield from _values(event.head, _FIELDS)
+        case ItemAdded():
+            yield bytes(event.item)
         case _:
             pass
+
+
+_ARRAY: Final = msgspec.json.Decoder(list[Raw])
+_FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
+
+
+def _values(
+    given: Raw, decoder: "msgspec.json.Decoder[list[Raw]] | msgspec.json.Decoder[dict[str, Raw]]"
+) -> Iterator[bytes]:
+    """Of an array or object, each value by itself: what stands in many is kept once."""
+    if len(bytes(given)) >= BLOCK_BYTES_MIN:
+        found = decoder.decode(given)
+        yield from map(bytes, found.values() if isinstance(found, dict) else found)
 
 
 def texts_of(part: Part) -> Iterator[bytes]:

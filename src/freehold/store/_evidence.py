@@ -53,8 +53,8 @@ WHERE r.tenant = $1 AND r.kind = 'retention' AND NOT r.archived ORDER BY r.name
 _JUDGED: Final = """
 SELECT min(r.name) FILTER (WHERE r.hold) AS held_by, max(r.evidence_days) AS evidence_days
 FROM sessions s JOIN jsonb_to_recordset($3::jsonb) AS r (
-    name text, agents text[], metadata jsonb, statuses text[], hold boolean, evidence_days float8
-) ON (r.agents IS NULL OR s.agent = ANY (r.agents)) AND s.metadata @> r.metadata
+    name text, kinds text[], agents text[], metadata jsonb, statuses text[], hold boolean, evidence_days float8
+) ON s.kind = ANY (r.kinds) AND (r.agents IS NULL OR s.agent = ANY (r.agents)) AND s.metadata @> r.metadata
   AND (r.statuses IS NULL OR CASE WHEN s.archived_at IS NULL THEN s.status ELSE 'archived' END = ANY (r.statuses))
 WHERE s.tenant = $1 AND s.id = $2
 """
@@ -73,6 +73,7 @@ def rules(declared: Sequence[Retention]) -> str:
     return _encoder.encode([
         {
             "name": one.name,
+            "kinds": one.kinds,
             "agents": one.agents or None,
             "metadata": one.metadata,
             "statuses": one.statuses or None,

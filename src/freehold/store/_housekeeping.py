@@ -1,4 +1,4 @@
-"""What only time decides: idempotency keys are forgotten two days after their use, kept responses when theirs is over. Sessions: retention.py.
+"""What only time decides: idempotency keys are forgotten two days after their use. Sessions, of whatever kind: retention.py.
 
 Each process tries; the rows decide.
 """
@@ -7,13 +7,12 @@ import asyncio
 import logging
 import random
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
 from typing import Final
 
 from freehold.background import background
 from freehold.core.errors import FreeholdError
 from freehold.core.ports import Objects
-from freehold.store import _deletions, _responses_statements, deployments, outside_events, webhooks
+from freehold.store import _deletions, deployments, outside_events, webhooks
 from freehold.store.database import Database
 
 EVERY_S: Final = 3600.0
@@ -41,29 +40,15 @@ async def forget_keys(database: Database) -> int:
     return count
 
 
-async def forget_responses(database: Database, *, days: float) -> int:
-    """How many were forgotten: those that are older, and that no later one refers to."""
-    count = 0
-    kept = timedelta(days=days)
-    while deleted := len(
-        await database.fetch("forgetting old responses", _responses_statements.FORGET, kept, DELETED_MAX)
-    ):
-        count += deleted
-    return count
+def housekeeping(database: Database, objects: Objects) -> AbstractAsyncContextManager["asyncio.Task[None]"]:
+    return background(_run(database, objects), "housekeeping")
 
 
-def housekeeping(
-    database: Database, objects: Objects, *, responses_days: float
-) -> AbstractAsyncContextManager["asyncio.Task[None]"]:
-    return background(_run(database, objects, responses_days), "housekeeping")
-
-
-async def _run(database: Database, objects: Objects, responses_days: float) -> None:
+async def _run(database: Database, objects: Objects) -> None:
     while True:
         await asyncio.sleep(EVERY_S * random.uniform(0.5, 1.0))
         try:
             keys_count = await forget_keys(database)
-            responses_count = await forget_responses(database, days=responses_days)
             await deployments.forget_runs(database, at_once=DELETED_MAX)
             await webhooks.forget(database, at_once=DELETED_MAX)
             await outside_events.forget(database, at_once=DELETED_MAX)
@@ -71,7 +56,4 @@ async def _run(database: Database, objects: Objects, responses_days: float) -> N
         except FreeholdError as error:
             log.warning("store.housekeeping.failed", extra={"detail": error.detail})
         else:
-            log.debug(
-                "store.housekeeping.done",
-                extra={"keys": keys_count, "responses": responses_count},
-            )
+            log.debug("store.housekeeping.done", extra={"keys": keys_count})

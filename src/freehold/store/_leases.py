@@ -24,7 +24,10 @@ CLAIM_MAX: Final = 1000
 RELEASED_AT_ONCE_MAX: Final = 256
 LEASE_S_MAX: Final = 3600.0
 
-_CLAIM: Final = "SELECT session_id, of_tenant, of_epoch, waited_since FROM claim_sessions($1, $2, $3, $4)"
+_CLAIM: Final = """
+SELECT c.session_id, c.of_tenant, c.of_epoch, c.waited_since, (SELECT s.kind FROM sessions s WHERE s.id = c.session_id) AS kind
+FROM claim_sessions($1, $2, $3, $4) AS c
+"""
 
 _RENEW: Final = """
 UPDATE sessions s SET due_at = now() + $4
@@ -69,7 +72,7 @@ async def claim(
     rows = await database.fetch("claiming sessions", _CLAIM, owner, limit, _duration(lease_s), tenant_max)
     waited = sorted(rows, key=lambda row: row["waited_since"])
     return [
-        Lease(row["session_id"], row["of_tenant"], owner, row["of_epoch"], row["waited_since"])
+        Lease(row["session_id"], row["of_tenant"], owner, row["of_epoch"], row["waited_since"], row["kind"])
         for row in waited
     ]
 

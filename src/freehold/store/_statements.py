@@ -4,8 +4,9 @@ All conditions (version, lease, idempotency key, cancelled) are checked inside t
 process that is frozen between two thoughts holds no lock and cannot write late. A refused group leaves no trace.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import cache
 from itertools import accumulate
 from typing import Any, Final
 
@@ -31,7 +32,6 @@ USAGE_COLUMNS: Final = (
 _NO_USAGES: Final = ["{}"] * (len(USAGE_COLUMNS) + 1)
 _USAGE: Final = ", ".join(USAGE_COLUMNS)
 _USAGE_ADDED: Final = ", ".join(f"{name} = s.{name} + coalesce(w.{name}, 0)" for name in USAGE_COLUMNS)
-_USAGE_GIVEN: Final = ", ".join(f"coalesce({name}, 0)" for name in USAGE_COLUMNS)
 _USAGE_TYPES: Final = ", ".join(f"${place}::text::bigint[]" for place in range(8, 16))
 
 LOG_CHANNEL: Final = "freehold_log"
@@ -63,6 +63,15 @@ _BLOCKS: Final = """, offered AS (
     INSERT INTO blocks (tenant, digest, body) SELECT tenant, digest, body FROM offered ORDER BY tenant, digest ON CONFLICT DO NOTHING
 ), used AS (
     INSERT INTO block_uses (session_id, tenant, digest) SELECT id, tenant, digest FROM offered ON CONFLICT DO NOTHING
+)"""
+
+# The same for ids by which clients may refer to what is said: session, id, and the event's place in what is written here. The last
+# placeholders are the step that it follows, and how many events its log had before.
+_ITEMS: Final = """, named AS (
+    INSERT INTO items (tenant, item_id, session_id, seq)
+    SELECT s.tenant, i.item_id, s.id, {4} + i.place
+    FROM unnest({0}::text::text[], {1}::text::text[], {2}::text::int[]) AS i (id, item_id, place)
+    JOIN {3} s ON s.id = i.id
 )"""
 
 _WANTED: Final = f"""
@@ -126,75 +135,113 @@ UNION ALL
 SELECT id, version, false, NULL, NULL FROM remembered"""
 
 
-def append_statement(*, keys: bool, blocks: bool) -> str:
+def _places(first: int, count: int) -> list[str]:
+    return [f"${place}" for place in range(first, first + count)]
+
+
+@cache
+def append_statement(*, keys: bool, blocks: bool, items: bool) -> str:
     steps = (
         [_WANTED, _REMEMBERED, _MOVED, _NOT_REMEMBERED, _WRITTEN, _KEYED]
         if keys
         else [_WANTED, _MOVED, _WRITTEN]
     )
     if blocks:
-        steps.append(_BLOCKS.format("$26", "$27", "$28", "moved"))
+        steps.append(_BLOCKS.format(*_places(26, 3), "moved"))
+    if items:
+        steps.append(_ITEMS.format(*_places(29 if blocks else 26, 3), "moved", "s.base"))
     steps.append(_APPENDED)
     return "".join([*steps, _APPENDED_EARLIER] if keys else steps)
 
 
-_APPENDS: Final = {
-    (keys, blocks): append_statement(keys=keys, blocks=blocks)
-    for keys in (True, False)
-    for blocks in (True, False)
-}
-
 EXPLAIN: Final = "SELECT id, version, status, owner, epoch FROM sessions WHERE id = ANY($1::text[])"
 
-# $1-$26: one element a session, of which opening is the number of its last events that are written only where it is claimed as it
-# begins: by owner, unless its agent's places are limited. $27: for how long. $28-$31: the events, as above.
-_CREATE: Final = f"""
+# What no session of a batch has is not in its statement: few have more than a status, a title and who made them.
+# $1 and so on: one element a session, as _COLUMNS has them; opening is the number of its last events that are written only where it is
+# claimed as it begins: by owner, unless its agent's places are limited. Then, where any may be claimed, for how long; then the
+# events, as above; then blocks and items.
+_COLUMNS: Final = {
+    "id": "text", "tenant": "text", "agent": "text", "agent_version": "int", "status": "text", "version": "int", "title": "text",
+    "created_by": "text", "metadata": "jsonb", "model": "text", "parent_id": "text", "setup": "jsonb", "when_busy": "text", "kind": "text",
+    "origin_id": "text", "cost_pico": "bigint", **dict.fromkeys(USAGE_COLUMNS, "bigint"), "estimated": "boolean", "key": "text",
+    "owner": "text", "opening": "int", "first": "int",
+}  # fmt: skip
+_UNLESS_SAID: Final = {
+    "title": "''",
+    "metadata": "'{}'",
+    "kind": "'agent'",
+    "estimated": "false",
+    **dict.fromkeys(("cost_pico", *USAGE_COLUMNS), "0"),
+}
+_NEEDED: Final = frozenset({"title", "metadata"})
+"""Of those that may be left out, what the table has no default for."""
+
+_CLAIMED: Final = """w.owner IS NOT NULL AND NOT EXISTS (
+    SELECT FROM session_limits l WHERE l.tenant = w.tenant AND l.agent = w.agent
+) AS claimed"""
+
+
+@cache
+def create_statement(columns: tuple[str, ...], *, blocks: bool, items: bool) -> str:
+    """`columns` are those that some session of the batch has something in."""
+    keyed, born = "key" in columns, "owner" in columns
+    given = [f"${place}::text::{_COLUMNS[name]}[]" for place, name in enumerate(columns, 1)]
+    place = len(columns) + 1
+    said = {
+        name: f"coalesce({name}, {_UNLESS_SAID[name]})" if name in _UNLESS_SAID else name for name in columns
+    }
+    said |= {name: _UNLESS_SAID[name] for name in sorted(_NEEDED - set(columns))}
+    said.pop("key", None)
+    said.pop("first")
+    if born:
+        lease = f"${place}::interval"
+        place += 1
+        said.pop("opening")
+        said["version"] = "version + CASE WHEN claimed THEN opening ELSE 0 END"
+        said["owner"] = "CASE WHEN claimed THEN owner END"
+        said["epoch"] = f"CASE WHEN claimed THEN {FIRST_EPOCH} ELSE 0 END"
+        said["due_at"] = f"now() + CASE WHEN claimed THEN {lease} ELSE '0' END"
+    types, bodies, begins, sizes = _places(place, 4)
+    place += 4
+    statement = f"""
 WITH wanted AS (
-    SELECT w.*, w.owner IS NOT NULL AND NOT EXISTS (
-        SELECT FROM session_limits l WHERE l.tenant = w.tenant AND l.agent = w.agent
-    ) AS claimed
-    FROM unnest(
-        $1::text::text[], $2::text::text[], $3::text::text[], $4::text::int[], $5::text::text[], $6::text[], $7::text::bigint[],
-        {_USAGE_TYPES}, $16::text::boolean[], $17::text::int[], $18::text::text[], $19::text[], $20::text::jsonb[], $21::text::text[],
-        $22::text[], $23::jsonb[], $24::text[], $25::text[], $26::text::int[], $32::text::int[]
-    ) AS w (
-        id, tenant, agent, agent_version, status, key, cost_pico, {_USAGE}, estimated,
-        version, title, model, metadata, created_by, parent_id, setup, when_busy, owner, opening, first
-    )
-), remembered AS (
-    SELECT w.id, k.session_id FROM wanted w JOIN create_keys k ON k.tenant = w.tenant AND k.key = w.key
-), made AS (
-    INSERT INTO sessions (
-        id, tenant, agent, agent_version, status, cost_pico, {_USAGE}, estimated, version, title, model, metadata, created_by, parent_id, setup,
-        when_busy, owner, epoch, due_at
-    )
-    SELECT id, tenant, agent, agent_version, status, coalesce(cost_pico, 0), {_USAGE_GIVEN}, coalesce(estimated, false),
-           version + CASE WHEN claimed THEN opening ELSE 0 END, title, model, metadata, created_by, parent_id, setup, when_busy,
-           CASE WHEN claimed THEN owner END, CASE WHEN claimed THEN {FIRST_EPOCH} ELSE 0 END, now() + CASE WHEN claimed THEN $27::interval ELSE '0' END
-    FROM wanted w
-    WHERE NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)
+    SELECT w.*{", " + _CLAIMED if born else ""} FROM unnest({", ".join(given)}) AS w ({", ".join(columns)})
+){_FOUND_EARLIER if keyed else ""}, made AS (
+    INSERT INTO sessions ({", ".join(said)})
+    SELECT {", ".join(said.values())}
+    FROM wanted w {"WHERE NOT EXISTS (SELECT FROM remembered r WHERE r.id = w.id)" if keyed else ""}
     ON CONFLICT (id) DO NOTHING
     RETURNING id, tenant, version, created_at, owner IS NOT NULL AS claimed, status = 'running' AND owner IS NULL AS claimable
 ), written AS (
     INSERT INTO events (session_id, seq, tenant, at, type, body)
-    SELECT m.id, 1 + m.n - m.first, m.tenant, m.created_at, ((SELECT $28::text::text[]))[m.n],
-           substr($29::bytea, ((SELECT $30::text::int[]))[m.n], ((SELECT $31::text::int[]))[m.n])
+    SELECT m.id, 1 + m.n - m.first, m.tenant, m.created_at, ((SELECT {types}::text::text[]))[m.n],
+           substr({bodies}::bytea, ((SELECT {begins}::text::int[]))[m.n], ((SELECT {sizes}::text::int[]))[m.n])
     FROM (
         SELECT made.*, w.first, generate_series(w.first, w.first + made.version - 1) AS n FROM made JOIN wanted w ON w.id = made.id
     ) AS m
-), keyed AS (
+){_KEY_KEPT if keyed else ""}"""  # noqa: S608 - built from our own constants alone
+    if blocks:
+        statement += _BLOCKS.format(*_places(place, 3), "made")
+        place += 3
+    if items:
+        statement += _ITEMS.format(*_places(place, 3), "made", "0")
+    return statement + _CREATED + (_CREATED_EARLIER if keyed else "")
+
+
+_FOUND_EARLIER: Final = """, remembered AS (
+    SELECT w.id, k.session_id FROM wanted w JOIN create_keys k ON k.tenant = w.tenant AND k.key = w.key
+)"""
+_KEY_KEPT: Final = """, keyed AS (
     INSERT INTO create_keys (tenant, key, session_id)
     SELECT w.tenant, w.key, w.id FROM wanted w JOIN made m ON m.id = w.id WHERE w.key IS NOT NULL
-)"""  # noqa: S608 - built from our own constants alone
+)"""
 _CREATED: Final = f"""
 SELECT id, version, created_at, NULL AS earlier, claimed, claimable,
        (SELECT pg_notify('{WORK_CHANNEL}', '') FROM made WHERE claimable LIMIT 1) AS called
-FROM made
+FROM made"""  # noqa: S608 - built from our own constants alone
+_CREATED_EARLIER: Final = """
 UNION ALL
-SELECT id, NULL, NULL, session_id, false, false, NULL FROM remembered
-"""  # noqa: S608 - built from our own constants alone
-CREATE: Final = _CREATE + _CREATED
-CREATE_WITH_BLOCKS: Final = _CREATE + _BLOCKS.format("$33", "$34", "$35", "made") + _CREATED
+SELECT id, NULL, NULL, session_id, false, false, NULL FROM remembered"""
 
 
 class Written(Struct, frozen=True):
@@ -215,8 +262,9 @@ async def write_appends(connection: Connection, groups: Sequence[Group]) -> Writ
             bodies += append.encoded.bodies
     keys = _sparse([group.appends[0].key for group in groups])
     blocks = _block_columns([(group.session_id, one.encoded) for group in groups for one in group.appends])
+    items = _item_columns((group.session_id, [one.encoded for one in group.appends]) for group in groups)
     rows = await connection.fetch(
-        _APPENDS[bool(keys), bool(blocks)],
+        append_statement(keys=bool(keys), blocks=bool(blocks), items=bool(items)),
         _texts(ids),
         _numbers([group.base for group in groups]),
         _numbers([group.lease.epoch if group.lease else None for group in groups]),
@@ -232,6 +280,7 @@ async def write_appends(connection: Connection, groups: Sequence[Group]) -> Writ
         *_event_columns(types, bodies),
         _payload(ids),
         *blocks,
+        *items,
     )
     return Written({row["id"]: row["version"] for row in rows}, any(row["claimable"] for row in rows))
 
@@ -247,8 +296,7 @@ class Made(Struct, frozen=True):
 
 async def write_creates(connection: Connection, creates: Sequence[Create]) -> Made:
     asked = {create.row.id: create.row for create in creates}
-    rows_in = list(asked.values())
-    births = [create.birth for create in creates]
+    leases_s = [create.birth.lease_s for create in creates if create.birth is not None]
     counts: list[int] = []
     types: list[str] = []
     bodies: list[bytes] = []
@@ -258,31 +306,16 @@ async def write_creates(connection: Connection, creates: Sequence[Create]) -> Ma
             types += encoded.types
             bodies += encoded.bodies
         counts.append(len(types) - before)
+    columns = _create_columns(creates) | {"first": _numbers(_firsts(counts))}
     blocks = _block_columns([(create.row.id, create.encoded) for create in creates])
+    items = _item_columns((create.row.id, [create.encoded]) for create in creates)
     rows = await connection.fetch(
-        CREATE_WITH_BLOCKS if blocks else CREATE,
-        _texts(list(asked)),
-        _texts([row.tenant for row in rows_in]),
-        _texts([row.agent for row in rows_in]),
-        _numbers([row.agent_version for row in rows_in]),
-        _words([row.status for row in rows_in]),
-        _sparse([create.key for create in creates]),
-        _amounts([row.cost_pico for row in rows_in]),
-        *_usage_arrays([row.usage for row in rows_in]),
-        _numbers([row.version for row in rows_in]),
-        _texts([row.title for row in rows_in]),
-        _sparse([row.model for row in rows_in]),
-        _texts([_json(row.metadata) for row in rows_in]),
-        _texts([row.created_by for row in rows_in]),
-        _sparse([row.parent_id for row in rows_in]),
-        _sparse([row.setup and _json(row.setup) for row in rows_in]),
-        _sparse([None if row.when_busy == "queue" else row.when_busy for row in rows_in]),
-        _sparse([birth and birth.owner for birth in births]),
-        _numbers([len(birth.encoded.types) if birth else 0 for birth in births]),
-        timedelta(seconds=max([birth.lease_s for birth in births if birth], default=0.0)),
+        create_statement(tuple(columns), blocks=bool(blocks), items=bool(items)),
+        *columns.values(),
+        *([timedelta(seconds=max(leases_s))] if leases_s else []),
         *_event_columns(types, bodies),
-        _numbers(_firsts(counts)),
         *blocks,
+        *items,
     )
     sessions: dict[str, SessionRow | str] = {}
     for row in rows:
@@ -292,6 +325,35 @@ async def write_creates(connection: Connection, creates: Sequence[Create]) -> Ma
         )
     taken = frozenset([row["id"] for row in rows if row["claimed"]])
     return Made(sessions, taken, any(row["claimable"] for row in rows))
+
+
+def _create_columns(creates: Sequence[Create]) -> dict[str, str]:
+    """As _COLUMNS has them; those that say nothing of any session are left out."""
+    rows = [create.row for create in creates]
+    births = [create.birth for create in creates]
+    found = {
+        "id": _texts([row.id for row in rows]),
+        "tenant": _texts([row.tenant for row in rows]),
+        "agent": _texts([row.agent for row in rows]),
+        "agent_version": _numbers([row.agent_version for row in rows]),
+        "status": _words([row.status for row in rows]),
+        "version": _numbers([row.version for row in rows]),
+        "title": _texts([row.title or None for row in rows]),
+        "created_by": _texts([row.created_by for row in rows]),
+        "metadata": _texts([_json(row.metadata) if row.metadata else None for row in rows]),
+        "model": _texts([row.model for row in rows]),
+        "parent_id": _texts([row.parent_id for row in rows]),
+        "setup": _texts([None if row.setup is None else _json(row.setup) for row in rows]),
+        "when_busy": _texts([None if row.when_busy == "queue" else row.when_busy for row in rows]),
+        "kind": _texts([None if row.kind == "agent" else row.kind for row in rows]),
+        "origin_id": _texts([row.origin_id for row in rows]),
+        "cost_pico": _amounts([row.cost_pico for row in rows]),
+        **dict(zip((*USAGE_COLUMNS, "estimated"), _usage_arrays([row.usage for row in rows]), strict=True)),
+        "key": _texts([create.key for create in creates]),
+        "owner": _texts([None if birth is None else birth.owner for birth in births]),
+        "opening": _amounts([len(birth.encoded.types) if birth else 0 for birth in births]),
+    }
+    return {name: column for name, column in found.items() if column != "{}"}
 
 
 def _block_columns(written: Sequence[tuple[str, Encoded]]) -> Sequence[Sequence[Any]]:
@@ -316,6 +378,21 @@ def _event_columns(types: Sequence[str], bodies: Sequence[bytes]) -> tuple[str, 
     return _words(types), b"".join(bodies), _numbers(_firsts(sizes)), _numbers(sizes)
 
 
+def _item_columns(written: Iterable[tuple[str, Sequence[Encoded]]]) -> Sequence[str]:
+    """Session, id and place of every item; none at all where there is none. What goes to one session stands in order."""
+    found: list[tuple[str, str, int]] = []
+    for session_id, appended in written:
+        before = 0
+        for encoded in appended:
+            if encoded.items:
+                found += [(session_id, item_id, before + place) for place, item_id in encoded.items]
+            before += len(encoded.types)
+    if not found:
+        return ()
+    ids, item_ids, places = zip(*found, strict=True)
+    return (_texts(ids), _texts(item_ids), _numbers(list(places)))
+
+
 def _usage_arrays(usages: Sequence[Usage]) -> list[str]:
     """In the order of USAGE_COLUMNS, then `estimated`: as Usage has them."""
     if all(usage is NO_USAGE for usage in usages):
@@ -338,10 +415,20 @@ def _words(column: Sequence[str | None]) -> str:
     return f"{{{','.join([word or 'NULL' for word in column])}}}"
 
 
-def _texts(column: Sequence[str]) -> str:
-    """Anybody's."""
-    quoted = [text.replace("\\", "\\\\").replace('"', '\\"') for text in column]
-    return '{"' + '","'.join(quoted) + '"}'
+def _texts(column: Sequence[str | None]) -> str:
+    """Anybody's; nothing at all for a column of NULLs."""
+    known = [text for text in column if text is not None]
+    if not known:
+        return "{}"
+    # Looked at as a whole, since hardly any has something to escape.
+    joined = "".join(known)
+    if '"' in joined or "\\" in joined:
+        known = [text.replace("\\", "\\\\").replace('"', '\\"') for text in known]
+    if len(known) == len(column):
+        return '{"' + '","'.join(known) + '"}'
+    each = iter(known)
+    quoted = ["NULL" if text is None else '"' + next(each) + '"' for text in column]
+    return f"{{{','.join(quoted)}}}"
 
 
 def _sparse(column: list[Any]) -> Sequence[Any]:

@@ -16,10 +16,11 @@ import msgspec
 from freehold.background import background
 from freehold.core.errors import Conflict, FreeholdError, NotFound, Overloaded, Unavailable
 from freehold.core.session_log import Lease, SessionRow
+from freehold.store import _along
 from freehold.store._batch import WAITING_BYTES_MAX, WAITING_MAX, Append, Birth, Create, Group, Waiting
 from freehold.store._events import Encoded
 from freehold.store._faults import TRANSIENT, translate
-from freehold.store._statements import EXPLAIN, WRITER_SETTINGS, Made, Written, write_appends, write_creates
+from freehold.store._statements import EXPLAIN, WRITER_SETTINGS, Made, Written
 from freehold.store.database import ATTEMPTS_MAX, Connection, Database, Row
 
 DRAIN_TIMEOUT_S: Final = 15.0
@@ -76,17 +77,33 @@ class Writer:
         lease: Lease | None,
         key: str | None,
         releases: bool,
+        along: Append | None = None,
     ) -> "asyncio.Future[int]":
         self._admit()
         done: asyncio.Future[int] = self._loop.create_future()
         self._waiting.add(
-            Append(session_id, encoded, expected=expected, lease=lease, key=key, releases=releases, done=done)
+            Append(
+                session_id,
+                encoded,
+                expected=expected,
+                lease=lease,
+                key=key,
+                releases=releases,
+                done=done,
+                along=along,
+            )
         )
         self._wanted.set()
         return done
 
     async def create(
-        self, row: SessionRow, encoded: Encoded, *, key: str | None, birth: Birth | None
+        self,
+        row: SessionRow,
+        encoded: Encoded,
+        *,
+        key: str | None,
+        birth: Birth | None,
+        along: Append | None = None,
     ) -> SessionRow | str:
         """What `birth` keeps is settled, whatever happens, also where nobody waits for this any more."""
         try:
@@ -96,7 +113,7 @@ class Writer:
                 birth.berth.leave()
             raise
         done: asyncio.Future[SessionRow | str] = self._loop.create_future()
-        self._waiting.add_create(Create(row, encoded, key=key, done=done, birth=birth))
+        self._waiting.add_create(Create(row, encoded, key=key, done=done, birth=birth, along=along))
         self._wanted.set()
         return await done
 
@@ -151,7 +168,7 @@ class Writer:
         self._wanted.set()
 
     async def _write_groups(self, groups: Sequence[Group]) -> None:
-        written = await self._attempt(groups, write_appends, self._write_groups)
+        written = await self._attempt(groups, _along.append, self._write_groups)
         if written is None:
             return
         refused: list[Group] = []
@@ -171,7 +188,7 @@ class Writer:
             await self._refuse(refused)
 
     async def _write_creates(self, creates: Sequence[Create]) -> None:
-        made = await self._attempt(creates, write_creates, self._write_creates)
+        made = await self._attempt(creates, _along.create, self._write_creates)
         if made is None:
             return
         for create in creates:

@@ -18,9 +18,11 @@ from msgspec import Struct
 from freehold.core.errors import BadRequest, Conflict, FreeholdError, NotFound, Unavailable
 from freehold.core.messages import Usage
 from freehold.core.ports import Objects
+from freehold.core.response_facts import SessionKind
 from freehold.core.session import Recorded, SessionEvent, SessionSetup, SessionWaits
 from freehold.core.session_log import (
     ANY_TIME,
+    Along,
     Carrier,
     Created,
     Lease,
@@ -32,9 +34,9 @@ from freehold.core.session_log import (
 from freehold.core.session_state import SessionState
 from freehold.core.validation import check_limit
 from freehold.store import _deletions, _forks, _leases, _snapshots
-from freehold.store._batch import Birth
+from freehold.store._batch import Append, Birth, lone
 from freehold.store._blocks import named_by
-from freehold.store._events import decode, encode
+from freehold.store._events import ALONG_EVENTS_MAX, decode, encode
 from freehold.store._follow import Followers, open_followers
 from freehold.store._gather import Gather
 from freehold.store._listen import Listener
@@ -53,7 +55,7 @@ KEY_CHARS_MAX: Final = 255
 _ROW: Final = f"""
 SELECT id, tenant, agent, agent_version, status, version, created_at, updated_at, title, model, metadata, created_by,
        cost_pico, {", ".join(USAGE_COLUMNS)}, estimated, waits, parent_id, origin_id, origin_seq,
-       archived_at, setup, when_busy, deployment
+       archived_at, setup, when_busy, deployment, kind
 FROM sessions
 """  # noqa: S608 - built from our own constants alone
 _IS_ANY: Final = "(status = ANY ({0}) OR status = 'waiting' AND CASE WHEN session_asks(waits) THEN 'asks' ELSE 'goes_on' END = ANY ({0}))"
@@ -70,12 +72,13 @@ WHERE tenant = $1
   AND ($9::timestamptz IS NULL OR created_at < $9)
   AND ($10::timestamptz IS NULL OR created_at <= $10)
   AND ($11::text IS NULL OR deployment = $11)
+  AND kind = $12
 """
-_NEWEST: Final = f"{_LIST} AND ($12::text IS NULL OR id < $12) ORDER BY id DESC LIMIT $13"
-_OLDEST: Final = f"{_LIST} AND ($12::text IS NULL OR id > $12) ORDER BY id LIMIT $13"
+_NEWEST: Final = f"{_LIST} AND ($13::text IS NULL OR id < $13) ORDER BY id DESC LIMIT $14"
+_OLDEST: Final = f"{_LIST} AND ($13::text IS NULL OR id > $13) ORDER BY id LIMIT $14"
 _DEAREST: Final = f"""{_LIST}
-  AND ($12::text IS NULL OR (cost_pico, id) < ($14::bigint, $12))
-ORDER BY cost_pico DESC, id DESC LIMIT $13
+  AND ($13::text IS NULL OR (cost_pico, id) < ($15::bigint, $13))
+ORDER BY cost_pico DESC, id DESC LIMIT $14
 """
 _FORKED: Final = f"{_ROW} WHERE tenant = $1 AND origin_id = $2 ORDER BY id LIMIT $3"
 _FAMILY: Final = f"""
@@ -153,7 +156,12 @@ class PostgresSessionLog:
         return self._followers.sessions_count
 
     async def create(
-        self, row: SessionRow, events: Sequence[SessionEvent], *, idempotency_key: str | None = None
+        self,
+        row: SessionRow,
+        events: Sequence[SessionEvent],
+        *,
+        idempotency_key: str | None = None,
+        along: Along | None = None,
     ) -> SessionRow:
         encoded = encode(events)
         change = encoded.change
@@ -165,8 +173,9 @@ class PostgresSessionLog:
             cost_pico=change.cost_pico,
         )
         key = _checked_key(idempotency_key)
-        birth = self._birth(events) if wanted.status == "running" else None
-        written = await self._writer.create(wanted, encoded, key=key, birth=birth)
+        beside = None if along is None else _beside(along)
+        birth = self._birth(events) if wanted.status == "running" and row.kind == "agent" else None
+        written = await self._writer.create(wanted, encoded, key=key, birth=birth, along=beside)
         return await self.get(row.tenant, written) if isinstance(written, str) else written
 
     def _birth(self, events: Sequence[SessionEvent]) -> Birth | None:
@@ -205,6 +214,7 @@ class PostgresSessionLog:
         self,
         tenant: str,
         *,
+        kind: SessionKind = "agent",
         statuses: Sequence[StatusWanted] = (),
         agent: str | None = None,
         agent_version: int | None = None,
@@ -228,6 +238,7 @@ class PostgresSessionLog:
             agent_version,
             *times,
             deployment,
+            kind,
         )
         if by_cost:
             cost, after = _dearest_cursor(cursor)
@@ -277,6 +288,7 @@ class PostgresSessionLog:
         lease: Lease | None = None,
         releases: bool = False,
         idempotency_key: str | None = None,
+        along: Along | None = None,
     ) -> int:
         if lease is None and releases:
             raise BadRequest("expected the lease that is to be given back, got none", field="lease")
@@ -291,6 +303,7 @@ class PostgresSessionLog:
             lease=lease,
             key=_checked_key(idempotency_key),
             releases=releases,
+            along=None if along is None else _beside(along),
         )
 
     async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]:
@@ -379,6 +392,10 @@ async def _read(database: Database, wanted: Sequence[Page]) -> Sequence[Sequence
     return found
 
 
+def _beside(along: Along) -> Append:
+    return lone(along.session_id, encode(along.events, events_max=ALONG_EVENTS_MAX))
+
+
 def _checked_key(key: str | None) -> str | None:
     if key is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
         raise BadRequest(f"expected 1 to {KEY_CHARS_MAX} characters, got {len(key)}", field="idempotency_key")
@@ -427,6 +444,7 @@ def _session_row(row: Row) -> SessionRow:
         setup=msgspec.json.decode(row["setup"], type=SessionSetup) if row["setup"] else None,
         when_busy=row["when_busy"] or "queue",
         deployment=row["deployment"],
+        kind=row["kind"],
     )
 
 

@@ -31,8 +31,8 @@ from freehold.store.migrations import migrate
 from freehold.store.outside_events import PostgresExpectedEvents
 from freehold.store.records import PostgresCallRecords, open_records
 from freehold.store.resources import PostgresResources, open_resources
-from freehold.store.responses import RETENTION_DAYS, PostgresResponses, open_responses
-from freehold.store.retention import PostgresRetention
+from freehold.store.responses import PostgresResponses
+from freehold.store.retention import RESPONSES_DAYS, PostgresRetention
 from freehold.store.tool_places import PostgresToolPlaces
 from freehold.store.webhooks import PostgresWebhooks
 
@@ -71,7 +71,7 @@ async def open_store(
     objects: Objects,
     process_id: str,
     spool_folder: Path | None = None,
-    responses_days: float = RETENTION_DAYS,
+    responses_days: float = RESPONSES_DAYS,
 ) -> AsyncIterator[Store]:
     """Migrates the schema first. `process_id` shows in pg_stat_activity. All times are the database's own.
 
@@ -90,7 +90,6 @@ async def open_store(
         records = await stack.enter_async_context(open_records(database, spool_folder))
         resources = await stack.enter_async_context(open_resources(database, listener))
         keys = PostgresKeys(database, listener)
-        responses = await stack.enter_async_context(open_responses(database, listener))
         allowances = PostgresAllowances(database, listener, records.spool, owner=process_id)
         batches = PostgresMessageBatches(database, listener)
         answers = await stack.enter_async_context(open_answers(database))
@@ -99,7 +98,7 @@ async def open_store(
         webhooks = PostgresWebhooks(database, listener)
         expected_events = PostgresExpectedEvents(database, listener)
         await stack.enter_async_context(listener.running())
-        await stack.enter_async_context(housekeeping(database, objects, responses_days=responses_days))
+        await stack.enter_async_context(housekeeping(database, objects))
         yield Store(
             database,
             log,
@@ -110,15 +109,15 @@ async def open_store(
             keys,
             PostgresKeyValues(database),
             objects,
-            responses,
-            PostgresConversations(database),
+            PostgresResponses(database, log),
+            PostgresConversations(database, log),
             batches,
             allowances,
             answers,
             PostgresExperiments(database),
             PostgresFigures(database, process=f"{process_id} {secrets.token_hex(PROCESS_BYTES)}"),
             PostgresToolPlaces(database),
-            PostgresRetention(database, objects),
+            PostgresRetention(database, objects, responses_days=responses_days),
             deployments,
             webhooks,
             expected_events,

@@ -41,6 +41,7 @@ from freehold.core.session import (
     asked_of,
 )
 from freehold.server.apis._content import Block, TextBlock, arguments_of, block_of, part_of
+from freehold.server.apis._kept_events import kept_bodies
 
 EVENTS_SENT_MAX: Final = 50
 
@@ -224,8 +225,8 @@ def _bodies(session_id: str, recorded: Recorded) -> Iterator[dict[str, Any]]:
             yield made("agent.thread_context_compacted", 0, freehold=extra)
         case TurnFinished() as event:
             yield from _turn_end(event, made)
-        case _ as unreachable:
-            assert_never(unreachable)
+        case _ as event:
+            yield from kept_bodies(event, made)
 
 
 _Made = Callable[..., dict[str, Any]]

@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from freehold.core.errors import BadRequest, TooLarge, Unavailable
-from freehold.core.responses import KeptResponse, ResponseStatus
+from freehold.core.response_facts import ResponseStatus
+from freehold.core.responses import KeptResponse
 from freehold.server.apis._response_items import EMPTY
 
 EVENT_BYTES_MAX: Final = 64 * 1024 * 1024
-ENDED: Final[frozenset[str]] = frozenset({"completed", "failed", "cancelled", "incomplete"})
 
 _END_EVENTS: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _MARK: Final = b'"response"'

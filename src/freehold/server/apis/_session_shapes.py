@@ -106,10 +106,9 @@ class SessionShown(Struct, frozen=True, kw_only=True):
 async def session_shown(row: SessionRow, declarations: Declarations) -> SessionShown:
     """`declarations` remembers versions of agents, which never change."""
     setup = row.setup
-    agent = set_up(await declarations.agent(row.tenant, row.agent, row.agent_version), setup)
     return SessionShown(
         id=row.id,
-        agent=view(agent, row.agent_version, model=row.model),
+        agent=await _agent_shown(row, declarations),
         status=status_of(row),
         title=row.title or None,
         metadata=row.metadata,
@@ -122,6 +121,7 @@ async def session_shown(row: SessionRow, declarations: Declarations) -> SessionS
         usage=usage_shown(row.usage, row.cost_pico),
         stats={"duration_seconds": duration_s(row)},
         freehold={
+            "kind": row.kind,
             "model": row.model,
             "version": row.version,
             "cost": money(row.cost_pico),
@@ -133,6 +133,14 @@ async def session_shown(row: SessionRow, declarations: Declarations) -> SessionS
             "origin": row.origin_id and {"session_id": row.origin_id, "seq": row.origin_seq},
         },
     )
+
+
+async def _agent_shown(row: SessionRow, declarations: Declarations) -> dict[str, Any]:
+    """Empty where no agent acts."""
+    if row.kind != "agent":
+        return {"type": "agent", "id": "", "name": "", "version": 0}
+    agent = set_up(await declarations.agent(row.tenant, row.agent, row.agent_version), row.setup)
+    return view(agent, row.agent_version, model=row.model)
 
 
 def duration_s(row: SessionRow) -> float:

@@ -10,6 +10,7 @@ from freehold.core.errors import BadRequest, Unsupported
 from freehold.core.messages import Media, Text
 from freehold.core.policy import Principal
 from freehold.core.resources import WhenBusy
+from freehold.core.response_facts import SessionKind
 from freehold.core.session import CancelRequested, Input, Recorded, SessionSetup
 from freehold.core.session_log import Created, SessionRow
 from freehold.core.validation import check_limit
@@ -137,12 +138,15 @@ class SentEvents(Struct, frozen=True):
 
 
 class ListSessions(Struct, frozen=True, forbid_unknown_fields=True):
+    """`kind` is ours: kept responses and conversations are sessions, too."""
+
     limit: int = 50
     page: str | None = None
     agent_id: str | None = None
     deployment_id: str | None = None
     agent_version: int | None = None
     statuses: tuple[Status, ...] = ()
+    kind: SessionKind = "agent"
     sort: Literal["newest", "cost"] = "newest"
     order: Literal["asc", "desc"] = "desc"
     include_archived: bool = False
@@ -222,6 +226,7 @@ class SessionApi:
         times = (query.created_at_gt, query.created_at_gte, query.created_at_lt, query.created_at_lte)
         page = await self._sessions.list(
             call.principal,
+            kind=query.kind,
             statuses=statuses,
             agent=query.agent_id,
             deployment=query.deployment_id,
