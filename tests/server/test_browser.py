@@ -15,8 +15,7 @@ import pytest
 from tests._waiting import PATIENCE_S
 from tests.server._chromium import chromium, cutter, page, showing
 from tests.server._process import Running, freehold
-from tests.server._world import World
-from tests.server.test_process import TEMPLATE
+from tests.server._world import ECHO, World
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 KINDS = (
@@ -72,7 +71,7 @@ async def ids_of(http: httpx2.AsyncClient, session: str, turns: int) -> list[str
 async def begun(server: Running) -> tuple[str, str]:
     """A session's address, and that of its stream."""
     async with asking(server) as http:
-        await http.post("/v1/templates/apply", json={"template": TEMPLATE})
+        await http.post("/v1/templates/apply", json={"template": ECHO})
         made = (await http.post("/v1/sessions", json={"agent": "echo"})).json()
         session = f"/v1/sessions/{made['id']}"
         return session, (await http.post(f"{session}/stream_tokens", json={})).json()["url"]
@@ -104,7 +103,7 @@ async def test_chromium_sees_every_event_once_though_it_is_cut_and_the_server_is
 
 
 async def test_a_token_opens_one_sessions_streams_and_nothing_else(shared: World) -> None:
-    await shared.apply(TEMPLATE)
+    await shared.apply(ECHO)
     mine, other = [(await shared.json("POST", "/v1/sessions", {"agent": "echo"}))["id"] for _ in range(2)]
     made = await shared.json("POST", f"/v1/sessions/{mine}/stream_tokens", {"expires_in_s": 60})
     token = made["token"]
@@ -133,7 +132,7 @@ async def test_a_token_opens_one_sessions_streams_and_nothing_else(shared: World
 
 
 async def test_a_token_goes_with_its_key_and_its_time(shared: World) -> None:
-    await shared.apply(TEMPLATE)
+    await shared.apply(ECHO)
     session_id = (await shared.json("POST", "/v1/sessions", {"agent": "echo"}))["id"]
     path = f"/v1/sessions/{session_id}/stream_tokens"
     key = await shared.json("POST", "/v1/keys", {"name": "page"})

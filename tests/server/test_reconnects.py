@@ -15,7 +15,7 @@ import pytest
 from tests._waiting import PATIENCE_S, within
 from tests.server._event_source import EventSource
 from tests.server._process import Running, freehold
-from tests.server.test_process import TEMPLATE
+from tests.server._world import ECHO
 
 SESSIONS = 8
 READERS = 16
@@ -27,7 +27,7 @@ SAID_EVERY_S = 0.05
 def folder(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "data"
     with freehold(place) as server, server.ready().client() as client:
-        client.post("/v1/templates/apply", json={"template": TEMPLATE}).raise_for_status()
+        client.post("/v1/templates/apply", json={"template": ECHO}).raise_for_status()
         assert server.ended(signal.SIGTERM)[0] == 0
     return place
 
