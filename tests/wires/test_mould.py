@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.errors import BrokenOff
-from freehold.core.stream import StreamEvent, TextAdded
+from freehold.core.messages import Text
+from freehold.core.stream import PartStarted, StreamEvent, TextAdded
 from freehold.wires import named
 from freehold.wires._mould import Mould
 
@@ -122,3 +123,17 @@ def test_a_mould_that_nothing_fits_is_not_made_for_ever() -> None:
         assert mould.event_in(event) is None
         mould.learn(event, [TextAdded(0, f"text {number}")], told_alone)
     assert len(asked) < 20
+
+
+def test_a_mould_is_learned_from_the_first_text_of_a_part() -> None:
+    asked: list[bytes] = []
+
+    def told_alone(data: bytes) -> str | None:
+        asked.append(data)
+        (text,) = msgspec.json.decode(data)
+        return str(text)
+
+    mould = Mould()
+    mould.learn(b'["first"]\n\n', [PartStarted(3, Text("")), TextAdded(3, "first")], told_alone)
+    assert mould.event_in(b'["second"]\n\n') == TextAdded(3, "second")
+    assert len(asked) == 1

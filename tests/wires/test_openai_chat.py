@@ -1,7 +1,9 @@
 """OpenAI chat: what a wrong body is told, what rides along, and the ways in which vendors differ in their streams."""
 
 import json
+from typing import Any
 
+import msgspec
 import pytest
 
 from freehold.core.errors import (
@@ -461,3 +463,24 @@ def test_an_answer_that_is_an_error_or_no_answer_is_told_apart():
     ):
         with pytest.raises(Unavailable):
             WIRE.decode_response(given, provider="p")
+
+
+@pytest.mark.parametrize(
+    ("usage", "kept"),
+    [
+        ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, {}),
+        ({"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 1, "audio_tokens": 0}}, {}),
+        ({"completion_tokens_details": {"reasoning_tokens": 1, "rejected_prediction_tokens": 0}}, {}),
+        (
+            {"completion_tokens_details": {"rejected_prediction_tokens": 4}},
+            {"usage.completion_tokens_details.rejected_prediction_tokens": b"4"},
+        ),
+        ({"prompt_tokens_details": {"reasoning_tokens": 1}}, {"usage.prompt_tokens_details.reasoning_tokens": b"1"}),
+        ({"prompt_cache_hit_tokens": 7, "cost": 0.5}, {"usage.prompt_cache_hit_tokens": b"7", "usage.cost": b"0.5"}),
+    ],
+)  # fmt: skip
+def test_of_a_usage_what_no_count_says_is_kept(usage: dict[str, Any], kept: dict[str, bytes]) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
+    body = msgspec.json.encode({"id": "c", "model": "m", "choices": [choice], "usage": usage})
+    told = named("openai_chat").decode_response(body, provider="p").extra.get("openai_chat", {})
+    assert {name: bytes(value) for name, value in told.items()} == kept
