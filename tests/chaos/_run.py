@@ -10,7 +10,7 @@ import contextlib
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -30,7 +30,11 @@ from tests.store._proxy import proxied
 
 WORKERS = 3
 AT_ONCE_MAX = 60
-SETTLED_S_MAX = 120.0
+SETTLED_S_MAX = 300.0
+FAULTS_MIN = 10
+SESSIONS_MIN = 5
+MORE_S_MAX = 240.0
+"""So much longer than was wanted it may go on until there was enough to look at: a slow machine starts fewer sessions in a second."""
 
 
 class Report(Struct):
@@ -63,11 +67,18 @@ async def chaos(seconds: float, seed: int, *, apart: bool = False) -> Report:
         # Whoever asks and looks here finds the database again after a restart, and is never cut off.
         door = await stack.enter_async_context(proxied(database.url))
         database.moved.append(door.goes_to)
-        return await _on(database, door.url, outside, networks, seconds=seconds, seed=seed)
+        return await _on(database, door.url, outside, networks, seconds=seconds, seed=seed, apart=apart)
 
 
 async def _on(
-    database: Postgres, url: str, outside: str, networks: Sequence[Network], *, seconds: float, seed: int
+    database: Postgres,
+    url: str,
+    outside: str,
+    networks: Sequence[Network],
+    *,
+    seconds: float,
+    seed: int,
+    apart: bool,
 ) -> Report:
     plans: dict[str, str] = {}
     deeds = Deeds()
@@ -78,7 +89,14 @@ async def _on(
         helper = asyncio.create_task(person(here, deeds, seed=seed, pauses=True))
         wild = asyncio.create_task(faults.run())
         try:
-            await _feed(here, plans, random.Random(seed), until_s=began_s + seconds)
+
+            def enough() -> bool:
+                networks_fell = not apart or faults.counts["network cut"] + faults.counts["network stalled"]
+                killed = any(one.deaths for one in found)
+                count = sum(faults.counts.values())
+                return bool(killed and networks_fell and count >= FAULTS_MIN and len(plans) >= SESSIONS_MIN)
+
+            await _feed(here, plans, random.Random(seed), until_s=began_s + seconds, enough=enough)
             wild.cancel()
             await asyncio.wait([wild])
             await database.up()
@@ -92,10 +110,17 @@ async def _on(
     return Report(time.monotonic() - began_s, dict(faults.counts), deaths, structs.asdict(deeds), result)
 
 
-async def _feed(here: World, plans: dict[str, str], chance: random.Random, *, until_s: float) -> None:
-    """New sessions as long as it lasts. A key lets one that may have been made be asked for again."""
+async def _feed(
+    here: World,
+    plans: dict[str, str],
+    chance: random.Random,
+    *,
+    until_s: float,
+    enough: Callable[[], bool],
+) -> None:
+    """New sessions as long as it lasts, and until there are enough. A key lets one that may have been made be asked for again."""
     number = 0
-    while time.monotonic() < until_s:
+    while time.monotonic() < until_s or (not enough() and time.monotonic() < until_s + MORE_S_MAX):
         await asyncio.sleep(chance.uniform(0.02, 0.1))
         with contextlib.suppress(FreeholdError):
             page = await here.log.list(TENANT, statuses=["running", "waiting", "paused"], limit=AT_ONCE_MAX)

@@ -6,20 +6,17 @@ The long form is `scripts/chaos --minutes N`.
 import pytest
 
 from tests.chaos._namespaces import why_not
-from tests.chaos._run import Report, chaos
-
-FAULTS_MIN = 10
-SESSIONS_MIN = 5
+from tests.chaos._run import FAULTS_MIN, SESSIONS_MIN, Report, chaos
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_sessions_reach_their_end_with_effects_as_promised_while_everything_fails():
     _enough(await chaos(20, seed=1))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_sessions_reach_their_end_while_networks_are_cut_by_the_kernel():
     """Each worker in a network namespace, joined to the database's by a cable that is pulled for longer than a lease."""
     if missing := why_not():

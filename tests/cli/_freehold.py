@@ -18,8 +18,8 @@ from unittest import mock
 
 from freehold.cli.main import main
 
-COMMAND_TIMEOUT_S = 90.0
-READY_TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 240.0
+READY_TIMEOUT_S = 120.0
 COMMAND = (sys.executable, "-m", "freehold.cli.main")
 
 

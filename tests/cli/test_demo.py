@@ -21,7 +21,7 @@ import transcript
 
 pytestmark = pytest.mark.slow
 
-SECOND_RUN_S_MAX = 15.0
+SECOND_RUN_S_MAX = 60.0
 FACTS = ("MAN-SHA-2610-0540", "CCC certificate", "3,360 of 4,800", "10 Dec 2026")
 """What the answer must have found out: the paper that customs miss, what was confirmed, the next date."""
 

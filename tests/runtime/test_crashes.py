@@ -75,7 +75,7 @@ async def test_killed_at_one_point_after_the_other_a_run_reaches_its_end_with_ea
     await _check(database_url, session_id)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_killed_at_any_point_of_a_run_it_reaches_the_same_end_with_each_effect_once(database_url):
     first = await _new_session(database_url)
     _, out = await _process(database_url, first, "count")

@@ -363,6 +363,6 @@ async def test_log_and_leases_behave_as_the_model(store: Store) -> None:
     await asyncio.to_thread(_run, store, asyncio.get_running_loop(), settings().max_examples)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_log_and_leases_behave_as_the_model_for_long(store: Store) -> None:
     await asyncio.to_thread(_run, store, asyncio.get_running_loop(), 250)
