@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold import wires
-from freehold.core.errors import FreeholdError
+from freehold.core.errors import FreeholdError, Unavailable
 from freehold.core.ports import EmbeddingWire
 from tests.matrix._features import FEATURES
 from tests.matrix._world import vendors
@@ -137,6 +137,18 @@ def test_what_is_read_of_a_spoilt_request_is_encoded_or_refused(name: str, data:
         return
     for other in map(wires.named, wires.names()):
         holds(lambda other=other: other.encode_request(request, provider="p"))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"output":{"message":{"role":"assistant","content":[]}},"\x80metrics":{}}',
+        b'{"output":{"message":{"role":"assistant","content":[]}},"usage":{"inputTokens":1,"outputTokens":1,"\x80":1}}',
+    ],
+)
+def test_a_name_that_is_no_utf_8_is_no_converse_answer(body: bytes) -> None:
+    with pytest.raises(Unavailable, match="not a Converse answer"):
+        wires.named("bedrock_converse").decode_response(body, provider="p")
 
 
 @every_wire

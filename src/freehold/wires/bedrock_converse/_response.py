@@ -69,7 +69,7 @@ _USAGE: Final = msgspec.json.Decoder(UsageShape)
 def decode_response(body: bytes, provider: str) -> ModelResponse:
     try:
         return _decode(body, provider)
-    except BadRequest as error:
+    except (BadRequest, UnicodeDecodeError) as error:
         said = f"answered with something that is not a Converse answer: {error}"
         raise Unavailable(said, detail=body[:1000].decode("utf-8", "replace")) from error
 
