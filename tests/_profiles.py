@@ -1,6 +1,6 @@
 """How many examples hypothesis tries: `fast` by default, `full` in a whole run, `nightly` in scripts/fuzz.
 
-Chosen by `FREEHOLD_TEST_PROFILE`. A test says `max_examples` itself only where one example costs more than all of another test's.
+Chosen by `FREEHOLD_TEST_PROFILE`; only `nightly` draws new examples each time. A test says `max_examples` itself only where one example costs more than all of another test's.
 """
 
 import os
@@ -15,6 +15,11 @@ SUPPRESSED: Final = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCh
 
 for name, count in EXAMPLES.items():
     settings.register_profile(
-        name, max_examples=count, deadline=None, suppress_health_check=SUPPRESSED, print_blob=True
+        name,
+        max_examples=count,
+        deadline=None,
+        suppress_health_check=SUPPRESSED,
+        print_blob=True,
+        derandomize=name != "nightly",
     )
 settings.load_profile(CHOSEN)
