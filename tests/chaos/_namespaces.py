@@ -5,6 +5,7 @@ command `ip` (iproute2). Unix sockets are not cut, so the ledger stays within re
 """
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,9 @@ from urllib.parse import urlsplit
 from freehold.store.embedded import PORT
 
 NETWORK = "10.213"
-"""Of addresses that are routed nowhere: https://www.rfc-editor.org/rfc/rfc1918"""
+"""Of addresses that are routed nowhere: https://www.rfc-editor.org/rfc/rfc1918. Each process has 256 of them, each namespace four."""
+
+_OURS = re.compile(r"^freehold-(\d+)-(\d+)\b", re.MULTILINE)
 
 
 def why_not() -> str | None:
@@ -31,13 +34,15 @@ def why_not() -> str | None:
 class Namespace:
     """As tests/store/_proxy.py's Proxy, but for the kernel. `prefix` starts a process inside."""
 
-    def __init__(self, number: int) -> None:
-        self.name = f"freehold-{os.getpid()}-{number}"
-        self.address = f"{NETWORK}.{number}.1"
+    def __init__(self, number: int, process: int) -> None:
+        network = f"{NETWORK}.{process % 256}"
+        self.name = f"freehold-{process}-{number}"
+        self.address = f"{network}.{4 * number + 1}"
         self.prefix: Sequence[str] = ("ip", "netns", "exec", self.name)
         self.url = ""
-        self._inside = f"{NETWORK}.{number}.2"
-        self._cable = f"fh{os.getpid() % 100000}o{number}"
+        self._inside = f"{network}.{4 * number + 2}"
+        self._cable = f"fh{process}o{number}"
+        self._plug = f"fh{process}i"
 
     def goes_to(self, url: str) -> None:
         parts = urlsplit(url)
@@ -53,14 +58,13 @@ class Namespace:
     freeze, thaw = cut, heal
 
     def make(self) -> None:
-        plug = f"fh{os.getpid() % 100000}i"
         _ip("netns", "add", self.name)
-        _ip("link", "add", self._cable, "type", "veth", "peer", "name", plug, "netns", self.name)
+        _ip("link", "add", self._cable, "type", "veth", "peer", "name", self._plug, "netns", self.name)
         _ip("address", "add", f"{self.address}/30", "dev", self._cable)
         _ip("link", "set", self._cable, "up")
         for words in (
-            ("address", "add", f"{self._inside}/30", "dev", plug),
-            ("link", "set", plug, "up"),
+            ("address", "add", f"{self._inside}/30", "dev", self._plug),
+            ("link", "set", self._plug, "up"),
             ("link", "set", "lo", "up"),
         ):
             _ip("-n", self.name, *words)
@@ -73,7 +77,8 @@ class Namespace:
 
 @contextmanager
 def namespaces(count: int) -> Iterator[list[Namespace]]:
-    made = [Namespace(number) for number in range(1, count + 1)]
+    _remove_leftovers()
+    made = [Namespace(number, os.getpid()) for number in range(count)]
     try:
         for one in made:
             one.make()
@@ -81,6 +86,13 @@ def namespaces(count: int) -> Iterator[list[Namespace]]:
     finally:
         for one in made:
             one.remove()
+
+
+def _remove_leftovers() -> None:
+    """Of processes that were killed before they could."""
+    for process, number in _OURS.findall(_tried("netns", "list").stdout):
+        if not os.path.exists(f"/proc/{process}"):
+            Namespace(int(number), int(process)).remove()
 
 
 def _tried(*words: str) -> "subprocess.CompletedProcess[str]":

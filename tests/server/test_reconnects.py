@@ -7,12 +7,13 @@ import asyncio
 import random
 import signal
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests._waiting import PATIENCE_S, within
+from tests._waiting import PATIENCE_S, eventually
 from tests.server._event_source import EventSource
 from tests.server._process import Running, freehold
 from tests.server._world import ECHO
@@ -134,13 +135,17 @@ async def _read_on(one: EventSource) -> None:
 
 async def _until_all_seen(http: httpx2.AsyncClient, those: Sequence[EventSource]) -> None:
     """All turns have ended, and each reader has seen each event of its log once and in order."""
-    async with within("all readers to see all", those):
-        for one in those:
-            log: list[str] = []
-            while not log or len(one.ids) < len(log) or not await _idle(http, one):
-                await asyncio.sleep(0.02)
-                log = await _cursors(http, one)
-            assert one.ids == log, f"{len(one.ids)} seen of {len(log)}"
+    for one in those:
+        await eventually(partial(_has_seen_all, http, one), f"{one.path} to be seen to its end")
+
+
+async def _has_seen_all(http: httpx2.AsyncClient, one: EventSource) -> bool:
+    """At any time it has seen what the log begins with, each event once and in order."""
+    seen = list(one.ids)
+    idle = await _idle(http, one)
+    log = await _cursors(http, one)
+    assert seen == log[: len(seen)], f"{len(seen)} seen of {len(log)}"
+    return idle and seen == log
 
 
 async def _idle(http: httpx2.AsyncClient, one: EventSource) -> bool:

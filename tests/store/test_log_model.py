@@ -2,6 +2,7 @@
 same contents."""
 
 import asyncio
+import itertools
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ pytestmark = pytest.mark.slow
 
 T = TypeVar("T")
 FOR_EVER_S = 3000.0
+TENANTS = itertools.count()
+"""One for each run: what an earlier one's sessions hold counts against nobody else."""
 FAR_AWAY = datetime(2100, 1, 1, tzinfo=UTC)
 WAITS = {
     "waits": SessionWaits(why="calls"),
@@ -147,10 +150,7 @@ def machine(store: Store, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStat
             self.models: dict[str, Model] = {}
             self.planned: list[Planned] = []
             self.forked: dict[str, SessionForked] = {}
-
-        @property
-        def tenant(self) -> str:
-            return f"model-{id(self)}"
+            self.tenant = f"model-{next(TENANTS)}"
 
         @initialize(target=leases, count=st.integers(1, 3), born=st.integers(0, 2))
         def create(self, count: int, born: int) -> Any:
