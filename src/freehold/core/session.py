@@ -326,7 +326,7 @@ class SessionWaits(Struct, frozen=True, tag="session_waits", omit_defaults=True,
 
 
 def asks(waits: SessionWaits | None) -> bool:
-    """Whether somebody has to act before it goes on. In the database: session_asks (store/migrations/0049_thread_asks.sql)."""
+    """Whether somebody has to act before it goes on. In the database: session_asks (store/migrations/0015_webhooks.sql)."""
     return waits is not None and bool(waits.threads or asked_of(waits))
 
 

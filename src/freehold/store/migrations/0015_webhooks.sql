@@ -94,14 +94,54 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION webhook_asks(waits jsonb) RETURNS boolean
+CREATE FUNCTION session_asks_itself(waits jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 AS $$
     SELECT coalesce(jsonb_path_exists(waits, '$.calls[*].awaits.type ? (@ == "approval" || @ == "client")'), false)
 $$;
-COMMENT ON FUNCTION webhook_asks IS 'Whether somebody has to act before the session goes on.';
+COMMENT ON FUNCTION session_asks_itself IS 'Whether somebody has to act on a call of the session''s own before it goes on, by its waits.';
 
--- Where a subagent asks for somebody to act, that is its session's to tell.
+CREATE FUNCTION session_asks(waits jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+AS $$
+    SELECT session_asks_itself(waits) OR coalesce(jsonb_path_exists(waits, '$.threads[*]'), false)
+$$;
+COMMENT ON FUNCTION session_asks IS 'Whether somebody has to act before the session goes on, on its own calls or on a subagent''s, by its waits.';
+
+-- Bodies are JSON as core/session.py has it, written without spaces; what people and models say in it is escaped, so no text looks like a field.
+-- A run is over when the first turn of its session is.
+CREATE FUNCTION webhook_turn_ended(of_session sessions) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    ended record;
+    run text;
+BEGIN
+    SELECT e.seq, position('"outcome":"completed"'::bytea IN e.body) > 0 AS completed,
+           position('"limit":"cost_max_usd"'::bytea IN e.body) > 0 OR position('"limit":"session_cost_max_usd"'::bytea IN e.body) > 0 AS spent
+    INTO ended FROM events e
+    WHERE e.session_id = of_session.id AND e.seq <= of_session.version AND e.type = 'turn_finished' ORDER BY e.seq DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF ended.spent THEN
+        PERFORM webhook_event(of_session.tenant, 'session.budget_reached', of_session.id);
+    END IF;
+    IF of_session.deployment IS NULL OR EXISTS (
+        SELECT FROM events e WHERE e.session_id = of_session.id AND e.seq < ended.seq AND e.type = 'turn_finished'
+    ) THEN
+        RETURN;
+    END IF;
+    SELECT r.id INTO run FROM deployment_runs r WHERE r.session_id = of_session.id;
+    IF FOUND THEN
+        PERFORM webhook_event(
+            of_session.tenant, CASE WHEN ended.completed THEN 'deployment_run.succeeded' ELSE 'deployment_run.failed' END, run
+        );
+    END IF;
+END
+$$;
+
+-- A subagent's requires_action is told when it begins to wait, with its thread; its session's status follows.
 CREATE FUNCTION webhook_session_moved() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -119,21 +159,25 @@ BEGIN
             PERFORM webhook_event(NEW.tenant, 'session.thread_idled', root, thread);
         ELSIF NEW.status = 'cancelled' THEN
             PERFORM webhook_event(NEW.tenant, 'session.thread_terminated', root, thread);
-        ELSIF NEW.status = 'waiting' AND webhook_asks(NEW.waits) THEN
+        ELSIF NEW.status = 'waiting' AND session_asks(NEW.waits) THEN
             PERFORM webhook_event(NEW.tenant, 'session.requires_action', root, thread);
         END IF;
         RETURN NULL;
     END IF;
-    IF NEW.status = 'running' AND (OLD.status <> 'waiting' OR webhook_asks(OLD.waits)) THEN
+    IF NEW.status = 'running' AND (OLD.status <> 'waiting' OR session_asks(OLD.waits)) THEN
         PERFORM webhook_event(NEW.tenant, 'session.status_run_started', NEW.id);
     ELSIF NEW.status = 'idle' THEN
         PERFORM webhook_event(NEW.tenant, 'session.status_idled', NEW.id);
         PERFORM webhook_event(NEW.tenant, 'session.idled', NEW.id);
+        PERFORM webhook_turn_ended(NEW);
     ELSIF NEW.status = 'cancelled' THEN
         PERFORM webhook_event(NEW.tenant, 'session.status_terminated', NEW.id);
-    ELSIF NEW.status = 'waiting' AND webhook_asks(NEW.waits) THEN
+        PERFORM webhook_turn_ended(NEW);
+    ELSIF NEW.status = 'waiting' AND session_asks(NEW.waits) THEN
         PERFORM webhook_event(NEW.tenant, 'session.status_idled', NEW.id);
-        PERFORM webhook_event(NEW.tenant, 'session.requires_action', NEW.id);
+        IF session_asks_itself(NEW.waits) THEN
+            PERFORM webhook_event(NEW.tenant, 'session.requires_action', NEW.id);
+        END IF;
     END IF;
     RETURN NULL;
 END
@@ -153,6 +197,7 @@ END
 $$;
 
 -- Sessions are written to all the time: they are watched once the first webhook is declared, and an installation without pays nothing.
+-- Of agents' sessions alone; the column that says so comes with the other kinds (0046_responses_on_the_log.sql).
 CREATE FUNCTION watch_sessions_for_webhooks() RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -161,12 +206,14 @@ BEGIN
     IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'sessions'::regclass AND t.tgname = 'webhook_began') THEN
         RETURN;
     END IF;
-    CREATE TRIGGER webhook_began AFTER INSERT ON sessions FOR EACH ROW EXECUTE FUNCTION webhook_session_began();
+    CREATE TRIGGER webhook_began AFTER INSERT ON sessions FOR EACH ROW
+        WHEN (NEW.kind = 'agent') EXECUTE FUNCTION webhook_session_began();
     CREATE TRIGGER webhook_moved AFTER UPDATE ON sessions FOR EACH ROW
-        WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION webhook_session_moved();
+        WHEN (OLD.status IS DISTINCT FROM NEW.status AND NEW.kind = 'agent') EXECUTE FUNCTION webhook_session_moved();
     CREATE TRIGGER webhook_archived AFTER UPDATE OF archived_at ON sessions FOR EACH ROW
-        WHEN (OLD.archived_at IS NULL AND NEW.archived_at IS NOT NULL) EXECUTE FUNCTION webhook_session_gone();
-    CREATE TRIGGER webhook_deleted AFTER DELETE ON sessions FOR EACH ROW EXECUTE FUNCTION webhook_session_gone();
+        WHEN (OLD.archived_at IS NULL AND NEW.archived_at IS NOT NULL AND NEW.kind = 'agent') EXECUTE FUNCTION webhook_session_gone();
+    CREATE TRIGGER webhook_deleted AFTER DELETE ON sessions FOR EACH ROW
+        WHEN (OLD.kind = 'agent') EXECUTE FUNCTION webhook_session_gone();
 END
 $$;
 

@@ -90,34 +90,3 @@ WHERE e.session_id = s.id AND s.kind <> 'agent';
 DROP FUNCTION pg_temp.json_of(text);
 DROP FUNCTION pg_temp.json_of(bytea);
 DROP TABLE response_events, responses, conversation_items, conversations;
-
--- Webhooks are told of agents' sessions alone.
-CREATE OR REPLACE FUNCTION watch_sessions_for_webhooks() RETURNS void
-LANGUAGE plpgsql
-AS $$
-BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('freehold.webhooks'));
-    IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'sessions'::regclass AND t.tgname = 'webhook_began') THEN
-        RETURN;
-    END IF;
-    CREATE TRIGGER webhook_began AFTER INSERT ON sessions FOR EACH ROW
-        WHEN (NEW.kind = 'agent') EXECUTE FUNCTION webhook_session_began();
-    CREATE TRIGGER webhook_moved AFTER UPDATE ON sessions FOR EACH ROW
-        WHEN (OLD.status IS DISTINCT FROM NEW.status AND NEW.kind = 'agent') EXECUTE FUNCTION webhook_session_moved();
-    CREATE TRIGGER webhook_archived AFTER UPDATE OF archived_at ON sessions FOR EACH ROW
-        WHEN (OLD.archived_at IS NULL AND NEW.archived_at IS NOT NULL AND NEW.kind = 'agent') EXECUTE FUNCTION webhook_session_gone();
-    CREATE TRIGGER webhook_deleted AFTER DELETE ON sessions FOR EACH ROW
-        WHEN (OLD.kind = 'agent') EXECUTE FUNCTION webhook_session_gone();
-END
-$$;
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'sessions'::regclass AND t.tgname = 'webhook_began') THEN
-        DROP TRIGGER webhook_began ON sessions;
-        DROP TRIGGER webhook_moved ON sessions;
-        DROP TRIGGER webhook_archived ON sessions;
-        DROP TRIGGER webhook_deleted ON sessions;
-        PERFORM watch_sessions_for_webhooks();
-    END IF;
-END
-$$;
