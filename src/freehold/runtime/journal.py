@@ -6,8 +6,8 @@ versions, or come through `cancelled()`. What to append is not decided here.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final
 
 from freehold.core.errors import Conflict, FreeholdError
 from freehold.core.ports import Clock
@@ -87,13 +87,7 @@ class Journal:
         wanted = [*staged, *events] if staged else events
         known_seq = self.state.seq - len(staged)
         try:
-            version = await self._log.append(
-                self.lease.session_id,
-                wanted,
-                expected_version=known_seq if exact else None,
-                lease=self.lease,
-                releases=releases,
-            )
+            version = await self._write(wanted, known_seq if exact else None, releases=releases)
             if self._on_point is not no_points:
                 self._pass_point(wanted)
             if staged and version != known_seq + len(wanted):
@@ -159,13 +153,7 @@ class Journal:
                     return True
                 if isinstance(error, Conflict) or (exact and fresh):
                     break
-                version = await self._log.append(
-                    self.lease.session_id,
-                    wanted,
-                    expected_version=known_seq if exact else None,
-                    lease=self.lease,
-                    releases=releases,
-                )
+                version = await self._write(wanted, known_seq if exact else None, releases=releases)
                 self._pass_point(wanted)
                 await self._written(version, wanted)
                 return True
@@ -176,6 +164,13 @@ class Journal:
         if staged:
             await self.append(wanted[:staged])
         return False
+
+    def _write(
+        self, events: Sequence[SessionEvent], expected: int | None, *, releases: bool
+    ) -> Coroutine[Any, Any, int]:
+        return self._log.append(
+            self.lease.session_id, events, expected_version=expected, lease=self.lease, releases=releases
+        )
 
     def _pass_point(self, written: Sequence[SessionEvent]) -> None:
         self._on_point("append:" + "+".join(type(event).__name__ for event in written))

@@ -36,11 +36,10 @@ class Append:
         session_id: str,
         encoded: Encoded,
         *,
-        expected: int | None,
-        lease: Lease | None,
-        key: str | None,
-        releases: bool,
-        done: "asyncio.Future[int]",
+        expected: int | None = None,
+        lease: Lease | None = None,
+        key: str | None = None,
+        releases: bool = False,
         along: "Append | None" = None,
     ) -> None:
         self.session_id = session_id
@@ -49,7 +48,7 @@ class Append:
         self.lease = lease
         self.key = key
         self.releases = releases
-        self.done = done
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.along = along
         self.alone = key is not None
 
@@ -78,15 +77,14 @@ class Create:
         row: SessionRow,
         encoded: Encoded,
         *,
-        key: str | None,
-        done: "asyncio.Future[SessionRow | str]",
+        key: str | None = None,
         birth: Birth | None = None,
         along: Append | None = None,
     ) -> None:
         self.row = row
         self.encoded = encoded
         self.key = key
-        self.done = done
+        self.done: asyncio.Future[SessionRow | str] = asyncio.get_running_loop().create_future()
         self.birth = birth
         self.along = along
 
@@ -255,12 +253,6 @@ class Waiting:
     def _count(self, count: int, size_bytes: int) -> None:
         self.count += count
         self.size_bytes += size_bytes
-
-
-def lone(session_id: str, encoded: Encoded) -> Append:
-    """Nobody waits for it by itself, and any version will do."""
-    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    return Append(session_id, encoded, expected=None, lease=None, key=None, releases=False, done=done)
 
 
 def groups_along(items: Iterable[Append | Create]) -> Sequence[Group]:

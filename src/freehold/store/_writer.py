@@ -15,10 +15,9 @@ import msgspec
 
 from freehold.background import background
 from freehold.core.errors import Conflict, FreeholdError, NotFound, Overloaded, Unavailable
-from freehold.core.session_log import Lease, SessionRow
+from freehold.core.session_log import SessionRow
 from freehold.store import _along
-from freehold.store._batch import WAITING_BYTES_MAX, WAITING_MAX, Append, Birth, Create, Group, Waiting
-from freehold.store._events import Encoded
+from freehold.store._batch import WAITING_BYTES_MAX, WAITING_MAX, Append, Create, Group, Waiting
 from freehold.store._faults import TRANSIENT, translate
 from freehold.store._statements import EXPLAIN, WRITER_SETTINGS, Made, Written
 from freehold.store.database import ATTEMPTS_MAX, Connection, Database, Row
@@ -68,54 +67,23 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self.counters = Counters()
 
-    def append(
-        self,
-        session_id: str,
-        encoded: Encoded,
-        *,
-        expected: int | None,
-        lease: Lease | None,
-        key: str | None,
-        releases: bool,
-        along: Append | None = None,
-    ) -> "asyncio.Future[int]":
+    def append(self, append: Append) -> "asyncio.Future[int]":
         self._admit()
-        done: asyncio.Future[int] = self._loop.create_future()
-        self._waiting.add(
-            Append(
-                session_id,
-                encoded,
-                expected=expected,
-                lease=lease,
-                key=key,
-                releases=releases,
-                done=done,
-                along=along,
-            )
-        )
+        self._waiting.add(append)
         self._wanted.set()
-        return done
+        return append.done
 
-    async def create(
-        self,
-        row: SessionRow,
-        encoded: Encoded,
-        *,
-        key: str | None,
-        birth: Birth | None,
-        along: Append | None = None,
-    ) -> SessionRow | str:
-        """What `birth` keeps is settled, whatever happens, also where nobody waits for this any more."""
+    async def create(self, create: Create) -> SessionRow | str:
+        """What its birth keeps is settled, whatever happens, also where nobody waits for this any more."""
         try:
             self._admit()
         except FreeholdError:
-            if birth is not None:
-                birth.berth.leave()
+            if create.birth is not None:
+                create.birth.berth.leave()
             raise
-        done: asyncio.Future[SessionRow | str] = self._loop.create_future()
-        self._waiting.add_create(Create(row, encoded, key=key, done=done, birth=birth, along=along))
+        self._waiting.add_create(create)
         self._wanted.set()
-        return await done
+        return await create.done
 
     @property
     def server_pid(self) -> int:

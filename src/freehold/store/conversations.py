@@ -21,7 +21,7 @@ from freehold.core.response_facts import (
 from freehold.core.responses import Conversation, ConversationItem, ConversationItemPage, Conversations
 from freehold.core.session_log import SessionRow
 from freehold.store import _deletions
-from freehold.store._batch import Group, lone
+from freehold.store._batch import Append, Group
 from freehold.store._blocks import named_by, named_in, whole_bytes
 from freehold.store._events import decode, encode
 from freehold.store._statements import write_appends
@@ -175,7 +175,7 @@ class PostgresConversations:
                 return False
             erased = _encode(ItemErased(item_id))
             rows = await connection.fetch(_ERASE, conversation_id, seqs, erased)
-            deleted = Group(lone(conversation_id, encode([ItemDeleted(id=item_id, seqs=tuple(seqs))])))
+            deleted = Group(Append(conversation_id, encode([ItemDeleted(id=item_id, seqs=tuple(seqs))])))
             if not (await write_appends(connection, [deleted])).versions:
                 raise Conflict(f"the conversation {conversation_id} cannot be written to")
             digests = sorted({digest for row in rows for digest in named_in(row["body"])})

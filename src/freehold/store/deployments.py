@@ -4,7 +4,6 @@ A slot is dealt with in one transaction: the deployment's row (fenced by its epo
 Killed before it commits, nothing happened, and the claim runs out; killed after, all of it did.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -220,7 +219,7 @@ def _create(session: NewSession) -> Create:
     row = msgspec.structs.replace(
         session.row, status=change.status or session.row.status, version=len(session.events)
     )
-    return Create(row, encoded, key=None, done=asyncio.get_running_loop().create_future())
+    return Create(row, encoded)
 
 
 def _columns(dealt: Sequence[Dealt]) -> tuple[Sequence[object], ...]:

@@ -34,7 +34,7 @@ from freehold.core.session_log import (
 from freehold.core.session_state import SessionState
 from freehold.core.validation import check_limit
 from freehold.store import _deletions, _forks, _leases, _snapshots
-from freehold.store._batch import Append, Birth, lone
+from freehold.store._batch import Append, Birth, Create
 from freehold.store._blocks import named_by
 from freehold.store._events import ALONG_EVENTS_MAX, decode, encode
 from freehold.store._follow import Followers, open_followers
@@ -175,7 +175,7 @@ class PostgresSessionLog:
         key = _checked_key(idempotency_key)
         beside = None if along is None else _beside(along)
         birth = self._birth(events) if wanted.status == "running" and row.kind == "agent" else None
-        written = await self._writer.create(wanted, encoded, key=key, birth=birth, along=beside)
+        written = await self._writer.create(Create(wanted, encoded, key=key, birth=birth, along=beside))
         return await self.get(row.tenant, written) if isinstance(written, str) else written
 
     def _birth(self, events: Sequence[SessionEvent]) -> Birth | None:
@@ -297,13 +297,15 @@ class PostgresSessionLog:
                 f"expected the lease of {session_id}, got that of {lease.session_id}", field="lease"
             )
         return await self._writer.append(
-            session_id,
-            encode(events),
-            expected=expected_version,
-            lease=lease,
-            key=_checked_key(idempotency_key),
-            releases=releases,
-            along=None if along is None else _beside(along),
+            Append(
+                session_id,
+                encode(events),
+                expected=expected_version,
+                lease=lease,
+                key=_checked_key(idempotency_key),
+                releases=releases,
+                along=None if along is None else _beside(along),
+            )
         )
 
     async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]:
@@ -393,7 +395,8 @@ async def _read(database: Database, wanted: Sequence[Page]) -> Sequence[Sequence
 
 
 def _beside(along: Along) -> Append:
-    return lone(along.session_id, encode(along.events, events_max=ALONG_EVENTS_MAX))
+    """Nobody waits for it by itself, and any version will do."""
+    return Append(along.session_id, encode(along.events, events_max=ALONG_EVENTS_MAX))
 
 
 def _checked_key(key: str | None) -> str | None:
