@@ -220,7 +220,7 @@ class Bytes:
         body = self._envelope.body
         if len(body) > BODY_BYTES_MAX:
             raise TooLarge(f"the body has {len(body)} bytes, over BODY_BYTES_MAX = {BODY_BYTES_MAX}")
-        if target.provider.wire != self._wire.name or self._sealed:
+        if not self._passes_to(target):
             request = self._decoded()
         elif target.suspicion is None or not target.suspicion.falls_on(body, self._envelope.fields):
             return None
@@ -236,7 +236,7 @@ class Bytes:
 
     async def ask(self, target: Target, meter: Meter) -> Passing | Passed | Answer:
         begun, self._begun = self._begun, None
-        if target.provider.wire != self._wire.name or self._sealed:
+        if not self._passes_to(target):
             if not isinstance(begun, Asking) or begun.target is not target:
                 begun = self._asking(target)
             return await begun.answered(meter)
@@ -258,7 +258,7 @@ class Bytes:
     def begin(self, target: Target, done: Done[bytes | ModelResponse]) -> HangUp | None:
         if self._envelope.stream:
             return None
-        if target.provider.wire != self._wire.name or self._sealed:
+        if not self._passes_to(target):
             self._begun = asking = self._asking(target)
             return asking.begin(done)
         self._begun = forwarded = self._forwarded(target)
@@ -318,6 +318,9 @@ class Bytes:
             affinity=headers.get(SESSION) or envelope.cache_key(),
             priority=_priority(headers.get(PRIORITY)),
         )
+
+    def _passes_to(self, target: Target) -> bool:
+        return target.provider.wire == self._wire.name and not self._sealed
 
     def _decoded(self) -> ModelRequest:
         request = self._request

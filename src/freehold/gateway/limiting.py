@@ -78,15 +78,15 @@ class Limiting:
 
     def is_free(self, tenant: str) -> bool:
         """Nothing is declared there, so nothing need be taken."""
-        known = self._tenants.get(tenant)
-        return known is not None and known.generation == self._resources.generation() and not known.rules
+        known = self._current(tenant)
+        return known is not None and not known.rules
 
     def take_now(self, meter: Meter, asked: Bounded, targets: Sequence[Target]) -> bool:
         """As `take`, of a call for which one of the targets is asked once, into `meter.taken`. False where it has to be waited for:
         nothing was taken then. Raises LimitReached where no waiting helps.
         """
-        known = self._tenants.get(meter.principal.tenant)
-        if known is None or known.generation != self._resources.generation():
+        known = self._current(meter.principal.tenant)
+        if known is None:
             return False
         if not known.rules:
             return True
@@ -132,10 +132,12 @@ class Limiting:
 
     async def _held(self, meter: Meter, targets: Sequence[Target]) -> _Held:
         tenant = meter.principal.tenant
+        return self._held_of(self._current(tenant) or await self._tenant(tenant), meter, targets)
+
+    def _current(self, tenant: str) -> _Tenant | None:
+        """What is declared there, unless it is to be read first."""
         known = self._tenants.get(tenant)
-        if known is None or known.generation != self._resources.generation():
-            known = await self._tenant(tenant)
-        return self._held_of(known, meter, targets)
+        return known if known is not None and known.generation == self._resources.generation() else None
 
     def _held_of(self, known: _Tenant, meter: Meter, targets: Sequence[Target]) -> _Held:
         principal, account = meter.principal, meter.account
