@@ -78,6 +78,16 @@ def end_of(log) -> TurnFinished:
     return events_of(log, TurnFinished)[-1]
 
 
+def three_deep(request):
+    """Of a boss, who delegates to the middle, who delegates to a clerk, who pays."""
+    if request.messages[-1].role == "tool":
+        return said("done")
+    who = text_of(request.instructions)
+    if who == "Middle.":
+        return calls(("deeper_delegate", '{"task": "Pay."}'))
+    return calls(DELEGATE) if who == "Boss." else calls(("ledger_pay", "{}"))
+
+
 async def test_a_parents_budget_covers_its_subagents(database_url: str) -> None:
     def script(request):
         if not is_boss(request):
@@ -296,15 +306,9 @@ async def test_what_a_subagent_asks_is_known_at_the_top_also_where_its_worker_di
     helper = structs.replace(HELPER, config={"agent": "middle"})
     asks_first = structs.replace(LEDGER, approval=Approval(functions=("pay",)))
 
-    def script(request):
-        if request.messages[-1].role == "tool":
-            return said("done")
-        who = text_of(request.instructions)
-        if who == "Middle.":
-            return calls(("deeper_delegate", '{"task": "Pay."}'))
-        return calls(DELEGATE) if who == "Boss." else calls(("ledger_pay", "{}"))
-
-    async with world(database_url, script, kinds=KINDS, resources=[helper, deeper, middle, boss()]) as place:
+    async with world(
+        database_url, three_deep, kinds=KINDS, resources=[helper, deeper, middle, boss()]
+    ) as place:
         await place.declare(asks_first)
         append, died = place.log.append, []
 
@@ -350,16 +354,8 @@ async def test_rights_of_all_above_hold_three_levels_down(database_url: str) -> 
     helper = structs.replace(HELPER, config={"agent": "middle"})
     clerk = structs.replace(AGENT, policy=greedy)
 
-    def script(request):
-        if request.messages[-1].role == "tool":
-            return said("done")
-        who = text_of(request.instructions)
-        if who == "Middle.":
-            return calls(("deeper_delegate", '{"task": "Pay."}'))
-        return calls(DELEGATE) if who == "Boss." else calls(("ledger_pay", "{}"))
-
     async with world(
-        database_url, script, agent=clerk, kinds=KINDS, resources=[helper, deeper, middle, top]
+        database_url, three_deep, agent=clerk, kinds=KINDS, resources=[helper, deeper, middle, top]
     ) as place:
         async with place.worker().running():
             parent = await start(place)
