@@ -10,6 +10,7 @@ from freehold.core.errors import Conflict, NotFound
 from freehold.core.session import (
     AwaitsApproval,
     AwaitsClient,
+    Parent,
     ThreadAsks,
     ThreadCall,
     asked_of,
@@ -29,17 +30,15 @@ class ThreadVoice:
         self._session_id = session_id
         self._told: tuple[str, ...] | None = None
 
-    async def tell(self, state: SessionState, step: Step) -> None:
-        """What the session at the top shall know before `step` is carried out. One that is gone or has ended hears nothing."""
-        if state.started is None or state.started.parent is None:
-            return
+    async def tell(self, agent: str, parent: Parent, state: SessionState, step: Step) -> None:
+        """What the session at the top of `parent`'s shall know before `step` is carried out. One that is gone or has ended hears nothing."""
         told = state.asked if self._told is None else self._told
         asked = asked_after(state, step)
         if asked != told:
             calls = tuple(_shown(state.open_calls[one], known=one in told) for one in asked)
-            asks = ThreadAsks(session_id=self._session_id, agent=state.started.agent, calls=calls)
+            asks = ThreadAsks(session_id=self._session_id, agent=agent, calls=calls)
             try:
-                root = await root_of(self._log, state.started.parent)
+                root = await root_of(self._log, parent)
                 await self._log.append(root, [asks], idempotency_key=f"asks.{self._session_id}.{state.seq}")
             except (Conflict, NotFound):
                 pass

@@ -173,8 +173,9 @@ class SessionRun:
         step = decide(self._state, self._plan, self._now())
         if self._plan.limited and type(step) is RunTools:
             step = await self._with_places(step)
-        if self._state.started is not None and self._state.started.parent is not None:
-            await self._voice.tell(self._state, step)
+        started = self._state.started
+        if started is not None and started.parent is not None:
+            await self._voice.tell(started.agent, started.parent, self._state, step)
         # The frequent ones first, and by their type: a struct's class takes its time to say no.
         if type(step) is CallModel:
             await self._call_model()
