@@ -108,7 +108,7 @@ async def test_it_is_made_for_a_client_that_hung_up(shared: World) -> None:
 
 
 async def test_a_follower_sees_events_as_they_come(shared: World) -> None:
-    vendor = shared.script("anthropic", stream(*ANTHROPIC_STREAM[:4], HOLD))
+    vendor = shared.script("anthropic", stream(*ANTHROPIC_STREAM[:2], HOLD))
     told = await shared.openai.responses.create(model=CLAUDE, input="Hi", background=True, stream=True)
     async with within("some text"):
         async for event in told:
@@ -203,7 +203,7 @@ async def process(folder: Path, vendor: Vendor) -> AsyncIterator[tuple[Running, 
 
 @pytest.mark.slow
 async def test_after_a_sigkill_it_is_made_again_unless_its_stream_had_begun(tmp_path: Path) -> None:
-    half, whole = stream(*ANTHROPIC_STREAM[:4], HOLD), stream(*ANTHROPIC_STREAM)
+    half, whole = stream(*ANTHROPIC_STREAM[:2], HOLD), stream(*ANTHROPIC_STREAM)
     async with Vendor(half) as vendor:
         async with process(tmp_path, vendor) as (server, client):
             polled = await client.responses.create(model="claude-sonnet-4-5", input="Hi", background=True)

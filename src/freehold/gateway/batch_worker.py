@@ -8,7 +8,6 @@ call of its own, with a record of its own.
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
@@ -18,6 +17,7 @@ from msgspec import Struct
 
 from freehold.core import ids
 from freehold.core.errors import BrokenOff, Conflict, FreeholdError, Internal, TimedOut
+from freehold.core.jitter import jittered
 from freehold.core.message_batches import BatchClaim, MessageBatches, Settled
 from freehold.core.ports import Clock, Principals, Wire
 from freehold.core.stream import Folding, identified
@@ -314,7 +314,7 @@ class _Results:
 
 
 def _pause_s(error: FreeholdError, pause_s: float, failures: int) -> float:
-    backoff_s = min(pause_s * 2.0**failures, PAUSE_S_MAX) * random.uniform(0.5, 1.0)
+    backoff_s = jittered(min(pause_s * 2.0**failures, PAUSE_S_MAX))
     return max(backoff_s, min(error.retry_after_s or 0.0, RETRY_AFTER_S_MAX))
 
 

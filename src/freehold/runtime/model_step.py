@@ -6,7 +6,6 @@ The gateway authorizes, picks the model, meters and records; nothing of that is 
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -15,6 +14,7 @@ from msgspec import Struct, structs
 
 from freehold.core.context import Reach
 from freehold.core.errors import FreeholdError
+from freehold.core.jitter import jittered
 from freehold.core.messages import (
     AnswerPart,
     ModelRequest,
@@ -102,7 +102,7 @@ class RetryPolicy(Struct, frozen=True):
         if not error.retryable or attempt > self.retries_max or asked_s > RETRY_AFTER_S_MAX:
             return None
         full_s: float = min(self.delay_s * 2.0 ** (attempt - 1), self.delay_s_max)
-        return max(asked_s, full_s * random.uniform(0.5, 1.0))
+        return max(asked_s, jittered(full_s))
 
 
 class Asked(Struct, frozen=True, kw_only=True):

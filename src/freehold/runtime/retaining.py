@@ -6,13 +6,13 @@ policy, for whoever asks later. Actions: `retention:Read` and `retention:Run` on
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
 from freehold.background import background
 from freehold.core.errors import Conflict, FreeholdError, NotFound
+from freehold.core.jitter import jittered
 from freehold.core.policy import Principal, authorize
 from freehold.core.ports import Clock
 from freehold.core.retaining import Evidence, PolicySurvey, RetentionRun, RetentionStore
@@ -75,7 +75,7 @@ class Retaining:
 
     async def _hourly(self) -> None:
         while True:
-            await asyncio.sleep(EVERY_S * random.uniform(0.5, 1.0))
+            await asyncio.sleep(jittered(EVERY_S))
             try:
                 for tenant in await self._store.tenants():
                     await self._run(tenant, by="")

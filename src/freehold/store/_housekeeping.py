@@ -5,12 +5,12 @@ Each process tries; the rows decide.
 
 import asyncio
 import logging
-import random
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from freehold.background import background
 from freehold.core.errors import FreeholdError
+from freehold.core.jitter import jittered
 from freehold.core.ports import Objects
 from freehold.store import _deletions, deployments, outside_events, webhooks
 from freehold.store.database import Database
@@ -46,7 +46,7 @@ def housekeeping(database: Database, objects: Objects) -> AbstractAsyncContextMa
 
 async def _run(database: Database, objects: Objects) -> None:
     while True:
-        await asyncio.sleep(EVERY_S * random.uniform(0.5, 1.0))
+        await asyncio.sleep(jittered(EVERY_S))
         try:
             keys_count = await forget_keys(database)
             await deployments.forget_runs(database, at_once=DELETED_MAX)

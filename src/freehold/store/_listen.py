@@ -7,13 +7,13 @@ Source: https://www.postgresql.org/docs/current/sql-notify.html
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeAlias
 
 from freehold.background import background
 from freehold.core.errors import FreeholdError, Unavailable
+from freehold.core.jitter import jittered
 from freehold.store._faults import translated
 from freehold.store.database import Connection, Database
 
@@ -48,7 +48,7 @@ class Listener:
             except FreeholdError as error:
                 log.warning("store.listen.lost", extra={"detail": error.detail, "pause_s": pause_s})
             connection = None
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            await asyncio.sleep(jittered(pause_s))
             pause_s = min(pause_s * 2, BACKOFF_MAX_S)
 
     async def _listen(self, connection: Connection) -> None:

@@ -8,7 +8,6 @@ UNSPOOLED_MAX; only beyond that are records dropped, counted and logged. A recor
 
 import asyncio
 import logging
-import random
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +20,7 @@ from msgspec import structs
 
 from freehold.background import background
 from freehold.core.errors import BadRequest, FreeholdError
+from freehold.core.jitter import jittered
 from freehold.core.ports import CallRecords
 from freehold.core.records import CallRecord
 from freehold.core.validation import check_limit
@@ -160,7 +160,7 @@ class PostgresCallRecords:
             except (FreeholdError, OSError) as error:
                 detail = error.detail if isinstance(error, FreeholdError) else str(error)
                 log.warning("store.spool.not_adopted", extra={"detail": detail})
-            await asyncio.sleep(ADOPT_EVERY_S * random.uniform(0.5, 1.0))
+            await asyncio.sleep(jittered(ADOPT_EVERY_S))
 
     async def _adopt(self, spool: Spool, leftover: Leftover) -> None:
         try:
