@@ -2,11 +2,12 @@
 
     bench/gateway/run --requests 1000000 [--json]
     bench/gateway/run --streams 2000 [--minutes 10] [--cases translated] [--json]
-    bench/gateway/run [--peers] [--seconds 4] [--rounds 3] [--only NAME,...] [--cases WORD] [--other CHECKOUT] [--json]
+    bench/gateway/run [--peers] [--seconds 4] [--rounds 3] [--only NAME,...] [--cases WORD] [--other CHECKOUT]
+                      [--python PATH] [--json]
 
 A compiled load (load.go) and a compiled stub of a vendor (stub.go) share the last core; each peer (peers.py) has the first, and
 they take turns, so that what else the machine does falls on all of them. CPU is what a peer's process used between two moments,
-over the answers in between. Linux only (/proc), Go 1.18 or newer; loopback only, bounded in time.
+over the answers in between. `--python` runs Freehold, and that alone, by another interpreter (../interpreter.py). Linux only (/proc), Go 1.18 or newer; loopback only, bounded in time.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import interpreter
 import memory
 import streams
 from installed import INSTALLED, NOT_HERE, newest_go
@@ -177,7 +179,7 @@ def below_s(parent: int | None) -> float:
 
 
 @contextmanager
-def prepared(go: str | None) -> Iterator[Around]:
+def prepared(go: str | None, python: str) -> Iterator[Around]:
     """All but the peers, with this process and what it starts on the last core."""
     with tempfile.TemporaryDirectory(prefix="freehold-bench-") as name:
         folder = Path(name)
@@ -186,14 +188,14 @@ def prepared(go: str | None) -> Iterator[Around]:
         with subprocess.Popen([str(folder / "stub")], stdout=subprocess.PIPE, text=True) as serving:
             assert serving.stdout is not None
             try:
-                yield Around(int(serving.stdout.readline()), folder, folder)
+                yield Around(int(serving.stdout.readline()), folder, folder, python)
             finally:
                 serving.terminate()
 
 
-def remembered(requests: int, go: str | None) -> memory.Grown:
+def remembered(around: Around, requests: int) -> memory.Grown:
     case = cases()[0]
-    with prepared(go) as around, freehold(around) as running:
+    with freehold(around) as running:
         cold = running._replace(warm_s=0)
         return memory.grown(
             lambda seconds: measured(around.programs, cold, case, seconds)["answers"],
@@ -203,22 +205,21 @@ def remembered(requests: int, go: str | None) -> memory.Grown:
         )
 
 
-def slow_streams(count: int, minutes: float, words: str, go: str | None) -> streams.Slow:
+def slow_streams(around: Around, count: int, minutes: float, words: str) -> streams.Slow:
     case = next(case for case in cases() if case.body.get("stream") and words in case.name)
-    with prepared(go) as around:
-        return streams.held(
-            around,
-            freehold,
-            lambda running: request(running, case),
-            cpu_s,
-            streams=count,
-            seconds=60 * minutes,
-        )
+    return streams.held(
+        around,
+        freehold,
+        lambda running: request(running, case),
+        cpu_s,
+        streams=count,
+        seconds=60 * minutes,
+    )
 
 
-def run(seconds: float, rounds: int, peers: list[Peer], words: str, go: str | None) -> Found:
+def run(around: Around, seconds: float, rounds: int, peers: list[Peer], words: str) -> Found:
     found = Found({}, {}, {})
-    with prepared(go) as around, ExitStack() as stack:
+    with ExitStack() as stack:
         running = started(around, stack, peers, found)
         for turn in range(rounds):
             for case in [case for case in cases() if words in case.name]:
@@ -337,9 +338,12 @@ def main() -> None:
         "--least", action="store_true", help="the least of the rounds instead of their median"
     )
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--python", help="an interpreter to run Freehold by, instead of this one")
     options = parser.parse_args()
+    python = interpreter.program(options.python) if options.python else sys.executable
     if options.requests:
-        grown = remembered(options.requests, shutil.which("go"))
+        with prepared(shutil.which("go"), python) as around:
+            grown = remembered(around, options.requests)
         if options.json:
             held = [one._asdict() for one in grown.held]
             print(json.dumps({"held": held, "growth": grown.growth, "wanted": memory.GROWTH_MAX}, indent=1))
@@ -348,16 +352,18 @@ def main() -> None:
             print(f"grown by {grown.growth:+.1%}, wanted {memory.GROWTH_MAX:.0%} at most")
         return
     if options.streams:
-        slow = slow_streams(options.streams, options.minutes, options.cases, shutil.which("go"))
+        with prepared(shutil.which("go"), python) as around:
+            slow = slow_streams(around, options.streams, options.minutes, options.cases)
         print(json.dumps(slow._asdict(), indent=1) if options.json else streams.shown(slow))
         return
     only = set(filter(None, options.only.split(",")))
     if unknown := only - {peer.name for peer in (*PEERS, *INSTALLED)}:
         parser.error(f"--only: no peer is called {', '.join(sorted(unknown))}")
     peers = [peer for peer in (*PEERS, *INSTALLED * options.peers) if not only or peer.name in only]
-    peers += [checkout(options.other)] if options.other else []
+    peers += [checkout(Path(options.other))] if options.other else []
     go = (newest_go() if options.peers else None) or shutil.which("go")
-    found = run(options.seconds, options.rounds, peers, options.cases, go)
+    with prepared(go, python) as around:
+        found = run(around, options.seconds, options.rounds, peers, options.cases)
     if options.peers:
         found.absent.update(NOT_HERE)
     by = min if options.least else statistics.median

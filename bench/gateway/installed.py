@@ -16,10 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from interpreter import CACHE, INSTALL_S
 from peers import KEY, Absent, Around, Peer, Running, free_port, started, until
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "freehold-bench"
-INSTALL_S = 900.0
 LITELLM, TENSORZERO, PORTKEY, GO = "1.106.2", "2026.6.0", "1.15.2", "1.27.3"
 CHAT_TO_STUB = "http://127.0.0.1:{upstream}/v1"
 

@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
+
+from interpreter import ROOT, described
 
 KEY = "bench-key"
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
@@ -33,11 +34,12 @@ class Absent(Exception):
 
 
 class Around(NamedTuple):
-    """What a peer is put into: the stub's port, the folder of the programs that were built."""
+    """What a peer is put into: the stub's port, the folder of the programs that were built, the Python that runs Freehold."""
 
     upstream: int
     programs: Path
     folder: Path
+    python: str = sys.executable
 
 
 class Running(NamedTuple):
@@ -112,25 +114,26 @@ def bare_go(around: Around) -> Iterator[Running]:
         yield Running(int(port), (running.pid,), version=version.removeprefix("go"))
 
 
-def freehold(around: Around) -> AbstractContextManager[Running]:
-    return _freehold(around)
-
-
-def checkout(folder: str) -> Peer:
-    """Freehold as it stands in another folder, run by this environment's Python."""
-    return Peer("other", lambda around: _freehold(around, PYTHONPATH=f"{folder}/src"), (CHAT, MESSAGES))
-
-
 @contextmanager
-def _freehold(around: Around, **environment: str) -> Iterator[Running]:
+def freehold(around: Around, folder: Path = ROOT) -> Iterator[Running]:
     """All of it, with an embedded PostgreSQL that gets every record."""
-    command = [sys.executable, "-m", "freehold.cli.main", "dev"]
+    command = [around.python, "-m", "freehold.cli.main", "dev"]
     command += ["--upstream", f"openai=http://127.0.0.1:{around.upstream}/v1"]
-    with started(command, os.environ | environment) as running:
+    with started(command, os.environ | {"PYTHONPATH": str(folder / "src")}) as running:
         told = json.loads(_line(running))
         port = int(told["base_url"].rsplit(":", 1)[1].split("/")[0])
-        version = f"{metadata.version('freehold')} (CPython {sys.version.split()[0]})"
-        yield Running(port, (running.pid,), told["api_key"], parent=running.pid, version=version)
+        yield Running(
+            port,
+            (running.pid,),
+            told["api_key"],
+            parent=running.pid,
+            version=f"by {described(around.python)}",
+        )
+
+
+def checkout(folder: Path) -> Peer:
+    """Freehold as it stands in another folder, run by the same Python."""
+    return Peer("other", lambda around: freehold(around, folder), (CHAT, MESSAGES))
 
 
 PEERS = (
