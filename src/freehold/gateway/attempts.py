@@ -142,18 +142,15 @@ Settle: TypeAlias = Callable[[Meter, Asked[A], "A | None", BaseException | None]
 """Comes once. The error is what the answer's reader left with, or what kept the answer from beginning."""
 
 
-class Call(Generic[A]):
+class Call(Struct, Generic[A], eq=False):
     """Entered once, left once. Entering waits for the first event; leaving early hangs up on the provider."""
 
-    __slots__ = ("_answer", "_asked", "_made", "_meter", "_plan", "_settle")
-
-    def __init__(self, asked: Asked[A], meter: Meter, plan: Planned[A], settle: Settle[A]) -> None:
-        self._asked = asked
-        self._meter = meter
-        self._plan = plan
-        self._settle = settle
-        self._answer: A | None = None
-        self._made: Plan | None = None
+    _asked: Asked[A]
+    _meter: Meter
+    _plan: Planned[A]
+    _settle: Settle[Answered]
+    _answer: A | None = None
+    _made: Plan | None = None
 
     async def __aenter__(self) -> A:
         try:
@@ -185,28 +182,17 @@ class Call(Generic[A]):
         return await self._asked.ask(target, meter)
 
 
+def _never_now(_: Meter, __: Asked[A]) -> Plan | None:
+    return None
+
+
 class PromptCall(Call[A], Generic[A, W]):
     """Begun, or entered and left as any."""
 
-    __slots__ = ("_hang_up", "_plan_now", "_prompt", "_ready", "_settle_whole")
-
-    def __init__(
-        self,
-        asked: Prompt[A, W],
-        meter: Meter,
-        plan: Planned[A],
-        settle: Settle[Answered],
-        plan_now: PlannedNow[A],
-    ) -> None:
-        self._asked = self._prompt = asked
-        self._meter = meter
-        self._plan = plan
-        self._settle = settle
-        self._answer = self._made = None
-        self._settle_whole = settle
-        self._plan_now = plan_now
-        self._hang_up: HangUp | None = None
-        self._ready: Done[W] | None = None
+    _asked: Prompt[A, W]
+    plan_now: PlannedNow[A] = _never_now
+    _hang_up: HangUp | None = None
+    _ready: Done[W] | None = None
 
     def begin(self, ready: Done[W]) -> bool:
         """As entering and leaving. `ready` hears later, once, after the settlement, of the whole answer or of what entering would
@@ -214,9 +200,9 @@ class PromptCall(Call[A], Generic[A, W]):
 
         Raises as entering does. False where something has to be waited for first: enter it then, and nothing is done twice.
         """
-        meter, asked = self._meter, self._prompt
+        meter, asked = self._meter, self._asked
         try:
-            plan = self._made = self._plan_now(meter, asked)
+            plan = self._made = self.plan_now(meter, asked)
             if plan is None:
                 return False
             meter.target = target = plan.targets[0]
@@ -232,7 +218,7 @@ class PromptCall(Call[A], Generic[A, W]):
         hang_up, self._hang_up = self._hang_up, None
         if hang_up is not None:
             hang_up()
-            self._settle(self._meter, self._prompt, None, asyncio.CancelledError())
+            self._settle(self._meter, self._asked, None, asyncio.CancelledError())
 
     def _done(self, came: Whole | BaseException) -> None:
         self._hang_up = None
@@ -243,10 +229,10 @@ class PromptCall(Call[A], Generic[A, W]):
         try:
             if isinstance(came, BaseException):
                 told = came
-                self._settle_whole(meter, self._prompt, None, came)
+                self._settle(meter, self._asked, None, came)
             else:
-                told = answer = self._prompt.whole(came, meter.target, meter)
-                self._settle_whole(meter, self._prompt, answer, None)
+                told = answer = self._asked.whole(came, meter.target, meter)
+                self._settle(meter, self._asked, answer, None)
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
             told = error
         ready(told)

@@ -191,23 +191,21 @@ class _Forwarded(Struct, frozen=True):
     hidden: bool
 
 
-class Bytes:
+class Bytes(Struct, eq=False):
     """A request of `wire`, decoded only where it must be: for another wire, or where a model may lack what it asks.
 
     `headers` are the client's, names lower-cased.
     """
 
-    __slots__ = ("_begun", "_envelope", "_headers", "_request", "_sealed", "_wire")
+    _envelope: Envelope
+    _wire: Wire
+    _headers: Mapping[str, str]
+    _sealed: bool
+    """Another vendor's seal, in our packing, never passes: the wire takes it out, or opens it for whom it is from."""
 
-    def __init__(self, envelope: Envelope, wire: Wire, headers: Mapping[str, str]) -> None:
-        self._envelope = envelope
-        self._wire = wire
-        self._headers = headers
-        self._request: ModelRequest | None = None
-        self._begun: Asking | _Forwarded | None = None
-        """What `begin` prepared."""
-        self._sealed = holds_packed(envelope.body)
-        """Another vendor's seal, in our packing, never passes: the wire takes it out, or opens it for whom it is from."""
+    _request: ModelRequest | None = None
+    _begun: "Asking | _Forwarded | None" = None
+    """What `begin` prepared."""
 
     @property
     def body(self) -> bytes:
@@ -331,6 +329,10 @@ class Bytes:
                 request = structs.replace(request, model=envelope.model, stream=envelope.stream)
             self._request = request
         return request
+
+
+def bytes_of(envelope: Envelope, wire: Wire, headers: Mapping[str, str]) -> Bytes:
+    return Bytes(envelope, wire, headers, holds_packed(envelope.body))
 
 
 def _priority(given: str | None) -> Priority:

@@ -32,7 +32,7 @@ from freehold.gateway.canaries import Percentages, none_yet
 from freehold.gateway.capabilities import Lack, refusal
 from freehold.gateway.counting import Count, counted
 from freehold.gateway.embedding import Embedded, Texts
-from freehold.gateway.forwarding import Bytes, Passed, Passing
+from freehold.gateway.forwarding import Passed, Passing, bytes_of
 from freehold.gateway.limiting import Limiting
 from freehold.gateway.metering import OK, Meter, begun_record, estimated, may_be_billed, meter_of, outcome
 from freehold.gateway.models import ModelTable
@@ -143,8 +143,9 @@ class Gateway:
         meter.streamed = envelope.stream
         if user := headers.get(USER_HEADER) or envelope.end_user():
             meter.called_for(user)
-        asked = Bytes(envelope, wire, headers)
-        return PromptCall(asked, meter, *self._steps)
+        asked = bytes_of(envelope, wire, headers)
+        plan, settle, plan_now = self._steps
+        return PromptCall(asked, meter, plan, settle, plan_now=plan_now)
 
     async def embed(self, principal: Principal, envelope: Envelope, *, wire: EmbeddingWire) -> Embedded:
         """Raises as `call` does on entering, and BadRequest before anybody is asked."""
@@ -185,7 +186,7 @@ class Gateway:
         if target.route is None:
             raise Internal("a route's name stands for something else")
         return explained(
-            target.route, principal, ACTION, Bytes(envelope, wire, headers),
+            target.route, principal, ACTION, bytes_of(envelope, wire, headers),
             draw=self._chance() if draw is None else draw,
             now_s=self._clock.monotonic_s(), at=self._clock.now(),
             canary_percent=self._canaries(principal.tenant, target.route.route),

@@ -112,7 +112,7 @@ class Front(Struct, frozen=True, kw_only=True):
         plain = exchange.direct and head.method == b"POST" and wire.name not in self.keepers
         if not plain or self.door.leaving.is_set():
             return self.serve
-        call = _Call(self, wire, exchange, "x-request-id", None)
+        call = _Call(self, wire, exchange, ids.new("req", self.door.clock))
         try:
             principal = self.door.authenticate.of(head)
             envelope = Envelope(exchange.whole_body(self.door.body_bytes_max))
@@ -150,8 +150,8 @@ class Front(Struct, frozen=True, kw_only=True):
 
         `form` is for this answer alone, should it be a stream; `more_lines` are asked for when it is whole and goes out.
         """
-        door, call = self.door, _Call(self, wire, exchange, request_id_as, form)
-        call.more_lines = more_lines
+        door = self.door
+        call = _Call(self, wire, exchange, ids.new("req", door.clock), request_id_as, form, more_lines)
         try:
             if exchange.method != b"POST":
                 await call.refuse_method()
@@ -164,27 +164,19 @@ class Front(Struct, frozen=True, kw_only=True):
             await tell(error, call.refuse, exchange=exchange, door=door, request_id=call.request_id)
 
 
-class _Call:
+class _Call(Struct, eq=False):
     """One call on its way through. Holds what its parts share."""
 
-    __slots__ = (
-        "_begun", "_encoder", "_exchange", "_form", "_front", "_over", "_request_id_as", "_wire", "more_lines",
-        "request_id",
-    )  # fmt: skip
-
-    def __init__(
-        self, front: Front, wire: Wire, exchange: Exchange, request_id_as: str, form: StreamForm | None
-    ) -> None:
-        self._front = front
-        self._wire = wire
-        self._exchange = exchange
-        self._encoder: StreamEncoder | None = None
-        self._request_id_as = request_id_as
-        self._form = form
-        self.more_lines: MoreLines | None = None
-        self.request_id = ids.new("req", front.door.clock)
-        self._begun: _Asked | None = None
-        self._over: asyncio.Future[None] | None = None
+    _front: Front
+    _wire: Wire
+    _exchange: Exchange
+    request_id: str
+    _request_id_as: str = "x-request-id"
+    _form: StreamForm | None = None
+    more_lines: MoreLines | None = None
+    _encoder: StreamEncoder | None = None
+    _begun: _Asked | None = None
+    _over: "asyncio.Future[None] | None" = None
 
     def begin(self, principal: Principal, envelope: Envelope) -> "Answering | None":
         """Without a task, where nothing is to be waited for but a whole answer. Else returns what is to be awaited."""
