@@ -1,10 +1,13 @@
 """What `freehold sessions` shows of kept responses and conversations."""
 
 import io
+import json
+from pathlib import Path
 
 from rich.console import Console
 
 from freehold.cli._kept_view import show_kept
+from freehold.client.client import Client
 from tests.cli._freehold import Freehold
 
 
@@ -12,6 +15,36 @@ def test_kinds_are_listed_and_shown(served: Freehold) -> None:
     for kind in ("response", "conversation"):
         assert served.ok("sessions", "list", "--kind", kind, "--json").json == []
     assert served("sessions", "list", "--kind", "thing").code == 2
+
+
+def test_what_is_kept_leaves_with_all_else_and_is_cancelled_and_deleted_as_sessions_are(
+    served: Freehold, tmp_path: Path
+) -> None:
+    told = json.loads((served.folder / "server.json").read_bytes())
+    with Client(told["url"], told["api_key"]) as client:
+        asked = {"model": "rules/clerk", "input": "Good morning"}
+        made = client.request("POST", "/v1/responses", body=asked)["id"]
+        behind = client.request("POST", "/v1/responses", body=asked | {"background": True})["id"]
+        begun = client.request("POST", "/v1/conversations", body={})["id"]
+    assert "Good morning" in served.ok("sessions", "export", made).out
+    folder = tmp_path / "all of it"
+    counts = served.ok("sessions", "export", "--all", str(folder), "--json").json
+    files = {kind: {one.stem for one in (folder / kind).iterdir()} for kind in counts if counts[kind]}
+    assert {made, behind} <= files["response"]
+    assert begun in files["conversation"]
+    assert {kind: len(found) for kind, found in files.items()} == {kind: n for kind, n in counts.items() if n}
+    for one, instead in ((made, "previous_response_id"), (begun, "POST /v1/conversations")):
+        refused = served("sessions", "fork", one)
+        assert (refused.code, instead in refused.err) == (1, True), refused.err
+    alone = str(folder / "response" / f"{made}.jsonl")
+    assert "nothing to replay" in served("sessions", "replay", "--file", alone).err
+    assert "nothing to compare" in served("sessions", "diff", alone, alone).err
+    served.ok("sessions", "cancel", behind)
+    served.ok("sessions", "kill", behind, "--yes")
+    served.ok("sessions", "delete", made, behind, begun)
+    assert served("sessions", "show", made).code == 1
+    for wrong in ((), (made, "--all", "x"), (made, "--kind", "response"), ("--all", "x", "--file", "y")):
+        assert served("sessions", "export", *wrong).code == 2
 
 
 class _Told:

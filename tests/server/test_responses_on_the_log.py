@@ -1,12 +1,16 @@
 """Kept responses and conversations are sessions of a kind of their own: listed, looked into, and made by any worker there is."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import openai
 
 from freehold.app import open_house, open_workshop
 from freehold.config import Config, Database, Models
+from freehold.core.response_facts import ConversationStarted, ItemAdded
+from freehold.core.responses import folded
+from freehold.runtime.recording import Recording, read_lines
 from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, Vendor, reply, stream
 from tests.server._world import ENVIRONMENT, World, served
 from tests.server.test_responses_background import ended
@@ -17,6 +21,14 @@ CLAUDE = "anthropic/claude-sonnet-4-5"
 async def kinds(shared: World, **query: str) -> set[str]:
     page = await shared.json("GET", "/v1/sessions", params={"limit": "100", **query})
     return {one["id"].partition("_")[0] for one in page["data"]}
+
+
+async def exported(shared: World, session_id: str) -> Recording:
+    answer = await shared.http.get(f"/v1/sessions/{session_id}/export")
+    assert answer.status_code == 200, answer.text
+    found = read_lines(answer.content.splitlines())
+    assert found.session_id == session_id
+    return found
 
 
 async def test_each_kind_is_listed_by_its_name_and_agents_sessions_without_one(shared: World) -> None:
@@ -54,13 +66,59 @@ async def test_a_log_says_what_was_asked_and_answered_and_who_goes_on_with_it(sh
     assert [one["id"] for one in family["forks"]] == [second.id]
 
 
+async def test_what_is_kept_is_exported_whole_and_read_again(shared: World) -> None:
+    """Clients' own line breaks are in the log, and not in the lines of the export."""
+    shared.script("anthropic", reply(ANTHROPIC_TEXT))
+    body = b'{\n "model": "anthropic/claude-sonnet-4-5",\n "input": [\n {"role": "user",\n "content": "Hi\\nthere"}]}'
+    made = (await shared.http.post("/v1/responses", content=body)).json()
+    begun = await shared.json("POST", "/v1/conversations", {"items": [{"role": "user", "content": "Kept"}]})
+    kept = folded(made["id"], "", [one.event for one in (await exported(shared, made["id"])).events])
+    assert json.loads(kept.input)[0]["content"] == "Hi\nthere"
+    assert json.loads(kept.output) == made["output"]
+    started, added = (one.event for one in (await exported(shared, begun["id"])).events)
+    assert isinstance(started, ConversationStarted)
+    assert isinstance(added, ItemAdded)
+    assert "Kept" in bytes(added.item).decode()
+
+
+async def test_what_only_agents_sessions_know_is_refused_with_what_to_do_instead(shared: World) -> None:
+    shared.script("anthropic", reply(ANTHROPIC_TEXT))
+    made = await shared.openai.responses.create(model=CLAUDE, input="Hi")
+    begun = await shared.openai.conversations.create()
+    spoken = {"events": [{"type": "user.message", "content": "Hi"}]}
+    for one, verb, body, instead in (
+        (made.id, "fork", {}, "previous_response_id"),
+        (made.id, "replay", {}, "nothing to replay"),
+        (made.id, "replay", {"model": "auto"}, "nothing to replay"),
+        (made.id, "events", spoken, "previous_response_id"),
+        (made.id, "cancel", {}, f"POST /v1/responses/{made.id}/cancel"),
+        (made.id, "pause", {}, "nothing to pause"),
+        (begun.id, "fork", {}, "POST /v1/conversations"),
+        (begun.id, "cancel", {}, "nothing runs in it"),
+        (begun.id, "", {"title": "x"}, f"POST /v1/conversations/{begun.id}"),
+    ):
+        path = f"/v1/sessions/{one}/{verb}".rstrip("/")
+        refused = await shared.http.post(path, json=body)
+        told = refused.json()["error"]["message"]
+        assert (refused.status_code, f"{one} is a kept " in told, instead in told) == (400, True, True), told
+    refused = await shared.http.delete(f"/v1/sessions/{made.id}")
+    assert f"DELETE /v1/responses/{made.id}" in refused.text
+    refused = await shared.http.get("/v1/sessions?kind=response&agent_id=echo")
+    assert (refused.status_code, "no agent acts in a response" in refused.text) == (400, True)
+
+
 async def test_whoever_may_read_sessions_may_not_yet_read_responses(shared: World) -> None:
     shared.script("anthropic", reply(ANTHROPIC_TEXT))
     made = await shared.openai.responses.create(model=CLAUDE, input="Hi")
     policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "session:Read"}]}
     key = await shared.json("POST", "/v1/keys", {"name": "reader", "policy": policy})
     headers = {"authorization": f"Bearer {key['key']}"}
-    for path in (f"/v1/sessions/{made.id}", f"/v1/sessions/{made.id}/events", "/v1/sessions?kind=response"):
+    for path in (
+        f"/v1/sessions/{made.id}",
+        f"/v1/sessions/{made.id}/events",
+        f"/v1/sessions/{made.id}/export",
+        "/v1/sessions?kind=response",
+    ):
         refused = await shared.http.get(path, headers=headers)
         assert (refused.status_code, "response:Get" in refused.text) == (403, True)
 

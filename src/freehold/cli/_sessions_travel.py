@@ -1,8 +1,6 @@
-"""`freehold sessions fork|export|replay|diff`: what a session could have been, and whether it is what it says."""
+"""`freehold sessions fork|replay|diff`: what a session could have been, and whether it is what it says."""
 
-import sys
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +16,7 @@ from freehold.client.client import Client
 from freehold.core import pricing
 from freehold.core.messages import Usage
 from freehold.runtime.compare import Comparison, Done, Facts, compared
+from freehold.runtime.kinds import check_agents
 from freehold.runtime.recording import Recording, read_lines
 from freehold.runtime.replay import Replayed, replayed
 
@@ -77,36 +76,6 @@ def fork(
 
 
 @click.command()
-@click.argument("session_id")
-@click.option(
-    "--file",
-    "path",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write it there. Default: to standard output.",
-)
-@click.pass_context
-def export(ctx: click.Context, *, session_id: str, path: Path | None) -> None:
-    """Write a session as recorded, whole, as lines of JSON: for `replay --file` and `diff`."""
-    chosen = settings(ctx)
-    with connected(chosen) as client:
-        lines = client.lines("GET", f"/v1/sessions/{session_id}/export")
-        if path is None:
-            for line in lines:
-                sys.stdout.write(line.decode() + "\n")
-            sys.stdout.flush()
-            return
-        first = next(lines)  # What is refused leaves no file.
-        try:
-            with path.open("wb") as file:
-                file.writelines(line + b"\n" for line in chain((first,), lines))
-        except OSError as error:
-            raise click.BadParameter(
-                f"{path} cannot be written: {error.strerror}", param_hint="--file"
-            ) from error
-    chosen.output.say(f"wrote {escape(str(path))}")
-
-
-@click.command()
 @click.argument("session_id", required=False)
 @click.option(
     "--file",
@@ -143,7 +112,7 @@ def replay(
     if path is not None:
         if model is not None:
             raise click.UsageError("--model needs the session on its server, not a file")
-        recording = _read(path)
+        recording = _of_agents(_read(path), "replay")
         return _tell_replayed(
             chosen.output, replayed(recording.session_id, recording.events, recording.equipments)
         )
@@ -163,10 +132,11 @@ def diff(ctx: click.Context, *, first: str, second: str, as_json: bool) -> None:
     """Compare two sessions (or exports of them): where they part, and what each did, at what cost and in what time."""
     chosen = settings(ctx)
     if all(Path(one).is_file() for one in (first, second)):
-        found = compared(_read(Path(first)), _read(Path(second)))
+        one, other = _read(Path(first)), _read(Path(second))
     else:
         with connected(chosen) as client:
-            found = compared(_fetched(client, first), _fetched(client, second))
+            one, other = _fetched(client, first), _fetched(client, second)
+    found = compared(_of_agents(one, "compare"), _of_agents(other, "compare"))
     if chosen.output.as_json:
         chosen.output.json(found)
         return
@@ -179,6 +149,11 @@ def _read(path: Path) -> Recording:
             return read_lines(lines)
     except OSError as error:
         raise click.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint="--file") from error
+
+
+def _of_agents(found: Recording, doing: str) -> Recording:
+    check_agents(found.session_id, doing)
+    return found
 
 
 def _fetched(client: Client, named: str) -> Recording:

@@ -16,11 +16,13 @@ from freehold.cli._group import Commands
 from freehold.cli._kept_view import show_kept
 from freehold.cli._output import Output, ago, short
 from freehold.cli._session_view import SessionView
-from freehold.cli._sessions_travel import diff, export, fork, replay
+from freehold.cli._sessions_export import KINDS, export
+from freehold.cli._sessions_travel import diff, fork, replay
 from freehold.cli._timeline import turns_of
 from freehold.cli._timeline_view import TimelineView
 from freehold.client.client import Client
 from freehold.client.errors import ApiError
+from freehold.runtime.kinds import kind_of
 
 AT_WORK: Final = ("running", "waiting", "paused")
 STATUS_WORDS: Final = {"running": "working"}
@@ -47,7 +49,7 @@ AGE: Final = _Age()
 
 @click.group(cls=Commands)
 def sessions() -> None:
-    """List, show, follow, approve, pause, cancel, fork and replay sessions."""
+    """List, show, follow, export, approve, pause, cancel, fork and replay sessions."""
 
 
 for _command in (fork, export, replay, diff):
@@ -62,7 +64,7 @@ for _command in (fork, export, replay, diff):
 )
 @click.option(
     "--kind",
-    type=click.Choice(["agent", "response", "conversation"]),
+    type=click.Choice(KINDS),
     default="agent",
     show_default=True,
     help="Sessions of agents, or kept answers of the Responses API, or conversations.",
@@ -123,8 +125,9 @@ def _table(output: Output, found: Sequence[dict[str, Any]]) -> None:
         )
         for one in found
     ]
-    columns = ("SESSION", "AGENT", "STATUS", "EVENTS", "COST", "CHANGED", "TITLE")
-    output.table(columns, rows, empty="No such sessions.", cut=("TITLE", "AGENT"))
+    by = "AGENT" if not found or kind_of(found[0]["id"]) == "agent" else "MODEL"
+    columns = ("SESSION", by, "STATUS", "EVENTS", "COST", "CHANGED", "TITLE")
+    output.table(columns, rows, empty="No such sessions.", cut=("TITLE", by))
 
 
 def _older(found: Iterable[dict[str, Any]], age: timedelta | None) -> Iterator[dict[str, Any]]:
@@ -351,6 +354,13 @@ def resume(ctx: click.Context, *, session_id: str, as_json: bool) -> None:
     multiple=True,
     help="Of those chosen so, only these. [default: all three]",
 )
+@click.option(
+    "--kind",
+    type=click.Choice(["agent", "response"]),
+    default="agent",
+    show_default=True,
+    help="Of those chosen so: sessions of agents, or responses in the background.",
+)
 @click.option("--reason", default="", help="Why; stands in the logs.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option
@@ -362,6 +372,7 @@ def kill(
     agent: str | None,
     older_than: timedelta | None,
     status: tuple[str, ...],
+    kind: str,
     reason: str,
     yes: bool,
     as_json: bool,
@@ -383,6 +394,7 @@ def kill(
             query = {
                 "statuses[]": [STATUS_WORDS.get(one, one) for one in status or AT_WORK],
                 "agent_id": agent,
+                "kind": kind,
                 "limit": 100,
             }
             found = list(_older(client.pages("/v1/sessions", query=query), older_than))
@@ -403,9 +415,7 @@ def _end_all(client: Client, output: Output, wanted: Sequence[str], reason: str)
     failed: dict[str, str] = {}
     for session_id in wanted:
         try:
-            client.request(
-                "POST", f"/v1/sessions/{session_id}/cancel", body={"scope": "session", "reason": reason}
-            )
+            _cancel(client, session_id, scope="session", reason=reason)
             output.say(f"ended {session_id}")
         except ApiError as error:
             failed[session_id] = error.message
@@ -422,10 +432,24 @@ def _end_all(client: Client, output: Output, wanted: Sequence[str], reason: str)
 def cancel(ctx: click.Context, *, session_id: str, turn: bool, reason: str, as_json: bool) -> None:
     """Stop a session for good (or, with --turn, what it is doing)."""
     chosen = settings(ctx)
+    scope = "turn" if turn else "session"
     with connected(chosen) as client:
-        body = {"scope": "turn" if turn else "session", "reason": reason}
-        session = client.request("POST", f"/v1/sessions/{session_id}/cancel", body=body)
-    chosen.output.done(session, f"cancelled the {'turn' if turn else 'session'} {session_id}")
+        session = _cancel(client, session_id, scope=scope, reason=reason)
+    chosen.output.done(session, f"cancelled the {scope} {session_id}")
+
+
+def _cancel(client: Client, session_id: str, *, scope: str, reason: str) -> Any:
+    """A response is one turn, and is told no reason."""
+    if kind_of(session_id) == "response":
+        return client.request("POST", f"{_own_path(session_id)}/cancel")
+    body = {"scope": scope, "reason": reason}
+    return client.request("POST", f"/v1/sessions/{session_id}/cancel", body=body)
+
+
+def _own_path(session_id: str) -> str:
+    """Of the API that a session's kind belongs to."""
+    kind = kind_of(session_id)
+    return f"/v1/{'session' if kind == 'agent' else kind}s/{session_id}"
 
 
 @sessions.command()
@@ -445,7 +469,7 @@ def delete(ctx: click.Context, *, session_ids: tuple[str, ...], as_json: bool) -
     """Delete sessions at rest, with their logs, for good. Cancel those first that run or wait."""
     chosen = settings(ctx)
     with connected(chosen) as client:
-        deleted = [client.request("DELETE", f"/v1/sessions/{session_id}") for session_id in session_ids]
+        deleted = [client.request("DELETE", _own_path(session_id)) for session_id in session_ids]
     chosen.output.done(deleted, f"deleted {', '.join(session_ids)}")
 
 

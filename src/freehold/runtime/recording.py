@@ -63,7 +63,7 @@ async def lines(log: SessionLog, tenant: str, session_id: str) -> AsyncIterator[
                 told.add(digest)
                 if digest in bodies:
                     yield _ENCODER.encode(EquipmentLine(digest, Raw(bodies[digest]))) + b"\n"
-            yield _ENCODER.encode(EventLine(recorded.seq, recorded.at, recorded.event)) + b"\n"
+            yield _one_line(_ENCODER.encode(EventLine(recorded.seq, recorded.at, recorded.event)))
         if len(page) < PAGE:
             return
         after = page[-1].seq
@@ -95,6 +95,11 @@ def read_lines(found: Iterable[bytes]) -> Recording:
     if head is None or not events:
         raise BadRequest("expected a session's recording (freehold sessions export), got nothing of it")
     return Recording(head.session_id, events, equipments)
+
+
+def _one_line(told: bytes) -> bytes:
+    """What clients say to a kept response stands there as they wrote it, line breaks and all."""
+    return (told if b"\n" not in told else msgspec.json.format(told, indent=-1)) + b"\n"
 
 
 def _line(line: bytes, number: int) -> Head | EquipmentLine | EventLine:

@@ -1,22 +1,22 @@
 """Runtime: what an API does with recorded sessions: export them, replay them, ask another model in their place.
 
-`session:Read` on the session is needed; for another model, `model:Call` on that. Its calls are recorded with the session's id, and
+Whoever may read the session may do so (kinds.py); asking another model needs `model:Call` on that. Its calls are recorded with the session's id, and
 stand in no log. Agents' instructions and tools are part of what is exported.
 """
 
 from collections.abc import AsyncIterator
 from typing import Final
 
-from freehold.core import ids
 from freehold.core.errors import BadRequest
 from freehold.core.messages import ModelRequest
-from freehold.core.policy import Principal, authorize
+from freehold.core.policy import Principal
 from freehold.core.ports import Clock
 from freehold.core.session import ModelAnswered, ModelFailed
-from freehold.core.session_log import SessionLog, SessionRow
+from freehold.core.session_log import SessionLog
 from freehold.core.session_state import SessionState
 from freehold.runtime.equipment import Equipment
 from freehold.runtime.inputs import MODEL_CHARS_MAX, check_length
+from freehold.runtime.kinds import authorize_reading, check_agents
 from freehold.runtime.live import Live
 from freehold.runtime.model_step import Asked, Gateway, ModelStep, RetryPolicy
 from freehold.runtime.reasking import Ask, Reasking
@@ -34,8 +34,9 @@ class Replays:
         self._clock = clock
 
     async def export(self, principal: Principal, session_id: str) -> AsyncIterator[bytes]:
-        """The lines of a recording, as they are read."""
-        row = await self._row(principal, session_id)
+        """The lines of a recording, as they are read; of a session of any kind."""
+        authorize_reading(principal, session_id)
+        row = await self._log.get(principal.tenant, session_id)
         return lines(self._log, row.tenant, session_id)
 
     async def replay(self, principal: Principal, session_id: str) -> Replayed:
@@ -69,15 +70,12 @@ class Replays:
         return ask
 
     async def _recording(self, principal: Principal, session_id: str) -> Recording:
-        row = await self._row(principal, session_id)
+        check_agents(session_id, "replay")
+        authorize_reading(principal, session_id)
+        row = await self._log.get(principal.tenant, session_id)
         if row.version > REPLAY_EVENTS_MAX:
             raise BadRequest(
                 f"a session of {row.version} events is too long to be replayed by the server ({REPLAY_EVENTS_MAX} at most): "
                 "export it, and replay the file with the command line"
             )
         return await recording(self._log, row.tenant, session_id)
-
-    async def _row(self, principal: Principal, session_id: str) -> SessionRow:
-        ids.check("sess", session_id, field="session_id")
-        authorize(principal, "session:Read", f"session/{session_id}")
-        return await self._log.get(principal.tenant, session_id)

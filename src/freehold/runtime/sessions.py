@@ -63,7 +63,7 @@ from freehold.runtime.inputs import (
     check_setup,
     patched,
 )
-from freehold.runtime.kinds import authorize_listing, authorize_reading
+from freehold.runtime.kinds import authorize_listing, authorize_reading, check_agents
 from freehold.runtime.live import Live
 from freehold.runtime.offload import Results
 from freehold.runtime.settling import client_result, decision
@@ -230,6 +230,7 @@ class Sessions:
         check_idempotency_key(idempotency_key)
         if edit is not None:
             (check_result if edit.result else check_content)(edit.content)
+        check_agents(session_id, "fork")
         origin = await self.get(principal, session_id)
         authorize(principal, "session:Create", f"agent/{origin.agent}")
         await self._check_labels(principal, session_id)
@@ -454,7 +455,7 @@ class Sessions:
             yield items
 
     def _authorize(self, principal: Principal, action: str, session_id: str) -> None:
-        ids.check("sess", session_id, field="session_id")
+        check_agents(session_id, action.partition(":")[2].lower())
         authorize(principal, action, f"session/{session_id}")
 
     def _check_input(self, principal: Principal, session_id: str, one: Input) -> None:

@@ -220,6 +220,10 @@ class SessionApi:
         check_limit(query.limit, SESSIONS_PAGE_MAX)
         if query.sort == "cost" and query.order == "asc":
             raise Unsupported("the dearest come first", field="order")
+        if query.kind != "agent" and (query.agent_id or query.deployment_id):
+            raise BadRequest(
+                f"expected none of agent_id and deployment_id: no agent acts in a {query.kind}", field="kind"
+            )
         statuses = wanted_statuses(query.statuses)
         if statuses is None:
             return SessionPageShown((), None)
