@@ -262,9 +262,12 @@ class Connection(asyncio.Protocol):
                     BrokenOff(f"the answer of {self._name} turned into something else", detail=str(error))
                 )
                 return
+        if self._complete:
+            self._finish(self._came())
+            return
         self._deliver(len(data))
         # The chunk's end was its last callback, and what comes after it is no half of a size line, which has no line's end.
-        if self._chunk_over and not self._complete and data.endswith(b"\r\n"):
+        if self._chunk_over and data.endswith(b"\r\n"):
             self._between_chunks = self._reply
 
     def pause_writing(self) -> None:
@@ -419,23 +422,24 @@ class Connection(asyncio.Protocol):
         elif not rest:  # Else its delivery, which comes next, sets the limit.
             self._limit(self._loop.time() + self._idle_s)
 
+    def _came(self) -> bytes:
+        """What the parser found of the body in one read."""
+        parts = self._parts
+        piece = b"".join(parts)  # One piece is not copied.
+        parts.clear()
+        return piece
+
     def _deliver(self, received_bytes: int) -> None:
-        reply, parts = self._reply, self._parts
+        """To the reader of an answer that goes on."""
+        reply = self._reply
         if reply is None:
             return
-        if parts:
-            piece = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
+        if piece := self._came():
             self._fruitless_bytes = 0
-            if self._complete:
-                self._finish(piece)
-                return
             reply.add(piece)
         else:
             self._fruitless_bytes += received_bytes
-        if self._complete:
-            self._finish()
-        elif self._fruitless_bytes > HEAD_BYTES_MAX:
+        if self._fruitless_bytes > HEAD_BYTES_MAX:
             self._lose(
                 BrokenOff(
                     f"{self._name} sent over HEAD_BYTES_MAX = {HEAD_BYTES_MAX} bytes of framing with no body"

@@ -143,7 +143,7 @@ class Reply(Struct, eq=False):
                 parts.append(part)
         finally:
             self.close()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def close(self) -> None:
         """Hangs up if the answer has not ended. Idempotent; reading on then raises BrokenOff."""
@@ -167,10 +167,9 @@ class Reply(Struct, eq=False):
 
     def whole(self) -> bytes | None:
         """As `read`, at once: None where it has not ended well, is empty or compressed."""
-        parts = self._parts
-        if not self._ended or self._failure is not None or self._inflate is not None or not parts:
+        if not self._ended or self._failure is not None or self._inflate is not None:
             return None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(self._parts) or None
 
     # What the connection calls.
 
@@ -223,16 +222,16 @@ class Reply(Struct, eq=False):
         self._ended = True
         self._failure = failure
         self._source = None
-        if self._waiter is not None:
-            self._wake()
         told = self.told
         if told is not None:
             self.told = None
             told(self)
+        elif self._waiter is not None:
+            self._wake()
 
     def _take(self) -> bytes:
         parts = self._parts
-        taken = parts[0] if len(parts) == 1 else b"".join(parts)
+        taken = b"".join(parts)
         parts.clear()
         self.size = 0
         if self._source is not None:

@@ -9,11 +9,12 @@ RARE_MAX: Final = 32
 def holds(body: bytes, mark: bytes, rare: bytes) -> bool:
     """As `mark in body`, which takes 20 to 100 us for 30 KB; looking for the byte of it that text hardly has takes one."""
     offset = mark.index(rare)
+    rest = len(mark) - offset
     at = body.find(rare)
     for _ in range(RARE_MAX):
         if at < 0:
             return False
-        if body.startswith(mark, max(0, at - offset)):
+        if body[at - offset : at + rest] == mark:  # Where it begins before the body does, this is too short.
             return True
         at = body.find(rare, at + 1)
     return at >= 0 and body.find(mark, max(0, at - offset)) >= 0
