@@ -19,7 +19,8 @@ from tests.runtime._world import AGENT, calls, results_in, said, world
 ROUNDS = ("ledger_look", "ledger_set", "ledger_pay", "ledger_look", "ledger_set", "ledger_pay")
 STEPS = 2 * len(ROUNDS) + 1
 AGENT_OF_MANY_STEPS = structs.replace(AGENT, limits=Limits(steps_max=STEPS + len(ROUNDS)))
-SETTINGS = WorkerSettings(lease_s=0.3, poll_s=0.1, drain_s=1)
+SETTINGS = WorkerSettings(lease_s=600, poll_s=0.1, drain_s=1)
+"""No lease runs out while its worker lives, however slow the machine is: of one that was killed, the test ends it."""
 
 
 def script(request: ModelRequest) -> ModelResponse:

@@ -29,7 +29,20 @@ async def _process(url: str, session_id: str, kill_at: str) -> tuple[int, str]:
     )  # fmt: skip
     out, err = await process.communicate()
     assert process.returncode in {0, -signal.SIGKILL}, err.decode()
+    if process.returncode:
+        await _run_out(url, session_id)
     return process.returncode, out.decode()
+
+
+async def _run_out(url: str, session_id: str) -> None:
+    """The lease that the killed process had."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "UPDATE freehold.sessions SET due_at = now() WHERE id = $1 AND owner IS NOT NULL", session_id
+        )
+    finally:
+        await connection.close()
 
 
 async def _new_session(url: str) -> str:
