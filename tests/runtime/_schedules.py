@@ -25,16 +25,16 @@ MINUTELY = Cron(expression="* * * * *", timezone="UTC")
 
 
 class SetClock(SystemClock):
-    """The real one, put forward."""
+    """The real one, until it is put forward: then it stands still."""
 
     def __init__(self) -> None:
-        self.ahead = timedelta()
+        self._at: datetime | None = None
 
     def now(self) -> datetime:
-        return super().now() + self.ahead
+        return self._at or super().now()
 
     def put(self, at: datetime) -> None:
-        self.ahead = at - super().now()
+        self._at = at
 
 
 class Bench:
