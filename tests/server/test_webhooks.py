@@ -37,7 +37,7 @@ from freehold.core.webhooks import (
 from freehold.postman import open_postman
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
-from tests._waiting import within
+from tests._waiting import PATIENCE_S, within
 from tests.gateway._vendors import reply
 from tests.server._world import World, world
 from tests.server.test_limits import answer_of
@@ -83,9 +83,11 @@ class Receiver:
         self.heard: list[Heard] = []
         self.answers: Callable[[Heard], tuple[int, str] | None] = lambda _: (200, "")
         self.url = ""
+        self._writers: set[asyncio.StreamWriter] = set()
         self._changed = asyncio.Condition()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             lines = [line.partition(": ") for line in head.split("\r\n")[1:] if line]
@@ -107,6 +109,11 @@ class Receiver:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    def hang_up(self) -> None:
+        for writer in self._writers:
             writer.close()
 
     async def until(self, enough: Callable[[Sequence[Heard]], bool]) -> list[Heard]:
@@ -124,6 +131,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield opened
     finally:
         server.close()
+        opened.hang_up()
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +139,7 @@ async def told(
     postgres_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
     folder: Path = tmp_path_factory.mktemp("webhooks")
-    settings = Webhooks(allow_private=True, timeout_s=1.0, retry_s=0.05)
+    settings = Webhooks(allow_private=True, timeout_s=PATIENCE_S, retry_s=0.05)
     async with (
         fresh_database(postgres_server, template=MIGRATED) as url,
         world(url, folder, webhooks=settings) as opened,
@@ -332,7 +340,7 @@ async def test_a_budget_that_runs_out_is_told_of_once(told: World) -> None:
 
         async def spend_all() -> None:
             told.script("openai", *(answer_of(1000) for _ in range(20)))
-            async with asyncio.timeout(40):
+            async with within("the budget to be spent"):
                 while await ask() == 200:
                     pass
             assert await ask() == 429
