@@ -19,7 +19,7 @@ from openai import AsyncOpenAI
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
-from tests._waiting import eventually
+from tests._waiting import PATIENCE_S, eventually
 from tests.gateway._vendors import (
     ANTHROPIC_TEXT,
     HOLD,
@@ -59,7 +59,7 @@ async def own(
 async def key(own: World, **more: Any) -> httpx2.AsyncClient:
     made = await own.json("POST", "/v1/keys", {"name": "one", **more})
     headers = {"authorization": f"Bearer {made['key']}"}
-    return httpx2.AsyncClient(base_url=own.url, headers=headers, timeout=30, trust_env=False)
+    return httpx2.AsyncClient(base_url=own.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
 
 
 TOLD = ("limit-requests", "remaining-requests", "limit-tokens", "remaining-tokens")
@@ -222,9 +222,10 @@ async def test_attempts_that_are_lost_pass_no_budget(own: World, name: str) -> N
         await own.apply(FLAKY.format(name=name, more=LOST[name], amount=f"{most:.3f}"))
         answer = await client.post("/v1/chat/completions", json=asked)
         assert answer.status_code == 200, answer.text
-        assert len(own.vendors["openai"].asked) == len(lost) + 1
+        lost_count = len(own.vendors["openai"].asked) - 1
+        assert lost_count >= len(lost), "and more, where the machine was late itself"
         (shown,) = [one for one in (await own.json("GET", "/v1/budgets"))["data"] if one["name"] == name]
-        assert most * len(lost) / asks * 0.9 < float(shown["used_usd"]) <= most
+        assert most * lost_count / asks * 0.9 < float(shown["used_usd"]) <= most
 
 
 async def test_openais_clients_are_told_what_is_left_of_the_minute(own: World) -> None:
@@ -298,7 +299,7 @@ async def test_without_a_database_calls_go_on_with_what_is_leased_and_are_then_r
         world(proxy.url, tmp_path) as own,
     ):
         await own.apply(PRICES.format(price="1"))
-        await own.apply("kind: budget\nname: all\namount_usd: '1'\nperiod: day")
+        await own.apply("kind: budget\nname: all\namount_usd: '1'\nperiod: total")
         own.script("openai", *[answer_of(900, 10)] * 1000)
         assert (await own.http.post("/v1/chat/completions", json=CHAT)).status_code == 200
         proxy.cut()
@@ -313,7 +314,7 @@ async def test_without_a_database_calls_go_on_with_what_is_leased_and_are_then_r
         async def answers() -> bool:
             return (await own.http.post("/v1/chat/completions", json=CHAT)).status_code == 200
 
-        await eventually(answers, timeout_s=20)
+        await eventually(answers)
         shown = await own.json("GET", "/v1/budgets")
         bill = await own.json("GET", "/v1/costs?by=")
         (line,) = shown["data"]
@@ -335,7 +336,7 @@ async def running(folder: Path, url: str) -> AsyncIterator[tuple[Running, httpx2
         await asyncio.to_thread(one.ready)
         headers = {"authorization": f"Bearer {one.key}"}
         async with httpx2.AsyncClient(
-            base_url=one.url, headers=headers, timeout=30, trust_env=False
+            base_url=one.url, headers=headers, timeout=PATIENCE_S, trust_env=False
         ) as client:
             yield one, client
 

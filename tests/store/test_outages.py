@@ -2,10 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import TypeVar
 
 import asyncpg
 import pytest
-from tests._waiting import eventually
+from tests._waiting import eventually, within
 from tests.store._parts import CLOCK, STARTED, begun, claimed, new_row, said, texts
 from tests.store._proxy import Proxy
 
@@ -14,6 +15,13 @@ from freehold.core.records import CallRecord
 from freehold.store import database as database_module
 from freehold.store.database import open_database
 from freehold.store.store import Store
+
+T = TypeVar("T")
+
+
+async def soon(waiting: "asyncio.Task[T]") -> T:
+    async with within("what was waited for through an outage"):
+        return await waiting
 
 
 async def appended(store: Store, session_id: str, text: str) -> bool:
@@ -123,7 +131,7 @@ async def test_a_follower_waits_through_an_outage_and_misses_nothing(
         proxy.cut()
         await other.log.append(row.id, [said("meanwhile")])
         proxy.heal()
-        assert texts(await asyncio.wait_for(waiting, 20)) == ["meanwhile"]
+        assert texts(await soon(waiting)) == ["meanwhile"]
 
 
 async def test_work_that_came_during_an_outage_wakes_the_worker_after_it(
@@ -136,7 +144,7 @@ async def test_work_that_came_during_an_outage_wakes_the_worker_after_it(
         proxy.cut()
         await other.log.append(row.id, [said("go")])
         proxy.heal()
-        await asyncio.wait_for(waiting, 20)
+        await soon(waiting)
         assert (await claimed(store.log)).session_id == row.id
 
 
@@ -145,7 +153,7 @@ async def test_every_backend_killed_by_an_administrator_is_replaced(store: Store
     for number in range(3):
         administrator = await asyncpg.connect(store_url)
         await administrator.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
             " WHERE application_name LIKE 'freehold%' AND datname = current_database() AND pid <> pg_backend_pid()"
         )
         await administrator.close()
@@ -158,15 +166,16 @@ async def test_every_backend_killed_by_an_administrator_is_replaced(store: Store
 async def test_a_database_that_hangs_is_given_up_on(
     opened, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(database_module, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_S", 2.0)
     async with opened("here", url=proxy.url) as store:
         row = await begun(store.log)
+        monkeypatch.setattr(database_module, "CONNECT_TIMEOUT_S", 0.3)
         proxy.freeze()
         with pytest.raises(Unavailable, match="not known whether"):
             await store.log.append(row.id, [said("x")])
         with pytest.raises(Unavailable):
             await store.log.get("default", row.id)
+        monkeypatch.undo()
         proxy.thaw()
         await eventually(lambda: appended(store, row.id, "y"))
         await eventually(lambda: alive(store))
