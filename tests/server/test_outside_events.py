@@ -12,7 +12,7 @@ import pytest
 from standardwebhooks import Webhook as Signer
 
 from freehold.core.outside import EARLY_KEPT_S, PAYLOAD_BYTES_MAX
-from tests._waiting import until, within
+from tests._waiting import PATIENCE_S, until, within
 from tests.server._process import freehold
 from tests.server._world import World
 from tests.server.test_sessions import calls, of, says
@@ -66,7 +66,7 @@ async def waiting(world: World, tool: str = "payment", correlation: str = "order
 
 
 def anyone(world: World) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=world.url, trust_env=False, timeout=30)
+    return httpx2.AsyncClient(base_url=world.url, trust_env=False, timeout=PATIENCE_S)
 
 
 async def test_a_token_is_good_for_one_event_and_says_nothing(ready: World) -> None:
@@ -123,7 +123,7 @@ async def test_an_event_that_comes_early_is_kept_for_whoever_begins_to_wait_for_
 
 async def until_waits(world: World, session_id: str, *, calls_count: int) -> list[dict[str, Any]]:
     """The log, once the session has made so many calls and waits."""
-    async with asyncio.timeout(30), world.stream(session_id, after="0") as events:
+    async with world.seen(session_id, after="0") as events:
         seen = 0
         async for event in events:
             seen += event.type == "agent.tool_use"

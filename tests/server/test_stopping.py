@@ -125,7 +125,11 @@ async def test_a_streaming_answer_that_does_not_end_is_broken_off_in_the_clients
 
 
 @pytest.mark.slow
-async def test_who_comes_while_it_stops_is_told_to_come_again(own: World) -> None:
+async def test_who_comes_while_it_stops_is_told_to_come_again(
+    own: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops for as long as somebody listens."""
+    monkeypatch.setattr(listener, "STREAMS_END_S", LONG_S)
     own.script("openai", stream(*OPENAI_STREAM[:3], HOLD))
     body = CHAT[:-1] + b',"stream":true}'
     async with connected(own.url) as busy, connected(own.url) as late, connected(own.url) as later:
@@ -143,4 +147,5 @@ async def test_who_comes_while_it_stops_is_told_to_come_again(own: World) -> Non
             answer = await refused(raw, sent)
             assert answer.headers["retry-after"] == "1"
             assert answer.json()["error"]["message"] == "the server is stopping: send the request again"
+        busy.writer.transport.abort()
         assert await stopping < LONG_S

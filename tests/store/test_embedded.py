@@ -12,25 +12,23 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from tests._waiting import eventually
+from tests._waiting import eventually, within
 
 from freehold.core.errors import Conflict, Unavailable
 from freehold.store._embedded_binaries import installed_binaries
 from freehold.store.embedded import EmbeddedServer, embedded
 
 HOLDER = Path(__file__).with_name("_hold_embedded.py")
-QUICK_S_MAX = 15.0
-"""A fifth of a second where nothing else runs; one that waits for whoever ran before takes as long as it is ready to wait."""
-
+QUICK = "a start that waits for nobody who ran before: for that, it is ready to wait longer than a minute"
 PRIVATE = 0o700
 
 
@@ -216,9 +214,7 @@ class TestItsOwnersLife:
                 holder.said["dsn"], "CREATE TABLE IF NOT EXISTS late (n int); INSERT INTO late VALUES (1)"
             )
             holder.kill()
-            started = time.monotonic()
-            async with embedded(made) as server:
-                assert time.monotonic() - started < QUICK_S_MAX
+            async with within(QUICK), embedded(made) as server:
                 assert await fetch(server.dsn(), "SELECT n FROM kept") == 42
                 assert await fetch(server.dsn(), "SELECT n FROM late") == 1
 
@@ -253,9 +249,8 @@ class TestItsOwnersLife:
             pass
 
     async def test_a_second_start_is_quick(self, made: Path):
-        started = time.monotonic()
-        async with embedded(made):
-            assert time.monotonic() - started < QUICK_S_MAX
+        async with within(QUICK), embedded(made):
+            pass
 
 
 async def hold(folder: Path) -> None:
@@ -271,17 +266,20 @@ class TestFoldersAndUsers:
 
     @pytest.mark.slow
     async def test_a_kill_in_the_middle_of_initialisation_does_no_harm(self, folder: Path):
-        process = subprocess.Popen(
-            [sys.executable, str(HOLDER), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-        )
-        await eventually(lambda: any(folder.glob("postgres.new-*/base")))
-        process.kill()
-        process.communicate()
-        assert list(folder.glob("postgres.new-*"))
-        assert not (folder / "postgres").exists()
-        async with embedded(folder) as server:
+        for number in count():
+            place = folder / str(number)
+            process = subprocess.Popen(
+                [sys.executable, str(HOLDER), str(place)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            )
+            await eventually(lambda: any(place.glob("postgres.new-*/base")) or (place / "postgres").exists())  # noqa: B023
+            process.kill()
+            process.communicate()
+            if not (place / "postgres").exists():
+                break  # Else it had been made before it was looked for.
+        assert list(place.glob("postgres.new-*"))
+        async with embedded(place) as server:
             assert await fetch(server.dsn(), "SELECT 1") == 1
-        assert [path.name for path in folder.glob("postgres.new-*")] == []
+        assert [path.name for path in place.glob("postgres.new-*")] == []
 
     async def test_a_cluster_of_another_version_is_refused_with_the_way_out(self, folder: Path):
         (folder / "postgres").mkdir(parents=True)
