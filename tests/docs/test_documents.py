@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -129,6 +130,18 @@ def test_documented_programs_run_against_a_server(shop: Freehold) -> None:
     _, chat, session = said
     assert "stock levels only" in chat
     assert session.splitlines()[-1].endswith("session.status_idle")
+
+
+def test_the_documented_look_at_the_interpreter_says_how_it_was_configured() -> None:
+    (line,) = [
+        line
+        for block in blocks(ROOT / "docs" / "cli.md", "sh")
+        for line in block.splitlines()
+        if line.startswith("python ")
+    ]
+    asked = [sys.executable, *shlex.split(line)[1:]]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.strip() == str("--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""))
 
 
 def test_a_documented_policy_is_taken() -> None:
