@@ -16,6 +16,7 @@ from freehold.tools import timer
 from tests._waiting import eventually, within
 from tests.runtime._world import (
     AGENT,
+    LEDGER,
     ONLY_TOLD,
     OWNER,
     TENANT,
@@ -292,3 +293,26 @@ async def test_a_timer_does_not_go_off_early_since_the_worker_that_set_it_died(d
                 await asyncio.sleep(0.01)
         assert not events_of(await here.log_of(row.id), ToolFinished)
         assert (await here.log.get(TENANT, row.id)).status == "waiting"
+
+
+@pytest.mark.parametrize("places", [None, 1])
+async def test_a_timer_that_is_set_while_the_worker_sleeps_goes_off_in_time(database_url, places):
+    """The worker would look round in ten minutes. Where the turn held a tool's place, its lease is released by itself."""
+
+    def once(request):
+        wanted = ("ledger_set", "{}"), ("clock_wait", '{"seconds": 0.3}')
+        return said("done") if results_in(request) else calls(*wanted)
+
+    options = {
+        "agent": structs.replace(AGENT, tools=("ledger", "clock")),
+        "kinds": {"timer": timer.KIND},
+        "resources": [Tool(name="clock", type="timer")],
+        "settings": ONLY_TOLD,
+    }
+    async with world(database_url, once, **options) as here:
+        await here.declare(structs.replace(LEDGER, concurrency_max=places))
+        async with here.worker().running():
+            for _ in range(2):
+                row = await here.start()
+                await here.reaches(row.id, lambda one: one.status == "idle")
+                assert len(events_of(await here.log_of(row.id), ToolFinished)) == 2

@@ -42,7 +42,7 @@ WITH freed AS (
         due_at = CASE s.status WHEN 'waiting' THEN coalesce(s.wake_at, 'infinity') ELSE now() END
     FROM unnest($1::text[], $2::text[], $3::bigint[]) AS held (id, owner, epoch)
     WHERE s.id = held.id AND s.epoch = held.epoch AND s.owner = held.owner
-    RETURNING s.id, s.status = 'running' OR EXISTS (
+    RETURNING s.id, s.status = 'running' OR s.status = 'waiting' AND s.wake_at IS NOT NULL OR EXISTS (
         SELECT FROM session_limits l WHERE l.tenant = s.tenant AND l.agent = s.agent
     ) AS claimable
 )
@@ -93,7 +93,7 @@ async def renew(database: Database, owner: str, leases: Sequence[Lease], *, leas
 
 
 async def release(database: Database, leases: Sequence[Lease]) -> Sequence[bool]:
-    """Of each, whether a worker may have something to do now: its session, or another of an agent with a limit."""
+    """Of each, whether a worker may have something to do, now or at a time that none of them knew: its session, or another of an agent with a limit."""
     in_order = sorted(leases, key=lambda lease: lease.session_id)
     rows = await database.fetch(
         "releasing leases",

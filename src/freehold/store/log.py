@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -51,6 +52,8 @@ READ_TOGETHER_MAX: Final = 16
 """Sessions, of which each may give READ_MAX events."""
 LIST_MAX: Final = 1000
 KEY_CHARS_MAX: Final = 255
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 _ROW: Final = f"""
 SELECT id, tenant, agent, agent_version, status, version, created_at, updated_at, title, model, metadata, created_by,
@@ -144,6 +147,8 @@ class PostgresSessionLog:
         self._writer = writer
         self._followers = followers
         self._work = work
+        self._looks_at = _FIRST
+        """When a worker that waits for work looks by itself; until it waits, it is about to."""
         self._carriers: list[Carrier] = []
 
     @property
@@ -296,10 +301,11 @@ class PostgresSessionLog:
             raise BadRequest(
                 f"expected the lease of {session_id}, got that of {lease.session_id}", field="lease"
             )
-        return await self._writer.append(
+        encoded = encode(events)
+        version = await self._writer.append(
             Append(
                 session_id,
-                encode(events),
+                encoded,
                 expected=expected_version,
                 lease=lease,
                 key=_checked_key(idempotency_key),
@@ -307,6 +313,10 @@ class PostgresSessionLog:
                 along=None if along is None else _beside(along),
             )
         )
+        waits = encoded.change.waits
+        if releases and waits is not None and waits.until is not None and waits.until < self._looks_at:
+            self._work.set()
+        return version
 
     async def read(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Recorded]:
         check_limit(limit, READ_MAX)
@@ -366,16 +376,21 @@ class PostgresSessionLog:
         return await _leases.free_all(self._database)
 
     async def wait_for_work(self, timeout_s: float) -> None:
-        """What came since the last return is not lost: then this returns at once."""
-        if not self._work.is_set():
-            # A database that is away says nothing of its own timers: then only `timeout_s` holds.
-            with suppress(Unavailable):
-                due_in_s = await _leases.due_in_s(self._database)
-                timeout_s = timeout_s if due_in_s is None else min(timeout_s, due_in_s)
+        """What came since the last return is not lost: then this returns at once. A wait that is written meanwhile may end sooner than all that
+        was known: then this returns, too, to be asked anew."""
         try:
+            if not self._work.is_set():
+                self._looks_at = _LAST
+                # A database that is away says nothing of its own timers: then only `timeout_s` holds.
+                with suppress(Unavailable):
+                    due_in_s = await _leases.due_in_s(self._database)
+                    timeout_s = timeout_s if due_in_s is None else min(timeout_s, due_in_s)
+                self._looks_at = datetime.now(UTC) + timedelta(seconds=timeout_s)
             await asyncio.wait_for(self._work.wait(), timeout_s)
         except TimeoutError:
             return
+        finally:
+            self._looks_at = _FIRST
         self._work.clear()
 
 
