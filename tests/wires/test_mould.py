@@ -36,7 +36,19 @@ def chat(delta: dict[str, Any], **fields: Any) -> bytes:
     })
 
 
+def padded(text: str, padding: str) -> bytes:
+    """OpenAI's `obfuscation` stands last."""
+    return (
+        chat({"content": text})[: -len(b"}\n\n")]
+        + b',"obfuscation":'
+        + msgspec.json.encode(padding)
+        + b"}\n\n"
+    )
+
+
 openai_events = st.one_of(
+    st.builds(padded, TEXTS, TEXTS),
+    st.builds(padded, TEXTS, st.sampled_from(["", "x", "aB3", '"},"obfuscation":"'])),
     TEXTS.map(lambda text: chat({"content": text})),
     TEXTS.map(lambda text: chat({"role": "assistant", "content": text}, logprobs=None)),
     TEXTS.map(lambda text: chat({"content": text}, logprobs={"content": [{"token": text}]})),
@@ -97,6 +109,32 @@ def test_what_is_no_text_in_a_texts_place_is_no_text(text: str) -> None:
         decoded("openai_chat", [good, good, good, bad])
 
 
+@pytest.mark.parametrize(
+    "padding", ["a\x00b", 'a"}\n\ndata: {"x":"', "\\", '","model":"b', '","usage":{"prompt_tokens":1},"x":"']
+)
+def test_what_is_no_padding_in_its_place_is_not_passed_over(padding: str) -> None:
+    good = padded("word", "abc")
+    odd = good.replace(b"abc", padding.encode())
+    try:
+        together = decoded("openai_chat", [good * 3 + odd])
+    except BrokenOff:
+        with pytest.raises(BrokenOff):
+            decoded("openai_chat", [good, good, good, odd])
+    else:
+        assert decoded("openai_chat", [good, good, good, odd]) == together
+
+
+def test_a_padded_text_fits_whatever_its_padding() -> None:
+    def told_alone(data: bytes) -> str | None:
+        told = msgspec.json.decode(data.removeprefix(b"data: "))
+        return str(told["choices"][0]["delta"]["content"])
+
+    mould = Mould()
+    mould.learn(padded("first", "abc"), [TextAdded(1, "first")], told_alone)
+    assert mould.event_in(padded('se"cond\n', "defghi")) == TextAdded(1, 'se"cond\n')
+    assert mould.event_in(padded("third", "")) == TextAdded(1, "third")
+
+
 def test_a_text_after_another_part_is_a_part_of_its_own() -> None:
     text, thought = chat({"content": "word"}), chat({"reasoning": "thought"})
     events = [text, text, text, thought, text, text]
@@ -137,3 +175,16 @@ def test_a_mould_is_learned_from_the_first_text_of_a_part() -> None:
     mould.learn(b'["first"]\n\n', [PartStarted(3, Text("")), TextAdded(3, "first")], told_alone)
     assert mould.event_in(b'["second"]\n\n') == TextAdded(3, "second")
     assert len(asked) == 1
+
+
+def test_texts_that_come_together_leave_the_mould_as_it_is() -> None:
+    def told_alone(data: bytes) -> str | None:
+        (text,) = msgspec.json.decode(data)
+        return str(text)
+
+    mould = Mould()
+    mould.learn(b'["first"]\n\n', [TextAdded(3, "first")], told_alone)
+    mould.learn(b'["a"]\n\n["b"]\n\n', [TextAdded(3, "a"), TextAdded(3, "b")], told_alone)
+    assert mould.event_in(b'["second"]\n\n') == TextAdded(3, "second")
+    mould.learn(b'["a"]\n\n["b"', [TextAdded(3, "a")], told_alone)
+    assert mould.event_in(b'["second"]\n\n') is None

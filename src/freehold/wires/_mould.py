@@ -2,9 +2,11 @@
 
 Vendors repeat everything around the few words that are new. Once an event was read that told a text and nothing else, the bytes
 before and after that text are a mould: another event between the same bytes is the same event with another text, since all that
-can stand there is one JSON string. Not here: what an event says (each wire's decoder, which also says what tells a text alone).
+can stand there is one JSON string. The last string of an event may be another, too, where it says nothing (OpenAI's `obfuscation`,
+which pads events so that their sizes don't tell the texts). Not here: what an event says (each wire's decoder, which also says what tells a text alone).
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -18,6 +20,9 @@ UNFIT_MAX: Final = 4
 
 _PROBE: Final = "another text"
 _PROBE_JSON: Final = _PROBE.encode()
+_LAST_STRING: Final = re.compile(rb':"([^"\\]*)"\}\n\n\Z')
+"""Of an event, where it ends with one."""
+
 _SAID_OF_A_TEXT: Final = (TextAdded, PartStarted)
 """A text may be the first of its part, whose beginning it tells by that alone."""
 
@@ -26,19 +31,25 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Mould:
-    __slots__ = ("_after", "_before", "_index", "_start", "_tail", "_unfit_count")
+    __slots__ = ("_after", "_before", "_between", "_end", "_index", "_start", "_unfit_count")
 
     def __init__(self) -> None:
         self._before: bytes | tuple[()] = ()
-        self._after = b""
-        self._index = self._start = self._tail = self._unfit_count = 0
+        self._between = self._after = b""
+        """What stands between the text and the padding, where there is one."""
+        self._index = self._start = self._end = self._unfit_count = 0
 
     def event_in(self, data: bytes) -> TextAdded | None:
         """Where `data` fits. Between two events only."""
         if not data.startswith(self._before) or not data.endswith(self._after):
             return None
+        end = self._end
         try:
-            text = _text.decode(data[self._start : len(data) - self._tail])
+            if between := self._between:
+                at = data.find(between, self._start) + 1
+                _text.decode(data[at + len(between) - 2 : end])
+                end = at
+            text = _text.decode(data[self._start : end])
         except UNREADABLE:
             return None
         self._unfit_count = 0
@@ -51,6 +62,8 @@ class Mould:
 
         That it tells the probe says that what stands around it is no part of the text: so it is with the text itself.
         """
+        if len(events) > 1 and data.endswith(b"\n\n") and all(map(self._goes_on, events)):
+            return  # Several of its texts came together: the next may come alone again.
         self._before = ()
         if self._unfit_count >= UNFIT_MAX or not events or type(event := events[-1]) is not TextAdded:
             return
@@ -63,6 +76,14 @@ class Mould:
         before, after = data[: start + 1], data[start + len(quoted) - 1 :]
         if start < 0 or told_alone(b"%b%b%b" % (before, _PROBE_JSON, after)) != _PROBE:
             return
-        self._before, self._after = before, after
-        self._index, self._start, self._tail = event.index, start, len(after) - 1
+        between = b""
+        if (padding := _LAST_STRING.search(after)) is not None:
+            upto, rest = after[: padding.start(1)], after[padding.end(1) :]
+            if told_alone(b"".join((before, _PROBE_JSON, upto, _PROBE_JSON, rest))) == _PROBE:
+                between, after = upto, rest
+        self._before, self._between, self._after = before, between, after
+        self._index, self._start, self._end = event.index, start, 1 - len(after)
         self._unfit_count += 1
+
+    def _goes_on(self, event: StreamEvent) -> bool:
+        return type(event) is TextAdded and event.index == self._index
