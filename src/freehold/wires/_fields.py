@@ -22,6 +22,9 @@ Advisory: TypeAlias = Mapping[str, str]
 OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 ARRAY: Final = msgspec.json.Decoder(list[Raw])
 NO_FIELDS: Final[Mapping[str, Raw]] = {}
+NO_EXTRA: Final[Extra] = {}
+"""Shared by all that has none, where a dictionary each is too much. As all values of the heart, nobody changes it."""
+
 NULL: Final = b"null"
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """All that decoding hostile JSON raises. Strings inside Raw are not looked at before they are decoded, so UTF-8 may fail late."""

@@ -20,7 +20,7 @@ from freehold.core.messages import (
     VendorFile,
 )
 from freehold.wires._arguments import text_of
-from freehold.wires._fields import NO_FIELDS, extra_of
+from freehold.wires._fields import NO_EXTRA, NO_FIELDS, extra_of
 from freehold.wires._media import from_base64
 from freehold.wires._opaque import unpacked
 from freehold.wires.anthropic_messages._shapes import (
@@ -71,7 +71,8 @@ def _fields(unknown: Mapping[str, Raw], known: Mapping[str, Raw | UnsetType]) ->
 
 def text(block: TextBlock, note: Note) -> Text:
     if block.citations is UNSET and note is NO_NOTE:
-        return Text(block.text, None if block.cache_control is None else cache_of(block.cache_control))
+        cache = None if block.cache_control is None else cache_of(block.cache_control)
+        return Text(block.text, cache, NO_EXTRA)
     fields = _fields(note.fields, {"citations": block.citations})
     return Text(block.text, cache_of(block.cache_control), extra_of(NAME, fields))
 

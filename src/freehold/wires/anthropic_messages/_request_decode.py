@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, structs
 
 from freehold.core.errors import BadRequest
 from freehold.core.messages import (
@@ -25,7 +25,17 @@ from freehold.core.messages import (
     ToolSpec,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import ARRAY, NULL, OBJECT, UNREADABLE, extra_of, is_null, parted, text_in
+from freehold.wires._fields import (
+    ARRAY,
+    NO_EXTRA,
+    NULL,
+    OBJECT,
+    UNREADABLE,
+    extra_of,
+    is_null,
+    parted,
+    text_in,
+)
 from freehold.wires.anthropic_messages import _blocks_decode as blocks
 from freehold.wires.anthropic_messages._blocks_decode import NO_NOTE, Note, cache_of
 from freehold.wires.anthropic_messages._shapes import (
@@ -53,6 +63,7 @@ _STRICT: Final = msgspec.json.Decoder(RequestShape)
 _REQUEST_FIELDS: Final = frozenset(RequestShape.__struct_encode_fields__)
 _MESSAGE_FIELDS: Final = frozenset(MessageShape.__struct_encode_fields__)
 _TOOL_FIELDS: Final = frozenset(ToolShape.__struct_encode_fields__)
+_NONE_CARRIED: Final = (UNSET,) * len(CARRIED)
 _PLACEHOLDER: Final = Raw(b'{"type":"text","text":""}')
 _PLACEHOLDER_TOOL: Final = Raw(b'{"name":"","input_schema":{}}')
 OUTPUT_CONFIG: Final = "output_config."
@@ -89,12 +100,15 @@ def _decode(body: bytes) -> ModelRequest:
         shape = _STRICT.decode(body)
     except UNREADABLE:
         shape, unknown = _carefully(body)
-    extra = {name: value for name in CARRIED if says_something(name, value := getattr(shape, name))}
-    extra.update(unknown.fields)
+    extra: dict[str, Raw] = dict(unknown.fields)
+    if (carried := structs.astuple(shape)[-len(CARRIED) :]) != _NONE_CARRIED:
+        said = zip(CARRIED, carried, strict=True)
+        extra = {name: value for name, value in said if says_something(name, value)} | extra
     config = dict(shape.output_config or {})
     output = _output(config, shape.output_format)
     reasoning = _reasoning(config, shape.thinking, extra)
-    extra.update((OUTPUT_CONFIG + name, value) for name, value in config.items() if not is_null(value))
+    if config:
+        extra.update((OUTPUT_CONFIG + name, value) for name, value in config.items() if not is_null(value))
     return ModelRequest(
         model=shape.model,
         messages=_messages(shape.messages, unknown.messages),
@@ -137,29 +151,24 @@ def _user(metadata: Mapping[str, Raw] | None, extra: dict[str, Raw]) -> str | No
 def _messages(shapes: Sequence[MessageShape], found: Mapping[int, _Found]) -> tuple[Message, ...]:
     messages: list[Message] = []
     for index, shape in enumerate(shapes):
-        if not found and (said := _one_text(shape.content)) is not None:
-            messages.append(Message(shape.role, (said,)))
-            continue
+        content = shape.content
+        if not found:  # The short ways, for what most messages are, give what the long one does.
+            if type(content) is str and content:
+                messages.append(Message(shape.role, (Text(content, None, NO_EXTRA),), None, NO_EXTRA))
+                continue
+            if len(content) == 1 and type(block := content[0]) is TextBlock:
+                messages.append(Message(shape.role, (blocks.text(block, NO_NOTE),), None, NO_EXTRA))
+                continue
         note = found.get(index, _NOTHING_FOUND) if found else _NOTHING_FOUND
         extra = extra_of(NAME, note.fields)
-        if isinstance(shape.content, str):
-            content: tuple[Part, ...] = (Text(shape.content),) if shape.content else ()
-            messages.append(Message(shape.role, content, None, extra))
+        if isinstance(content, str):
+            messages.append(Message(shape.role, (Text(content),) if content else (), None, extra))
         elif shape.role == "user":
-            _put_user(messages, shape.content, note, f"messages[{index}].content")
+            _put_user(messages, content, note, f"messages[{index}].content")
         else:
-            parts = _parts(shape.content, note, f"messages[{index}].content")
+            parts = _parts(content, note, f"messages[{index}].content")
             messages.append(Message(shape.role, parts, None, extra))
     return tuple(messages)
-
-
-def _one_text(content: str | Sequence[Block]) -> Text | None:
-    """What says nothing beside it, as most messages do: what the long way gives, too."""
-    if isinstance(content, str):
-        return Text(content) if content else None
-    if len(content) == 1 and type(block := content[0]) is TextBlock:
-        return blocks.text(block, NO_NOTE)
-    return None
 
 
 def _parts(content: Sequence[Block], note: _Found, path: str) -> tuple[Part, ...]:

@@ -59,8 +59,11 @@ def later(before: UsageShape, after: UsageShape) -> UsageShape:
 
 def usage_json(usage: Usage, fields: Mapping[str, Raw]) -> dict[str, Any]:
     """Of a whole message. `fields` are this vendor's own, as they came."""
-    told = {**delta_usage_json(usage, {}), "cache_creation": _creation(usage)}
-    return {**told, "inference_geo": None, "service_tier": None, **fields}
+    told = delta_usage_json(usage, {})
+    told["cache_creation"] = _creation(usage)
+    told["inference_geo"] = told["service_tier"] = None
+    told.update(fields)
+    return told
 
 
 def delta_usage_json(usage: Usage, fields: Mapping[str, Raw]) -> dict[str, Any]:
@@ -77,7 +80,8 @@ def delta_usage_json(usage: Usage, fields: Mapping[str, Raw]) -> dict[str, Any]:
         told["cache_creation"] = _creation(usage)
     if usage.reasoning_tokens:
         told["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
-    return {**told, **fields}
+    told.update(fields)
+    return told
 
 
 def _creation(usage: Usage) -> dict[str, int]:
@@ -139,10 +143,12 @@ class AnthropicUsageTap:
 
     @property
     def usage(self) -> Usage | None:
-        self._look(self._lines.rest)
+        if rest := self._lines.rest:
+            self._look(rest)
         return None if self._shape is None else usage_from(self._shape)
 
     @property
     def finished(self) -> bool:
-        self._look(self._lines.rest)
+        if rest := self._lines.rest:
+            self._look(rest)
         return self._finished

@@ -38,9 +38,9 @@ from freehold.wires.openai_chat._parts_encode import (
 )
 from freehold.wires.openai_chat._shapes import (
     NAME,
-    AssistantMessage,
     DeveloperMessage,
     Function,
+    PlainMessage,
     SystemMessage,
     ToolMessage,
     ToolShape,
@@ -65,6 +65,7 @@ UNSAID: Final[Mapping[str, str]] = {
 _MESSAGE_PREFIX: Final = "message."
 _USAGE_WANTED: Final = Raw(b'{"include_usage":true}')
 _DEVELOPER: Final = b'"developer"'
+_SPEAKERS: Final = ("user", "assistant")
 _JSON_OBJECT: Final = Raw(b'{"type":"json_object"}')
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -200,13 +201,20 @@ def _messages(request: ModelRequest, provider: str) -> list[Any]:
     encoded = _instructions(request.instructions)
     pending: list[Any] = []
     for index, message in enumerate(request.messages):
-        if not pending and (plain := _plain(message)) is not None:
-            encoded.append(plain)
+        content, role = message.content, message.role
+        # One text and nothing else, as most messages are: what the long way gives, too.
+        if (
+            len(content) == 1
+            and type(text := content[0]) is Text
+            and role in _SPEAKERS
+            and not (pending or text.extra or message.extra)
+        ):
+            encoded.append(PlainMessage(role, text.text, message.name))
             continue
-        if message.role == "tool":
+        if role == "tool":
             pending = _put_results(encoded, message, f"messages[{index}]")
             continue
-        if message.role == "user" and pending and not message.extra and message.name is None:
+        if role == "user" and pending and not message.extra and message.name is None:
             # Media of the results go first in the user's own next message, so that no turn is made up.
             encoded.append(_user(message, f"messages[{index}]", pending))
             pending = []
@@ -218,16 +226,6 @@ def _messages(request: ModelRequest, provider: str) -> list[Any]:
     if pending:
         encoded.append(UserMessage(pending))
     return encoded
-
-
-def _plain(message: Message) -> UserMessage | AssistantMessage | None:
-    """Of a user or an assistant who says one text and nothing else, as most messages are: what the long way gives, too."""
-    content = message.content
-    if len(content) != 1 or type(text := content[0]) is not Text or text.extra or message.extra:
-        return None
-    if message.role == "user":
-        return UserMessage(text.text, message.name)
-    return AssistantMessage(text.text, None, message.name) if message.role == "assistant" else None
 
 
 def _message(message: Message, path: str, provider: str) -> Any:

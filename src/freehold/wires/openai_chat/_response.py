@@ -6,10 +6,10 @@ are left out: an answer cannot be refused for saying more than was asked.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from freehold.core.errors import BadRequest, Unavailable, Unsupported
 from freehold.core.messages import (
@@ -99,6 +99,34 @@ class _Answer(Struct):
     usage: Raw = Raw(NULL)
 
 
+class _MessageAlone(_Message, forbid_unknown_fields=True):
+    role: str | None = None
+    annotations: Annotated[list[Raw], Meta(max_length=0)] | None = None
+
+
+class _ChoiceAlone(Struct, forbid_unknown_fields=True):
+    message: _MessageAlone
+    index: Raw = Raw(b"0")
+    finish_reason: str | None = None
+    stop_reason: None = None
+    logprobs: None = None
+
+
+class _AnswerAlone(Struct, forbid_unknown_fields=True):
+    """One that says nothing but what most answers do: for these, one decode is enough."""
+
+    choices: Annotated[list[_ChoiceAlone], Meta(min_length=1, max_length=1)]
+    id: str | None = None
+    object: Raw = Raw(NULL)
+    model: str | None = None
+    usage: Raw = Raw(NULL)
+    created: Raw = Raw(NULL)
+    system_fingerprint: Raw = Raw(NULL)
+    service_tier: Raw = Raw(NULL)
+
+
+_OF_THE_WHOLE: Final = ("created", "system_fingerprint", "service_tier")
+_ALONE: Final = msgspec.json.Decoder(_AnswerAlone)
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
 _CHOICE: Final = msgspec.json.Decoder(_Choice)
 _MESSAGE: Final = msgspec.json.Decoder(_Message)
@@ -107,6 +135,12 @@ _CALL: Final = msgspec.json.Decoder(_Call)
 
 def decode_response(body: bytes, provider: str) -> ModelResponse:
     try:
+        alone = _ALONE.decode(body)
+    except UNREADABLE:
+        alone = None
+    try:
+        if alone is not None:
+            return _decode_alone(alone, provider)
         top = decode(body, OBJECT)
         answer = None if _is_error(top) else _decode(body, top, provider)
     except (*UNREADABLE, BadRequest) as error:
@@ -122,7 +156,14 @@ def _is_error(top: dict[str, Raw]) -> bool:
     return "choices" not in top and bytes(top.get("error", b"null")) != b"null"
 
 
+def _decode_alone(answer: _AnswerAlone, provider: str) -> ModelResponse:
+    fields = {name: value for name in _OF_THE_WHOLE if _tells(value := getattr(answer, name))}
+    choice = answer.choices[0]
+    return _told(answer, choice, choice.message, fields, provider=provider, stop_sequence=None)
+
+
 def _decode(body: bytes, top: dict[str, Raw], provider: str) -> ModelResponse:
+    """Of an answer that says more."""
     answer = decode(body, _ANSWER)
     if len(answer.choices) != 1:
         raise BadRequest(f"expected one choice, got {len(answer.choices)}", field="choices")
@@ -136,12 +177,25 @@ def _decode(body: bytes, top: dict[str, Raw], provider: str) -> ModelResponse:
         for name, value in OBJECT.decode(json).items():
             if name not in known and _tells(value):
                 fields[f"{prefix}.{name}"] = value
-    model = answer.model or ""
-    content = _content(message, Origin(provider, model))
-    fields.update(own_usage(answer.usage))
     stop_sequence = stopped_by(choice.stop_reason)
     if stop_sequence is not None:
         fields.pop("choice.stop_reason", None)
+    return _told(answer, choice, message, fields, provider=provider, stop_sequence=stop_sequence)
+
+
+def _told(
+    answer: _Answer | _AnswerAlone,
+    choice: _Choice | _ChoiceAlone,
+    message: _Message,
+    fields: dict[str, Raw],
+    *,
+    provider: str,
+    stop_sequence: str | None,
+) -> ModelResponse:
+    """`fields` are those that only this vendor has."""
+    model = answer.model or ""
+    content = _content(message, Origin(provider, model))
+    fields.update(own_usage(answer.usage))
     stop_reason = reason_of(choice.finish_reason, content, stop_sequence)
     if choice.finish_reason == LEGACY_FINISH:
         fields["choice.finish_reason"] = Raw(_encode(LEGACY_FINISH))

@@ -127,6 +127,14 @@ class AssistantMessage(
     annotations: Field = UNSET
 
 
+class PlainMessage(Struct, omit_defaults=True):
+    """A user's or an assistant's, to a provider, of one text: what the two have in common."""
+
+    role: str
+    content: str
+    name: str | None = None
+
+
 class ToolMessage(Struct, tag="tool", tag_field="role", forbid_unknown_fields=True, omit_defaults=True):
     tool_call_id: str
     content: str | list[ToolPart]

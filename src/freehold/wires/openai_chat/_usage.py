@@ -180,12 +180,14 @@ class OpenAIUsageTap:
 
     @property
     def usage(self) -> Usage | None:
-        self._look(self._lines.rest)
+        if rest := self._lines.rest:
+            self._look(rest)
         return self._usage
 
     @property
     def finished(self) -> bool:
-        self._look(self._lines.rest)
+        if rest := self._lines.rest:
+            self._look(rest)
         return self._finished
 
 
