@@ -106,11 +106,16 @@ class Answer(Metered):
                     await drained()
             return
 
-        heed = self._heed
+        heed, said = self._heed, self._said
 
         def taken(events: Sequence[StreamEvent]) -> bool:
             for event in events:
-                heed(event)
+                if (
+                    type(event) is TextAdded and len(said) < SAID_PIECES_MAX
+                ):  # As most are, and as `_heed` would.
+                    said.append(event.text)
+                else:
+                    heed(event)
             return take(events)
 
         if (first := self._first) is not None:

@@ -193,7 +193,7 @@ class UsageHidden:
 
     def end(self) -> bytes:
         held, self._held = self._held, b""
-        return b"" if _is_usage(held) else held
+        return b"" if held and _is_usage(held) else held
 
     def _filtered(self, data: bytes) -> bytes:
         separator = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"

@@ -35,6 +35,9 @@ WRITE_BYTES_MAX = 64 * 1024
 STALE_WINDOW_S = 1.0
 """See `Stale`."""
 
+_PLAINLY_CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
+"""What most streams say of their framing, and nothing is to be looked at for."""
+
 TIMER_EARLY_S = 0.001
 """uvloop's timers count whole milliseconds, so one may ring this much too soon."""
 
@@ -371,7 +374,7 @@ class Connection(asyncio.Protocol):
             return b""
         reply = Reply(self._parser.get_status_code(), head, self._name, self)
         lowered = head.lower()
-        if lowered.find(b"-encoding:") >= 0 or not self._served_count:
+        if not self._served_count or lowered.replace(_PLAINLY_CHUNKED, b"\r\n", 1).find(b"-encoding:") >= 0:
             try:
                 self._read_fields(lowered, reply)
             except Unavailable as error:

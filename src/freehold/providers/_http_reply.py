@@ -171,6 +171,11 @@ class Reply(Struct, eq=False):
             return None
         return b"".join(self._parts) or None
 
+    @property
+    def ended(self) -> bool:
+        """Its connection is done with it, however that came."""
+        return self._ended
+
     # What the connection calls.
 
     def tell(self) -> None:

@@ -39,7 +39,6 @@ ERROR_BYTES_MAX: Final = 64 * 1024
 BLANK_BYTES_MAX: Final = 16 * 1024
 """Empty lines before a stream's first event."""
 
-ERROR_WORDS: Final = (b"error", b":exception-type")
 ERROR_PEEK_BYTES: Final = 512
 """Vendors put `error` first where it stands instead of an answer."""
 
@@ -350,17 +349,15 @@ class _Whole:
 class Events:
     """A stream's events. Read to its end, the connection can serve the next call."""
 
-    __slots__ = ("_at", "_decoder", "_events", "_piece", "_reply", "_size_bytes", "_upstream", "finished")
+    __slots__ = ("_at", "_decoder", "_events", "_reply", "_upstream", "finished")
 
     def __init__(self, upstream: Upstream, reply: Reply, first: bytes) -> None:
         self._upstream = upstream
         self._decoder = upstream.wire.stream_decoder(provider=upstream.name)
-        self._reply: Reply | None = reply
-        self._piece: bytes | None = first
+        self._reply: Reply | None = reply.again_from(first, limit_bytes=ANSWER_BYTES_MAX)
         self._events: Sequence[StreamEvent] = ()
         self.finished = False
         self._at = 0
-        self._size_bytes = 0
 
     def __aiter__(self) -> "Events":
         return self
@@ -375,16 +372,13 @@ class Events:
         return event
 
     async def _more(self, reply: Reply) -> None:
-        piece, self._piece = self._piece, None
         self._at, self._events = 0, ()
         if self.finished:
             self._reply = None
             await _run_out(reply)
             return
         try:
-            if piece is None:
-                piece = await reply.__anext__()
-            self._events = self.decode(piece)
+            self._events = self.decode(await reply.__anext__())
         except StopAsyncIteration:
             self._reply = None
             self._events = self._end()
@@ -395,10 +389,9 @@ class Events:
         self, take: Callable[[Sequence[StreamEvent]], bool], drained: Callable[[], Awaitable[object]]
     ) -> None:
         """As `core.ports.Pours` has it: what one read of the socket brought, together."""
-        while self._piece is not None or self._at < len(self._events):
-            first = await self.__anext__()
-            beside, self._at = self._events[self._at :], len(self._events)
-            if not take((first, *beside)):
+        if beside := self._events[self._at :]:
+            self._at = len(self._events)
+            if not take(beside):
                 await drained()
         reply, self._reply = self._reply, None
         if reply is None:
@@ -417,11 +410,9 @@ class Events:
         await _run_out(reply)
 
     def decode(self, piece: bytes) -> Sequence[StreamEvent]:
-        self._size_bytes += len(piece)
-        if self._size_bytes > ANSWER_BYTES_MAX:
-            raise TooLarge(f"the stream is over ANSWER_BYTES_MAX = {ANSWER_BYTES_MAX}")
         events = self._decoder.feed(piece)
-        self.finished = bool(events) and type(events[-1]) is Finished
+        if events and type(events[-1]) is Finished:
+            self.finished = True
         return events
 
     def _end(self) -> Sequence[StreamEvent]:
@@ -467,6 +458,8 @@ class _Pouring:
 
 async def _run_out(reply: Reply) -> None:
     """The answer is finished; at its proper end the connection can serve again. How it ends otherwise doesn't matter."""
+    if reply.ended:
+        return
     try:
         async with asyncio.timeout(RUN_OUT_S):
             async for _ in reply:
@@ -502,7 +495,8 @@ class Forward(msgspec.Struct, eq=False):
                 first = await upstream.first(reply)
             except NotStreamed as whole:
                 return await self._not_streamed(reply, body, whole.piece)
-            if any(word in first[:ERROR_PEEK_BYTES] for word in ERROR_WORDS):
+            begin = first[:ERROR_PEEK_BYTES]
+            if b"error" in begin or b":exception-type" in begin:
                 self._raise_first(first)
             return Passed(reply, first, upstream.wire.stream_content_type, whole=False)
         except BaseException:

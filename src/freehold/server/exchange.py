@@ -245,13 +245,12 @@ class Exchange:
             return True
         if not self.head.old:
             size = len(data)
-            line = _SIZE_LINES[size] if size < _SIZES else b"%x\r\n" % size
-            data = line + data + b"\r\n"
+            data = (_SIZE_LINES[size] if size < _SIZES else b"%x\r\n" % size) + data + b"\r\n"
         if self._opening:
-            head, self._opening = self._opening, b""
-            data = head + data
-        self._protocol.transport.write(data)
-        return not self._protocol.flow.write_paused
+            data, self._opening = self._opening + data, b""
+        protocol = self._protocol
+        protocol.transport.write(data)
+        return not protocol.flow.write_paused
 
     async def drained(self) -> None:
         await self._protocol.flow.drain()
