@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from functools import cache
+from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -36,18 +37,13 @@ ZONES = (
 )
 
 
+@cache
 def transitions(name: str) -> list[datetime]:
     """The days, in UTC, on which a zone's clock changes."""
-    zone, found, day = ZoneInfo(name), [], FIRST
-    while day < LAST:
-        following = day + timedelta(days=1)
-        if day.astimezone(zone).utcoffset() != following.astimezone(zone).utcoffset():
-            found.append(day)
-        day = following
-    return found
-
-
-CHANGES = {name: transitions(name) for name in ZONES}
+    zone = ZoneInfo(name)
+    days = [FIRST + timedelta(days=number) for number in range((LAST - FIRST).days + 1)]
+    offsets = [day.astimezone(zone).utcoffset() for day in days]
+    return [day for day, (before, after) in zip(days, pairwise(offsets), strict=False) if before != after]
 
 
 class Spec:
@@ -88,7 +84,7 @@ def specs(draw: st.DrawFn) -> Spec:
 def windows(draw: st.DrawFn) -> tuple[str, datetime]:
     """A zone, and a moment that is mostly shortly before its clock changes."""
     name = draw(st.sampled_from(ZONES))
-    days = CHANGES[name]
+    days = transitions(name)
     day = draw(st.sampled_from(days)) if days and draw(st.integers(0, 4)) else draw(st.datetimes(
         FIRST.replace(tzinfo=None), LAST.replace(tzinfo=None))).replace(tzinfo=UTC, second=0, microsecond=0)  # fmt: skip
     return name, day - timedelta(minutes=draw(st.integers(0, 300)))
