@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from freehold.cli._output import Output
-from freehold.client.client import Client
+from freehold.client.client import Client, encrypted
 from freehold.client.errors import ServerAway
 from freehold.config import default_data_folder
 
@@ -60,7 +60,7 @@ def running_server(data_folder: Path) -> ServerFile | None:
     try:
         told = msgspec.json.decode((data_folder / "server.json").read_bytes(), type=ServerFile)
         os.kill(told.pid, 0)
-        health = httpx2.get(f"{told.url}/healthz", timeout=5.0, trust_env=False)
+        health = httpx2.get(f"{told.url}/healthz", timeout=5.0, trust_env=False, verify=encrypted(told.url))
     except (OSError, msgspec.DecodeError, httpx2.HTTPError):
         return None
     return told if health.status_code == 200 else None

@@ -17,6 +17,11 @@ RECONNECT_WAIT_S: Final = 0.25
 STREAM_SILENCE_S_MAX: Final = 60.0
 
 
+def encrypted(url: str) -> bool:
+    """For httpx2's `verify`: it reads the certificate authorities (40 ms of CPU) also where plain HTTP has nothing to hold against them."""
+    return not url.startswith("http://")
+
+
 class StreamedEvent(Struct, frozen=True):
     """`cursor` is None for a live preview, which can't be resumed from."""
 
@@ -36,6 +41,7 @@ class Client:
             headers={"authorization": f"Bearer {api_key}"},
             timeout=timeout,
             trust_env=False,
+            verify=encrypted(base_url),
         )
 
     def __enter__(self) -> Self:
