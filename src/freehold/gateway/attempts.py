@@ -136,7 +136,7 @@ class Course(Protocol):
 
 Planned: TypeAlias = Callable[[Meter, Asked[A]], Awaitable[Plan]]
 PlannedNow: TypeAlias = Callable[[Meter, Asked[A]], Plan | None]
-"""For one target, made without waiting; None where that cannot be."""
+"""For one target, which the meter then has; made without waiting. None where that cannot be."""
 
 Settle: TypeAlias = Callable[[Meter, Asked[A], "A | None", BaseException | None], None]
 """Comes once. The error is what the answer's reader left with, or what kept the answer from beginning."""
@@ -202,16 +202,18 @@ class PromptCall(Call[A], Generic[A, W]):
         """
         meter, asked = self._meter, self._asked
         try:
-            plan = self._made = self.plan_now(meter, asked)
+            plan = self.plan_now(meter, asked)
             if plan is None:
                 return False
-            meter.target = target = plan.targets[0]
             self._ready = ready
-            self._hang_up = asked.begin(target, self._done)
+            self._hang_up = hang_up = asked.begin(plan.targets[0], self._done)
         except BaseException as error:
             self._settle(meter, asked, None, error)
             raise
-        return self._hang_up is not None
+        if hang_up is None:
+            self._made = plan
+            return False
+        return True
 
     def leave(self) -> None:
         """Nobody waits any more for the answer of a call that was begun. Idempotent."""

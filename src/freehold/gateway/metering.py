@@ -169,13 +169,13 @@ def meter_of(
     *,
     wire: str,
     requested: str,
+    streamed: bool = False,
     id: str | None = None,  # noqa: A002
 ) -> Meter:
     """Of a call that begins now."""
     id_ = ids.new("call", clock) if id is None else id
-    return Meter(
-        clock, records, principal, wire, requested, id_, clock.now(), clock.monotonic_s(), principal.account
-    )
+    account, now, now_s = principal.account, clock.now(), clock.monotonic_s()
+    return Meter(clock, records, principal, wire, requested, id_, now, now_s, account, streamed)
 
 
 def begun_record(

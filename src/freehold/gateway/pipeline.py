@@ -114,8 +114,15 @@ class Gateway:
         Entering raises NotFound, Forbidden, Unsupported and whatever the provider refused the call with; iterating raises
         what broke it off.
         """
-        meter = meter_of(self._clock, self._records, principal, wire=wire, requested=request.model)
-        meter.session_id, meter.agent, meter.streamed, meter.rules = session_id, agent, request.stream, rules
+        meter = meter_of(
+            self._clock,
+            self._records,
+            principal,
+            wire=wire,
+            requested=request.model,
+            streamed=request.stream,
+        )
+        meter.session_id, meter.agent, meter.rules = session_id, agent, rules
         asked = Values(request, body, self._wires.get(wire))
         plan = (
             self._plan
@@ -138,9 +145,14 @@ class Gateway:
         `headers` are the client's, names lower-cased. `call_id` is its record's, where there is one already. Raises as `call` does, and BadRequest for what `wire` cannot read.
         """
         meter = meter_of(
-            self._clock, self._records, principal, wire=wire.name, requested=envelope.model, id=call_id
+            self._clock,
+            self._records,
+            principal,
+            wire=wire.name,
+            requested=envelope.model,
+            streamed=envelope.stream,
+            id=call_id,
         )
-        meter.streamed = envelope.stream
         if user := headers.get(USER_HEADER) or envelope.end_user():
             meter.called_for(user)
         asked = bytes_of(envelope, wire, headers)
@@ -270,9 +282,14 @@ class Gateway:
             if self._chance() * 100 >= percent or not may_shadow(meter.principal, ACTION, asked, target):
                 continue
             beside = meter_of(
-                self._clock, self._records, meter.principal, wire=meter.wire, requested=meter.requested
+                self._clock,
+                self._records,
+                meter.principal,
+                wire=meter.wire,
+                requested=meter.requested,
+                streamed=meter.streamed,
             )
-            beside.session_id, beside.agent, beside.streamed = meter.session_id, meter.agent, meter.streamed
+            beside.session_id, beside.agent = meter.session_id, meter.agent
             beside.account = meter.account
             plan = partial(self._shadow_plan, target, routed)
             shadows.ask(partial(Call, asked, beside, plan, self._settle))

@@ -69,14 +69,18 @@ class Repeated(Struct, frozen=True):
     head: Head
     before: bytes
     after: bytes
+    start: int
+    """Of the digits."""
+
+    end_max: int
+    """Of what follows them, in the head."""
 
     def body(self, data: bytes) -> bytes | None:
         """What follows the head, where `data` is that head again and one whole body; None for whatever else it is."""
-        before, after = self.before, self.after
-        if not data.startswith(before):
+        if not data.startswith(self.before):
             return None
-        start = len(before)
-        end = data.find(after, start, start + DIGITS_MAX + len(after))
+        start, after = self.start, self.after
+        end = data.find(after, start, self.end_max)
         digits, body = data[start:end], data[end + len(after) :]
         return body if end > start and digits.isdigit() and int(digits) == len(body) else None
 
@@ -92,7 +96,8 @@ def repeated(head: Head, data: bytes) -> Repeated | None:
     start = raw.index(_LENGTH) + len(_LENGTH)
     digits = raw[start : raw.index(b"\r\n", start)].strip(b" \t")
     start = raw.index(digits, start)
-    again = Repeated(head, data[:start], data[start + len(digits) : end])
+    after = data[start + len(digits) : end]
+    again = Repeated(head, data[:start], after, start, start + DIGITS_MAX + len(after))
     if again.body(data) is None:
         return None
     head.headers = dict(head.headers)

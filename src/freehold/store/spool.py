@@ -94,13 +94,13 @@ class Spool:
         self._number = 0
         self._current: Segment | None = None
         self._sealed: list[Segment] = []
-        self._size_bytes = 0
+        self._sealed_bytes = 0
         self._new_files = False
         self._done: list[Path] = []
 
     @property
     def size_bytes(self) -> int:
-        return self._size_bytes
+        return self._sealed_bytes + (0 if self._current is None else self._current.size_bytes)
 
     def append(self, payload: bytes) -> Segment | None:
         """None where the disk doesn't take it (see `fault`): nothing of it is then in the segment."""
@@ -110,9 +110,6 @@ class Spool:
         try:
             if segment is None or segment.size_bytes + size_bytes > SEGMENT_BYTES:
                 segment = self._next_segment()
-            if self._size_bytes + size_bytes > SPOOL_BYTES_MAX:
-                self._fail(f"its {SPOOL_BYTES_MAX} bytes (SPOOL_BYTES_MAX) are full")
-                return None
             written = _write(segment.descriptor, entry)
             if written != size_bytes:
                 os.ftruncate(segment.descriptor, segment.size_bytes)
@@ -122,7 +119,6 @@ class Spool:
             return None
         segment.size_bytes += written
         segment.waiting_count += 1
-        self._size_bytes += written
         segment.synced = False
         if self.fault is not None:
             log.warning("store.spool.writing_again", extra={"folder": str(self.folder)})
@@ -139,7 +135,6 @@ class Spool:
                 self._seal()
                 return
             os.ftruncate(segment.descriptor, len(SEGMENT_MARK))
-            self._size_bytes -= segment.size_bytes - len(SEGMENT_MARK)
             segment.size_bytes = len(SEGMENT_MARK)
         else:
             self._remove(segment)
@@ -214,6 +209,8 @@ class Spool:
 
     def _next_segment(self) -> Segment:
         self._seal()
+        if self._sealed_bytes + SEGMENT_BYTES > SPOOL_BYTES_MAX:
+            raise OSError(errno.EDQUOT, f"its {SPOOL_BYTES_MAX} bytes (SPOOL_BYTES_MAX) are full")
         path = self.folder / f"{self.owner}.{self._number + 1:08}.records"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
@@ -227,7 +224,6 @@ class Spool:
         self._number += 1
         self._new_files = True
         self._current = segment = Segment(path, descriptor)
-        self._size_bytes += segment.size_bytes
         return segment
 
     def _seal(self) -> None:
@@ -236,12 +232,13 @@ class Spool:
             return
         os.close(segment.descriptor)
         self._sealed.append(segment)
+        self._sealed_bytes += segment.size_bytes
         if segment.waiting_count == 0 and segment.unheld_count == 0:
             self._remove(segment)
 
     def _remove(self, segment: Segment) -> None:
         self._sealed.remove(segment)
-        self._size_bytes -= segment.size_bytes
+        self._sealed_bytes -= segment.size_bytes
         segment.gone = True
         self._done.append(segment.path)
 
