@@ -4,9 +4,13 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
 
+from freehold.cli._group import Command
+from freehold.cli.main import cli
 from tests.cli._freehold import Freehold
 
 COMMANDS = [
@@ -41,6 +45,24 @@ def test_a_mistyped_command_is_corrected(freehold: Freehold) -> None:
     done = freehold("sesions")
     assert done.code == 2
     assert "did you mean 'sessions'?" in done.err
+
+
+def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from leaves(command, (*path, name))
+        elif command is not None:
+            yield (*path, name), command
+
+
+def test_a_word_too_many_is_told_with_what_the_command_takes(freehold: Freehold) -> None:
+    assert "freehold tools takes no arguments: leave out 'list'" in freehold("tools", "list").err
+    assert (
+        "show takes SESSION_ID and no more: leave out 'b' 'c'"
+        in freehold("sessions", "show", "a", "b", "c").err
+    )
+    assert [path for path, command in leaves(cli) if not isinstance(command, Command)] == []
 
 
 def test_wrong_usage_is_told_in_json_where_json_is_asked_for(freehold: Freehold) -> None:

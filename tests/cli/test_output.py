@@ -86,6 +86,27 @@ def test_a_table_that_is_too_narrow_even_so_folds_all_but_what_is_whole() -> Non
     assert SESSION in printed(output)[1]
 
 
+def test_a_narrow_table_tells_beneath_each_row_what_does_not_fit_beside_it() -> None:
+    columns = ("ID", "EVENT", "OF", "ANSWER")
+    rows = [
+        ("whd_1", "session.idled", SESSION, "200"),
+        ("whd_22", "session.ended", SESSION, "its name could not be looked up"),
+    ]
+    output = at_a_terminal(60)
+    output.table(columns, rows, empty="", below=("OF", "ANSWER"))
+    assert printed(output) == [
+        "ID      EVENT",
+        "whd_1   session.idled",
+        f"of {SESSION} · answer 200",
+        "whd_22  session.ended",
+        f"of {SESSION}",
+        "answer its name could not be looked up",
+    ]
+    output = at_a_terminal(100)
+    output.table(columns, rows, empty="", below=("OF", "ANSWER"))
+    assert len(printed(output)) == 3
+
+
 def test_facts_are_told_in_lines_of_whole_parts() -> None:
     output = at_a_terminal(20)
     output.facts(["12 events", "[red]1 failed[/red]", "begun just now"])

@@ -532,6 +532,10 @@ async def test_an_environment_limits_what_tools_reach(ready: World) -> None:
         config={"type": "cloud", "networking": {"type": "limited", "allowed_hosts": ["api.example.com"]}},
     )
     placed(environment)
+    bag = {"team": "travel", "place": "Oslo", "kept": "yes"}
+    assert (await beta.environments.update(environment.id, metadata=bag)).metadata == bag
+    gone = await beta.environments.update(environment.id, metadata={"team": "", "place": None})
+    assert gone.metadata == {"kept": "yes"}
     changed = await beta.environments.update(
         environment.id, config={"type": "cloud", "networking": {"type": "limited", "allow_mcp_servers": True}}
     )

@@ -1,4 +1,4 @@
-"""Commands below one word. What is not there is told with what is."""
+"""Commands, and those below one word. What is not there is told with what is."""
 
 from difflib import get_close_matches
 from typing import Final
@@ -10,7 +10,23 @@ SUMMARY_CHARS_MAX: Final = 200
 """Of what a list of commands says of each: folded, where click would break off."""
 
 
+class Command(click.Command):
+    """Says what it was given too much, and what it takes."""
+
+    allow_extra_args = True  # Or click refuses them itself, in fewer words.
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        more = super().parse_args(ctx, args)
+        if more and not ctx.resilient_parsing:
+            taken = " ".join(one.make_metavar(ctx) for one in self.params if isinstance(one, click.Argument))
+            takes = f"{taken} and no more" if taken else "no arguments"
+            ctx.fail(f"{ctx.command_path} takes {takes}: leave out {' '.join(map(repr, more))}")
+        return more
+
+
 class Commands(click.Group):
+    command_class = Command
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

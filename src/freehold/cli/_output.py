@@ -89,10 +89,11 @@ class Output:
         empty: str,
         cut: Sequence[str] = (),
         whole: Sequence[str] = (),
+        below: Sequence[str] = (),
     ) -> None:
-        """Plain columns; nothing is cut off where output isn't a terminal. Where one is too narrow, the columns `cut` are cut, one after the
-        other (to nothing, where that is too little to read); if that is not enough, what else there is is folded, but for `whole` and the first: what
-        is to be copied stands in one piece."""
+        """Plain columns; nothing is cut off where output isn't a terminal. Where one is too narrow, the columns `below` are told beneath each row, and
+        the columns `cut` are cut, one after the other (to nothing, where that is too little to read); if that is not enough, what else there is is
+        folded, but for `whole` and the first: what is to be copied stands in one piece."""
         found = list(rows)
         if not found:
             self.say(f"[dim]{escape(empty)}[/dim]")
@@ -101,21 +102,36 @@ class Output:
             column: max(cell_len(column), *(cell_len(row[place]) for row in found))
             for place, column in enumerate(columns)
         }
+        beneath: Sequence[str] = ()
         if self.out.is_terminal:
+            if _total(widths) > self.out.width:
+                beneath = below
+                widths = {column: width for column, width in widths.items() if column not in below}
             _cut(widths, cut, self.out.width)
         folded = self.out.is_terminal and _total(widths) > self.out.width
-        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-        for column, width in widths.items():
-            table.add_column(
-                column,
-                overflow="ellipsis" if column in cut else "fold",
-                no_wrap=not folded or column in {columns[0], *whole, *cut},
-                max_width=width,
+        shown = [dict(zip(columns, row, strict=True)) for row in found]
+        for part in [[one] for one in shown] if beneath else [shown]:
+            table = Table(
+                box=None,
+                pad_edge=False,
+                header_style="bold",
+                show_edge=False,
+                show_header=part[0] is shown[0],
             )
-        places = [columns.index(column) for column in widths]
-        for row in found:
-            table.add_row(*(escape(row[place]) for place in places))
-        self.out.print(table)
+            for column, width in widths.items():
+                table.add_column(
+                    column,
+                    overflow="ellipsis" if column in cut else "fold",
+                    no_wrap=not folded or column in {columns[0], *whole, *cut},
+                    min_width=width if beneath and not folded else None,
+                    max_width=width,
+                )
+            for row in part:
+                table.add_row(*(escape(row[column]) for column in widths))
+            self.out.print(table)
+            if beneath:
+                told = [f"{column.lower()} {escape(part[0][column])}" for column in beneath]
+                self.facts(told, style="dim")
 
 
 def _total(widths: Mapping[str, int]) -> int:

@@ -10,6 +10,7 @@ import click
 from rich.markup import escape
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Command
 from freehold.cli._output import counted
 from freehold.client.client import Client
 from freehold.client.errors import ApiError
@@ -19,7 +20,7 @@ KINDS: Final[tuple[str, ...]] = get_args(SessionKind)
 NOT_FOUND: Final = 404
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("session_id", required=False)
 @click.option(
     "--file",

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Command
 from freehold.cli._output import Output, seconds, short
 from freehold.client.client import Client
 from freehold.core import pricing
@@ -24,7 +25,7 @@ EXIT_DIVERGED: Final = 1
 CELL_CHARS: Final = 300
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("session_id")
 @click.option(
     "--at",
@@ -75,7 +76,7 @@ def fork(
         chosen.output.command(f"freehold sessions tail {made['id']} --after {ours['origin']['seq']}")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("session_id", required=False)
 @click.option(
     "--file",
@@ -123,7 +124,7 @@ def replay(
     return _tell_replayed(chosen.output, msgspec.convert(found["replayed"], Replayed))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("first")
 @click.argument("second")
 @json_option

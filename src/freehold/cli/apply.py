@@ -8,6 +8,7 @@ import click
 from rich.markup import escape
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Command
 from freehold.cli._output import Output, short
 
 _SIGNS = {
@@ -18,7 +19,7 @@ _SIGNS = {
 _VALUE_WIDTH = 60
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option(
     "--set",

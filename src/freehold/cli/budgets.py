@@ -5,9 +5,10 @@ from typing import Any
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--limits", is_flag=True, help="Limits by the minute, and of calls at a time, instead.")
 @json_option
 @click.pass_context

@@ -9,6 +9,7 @@ import click
 from rich.markup import escape
 
 from freehold.cli._connection import Settings, connected, json_option, settings
+from freehold.cli._group import Command
 from freehold.cli._transcript import Ended, Transcript
 from freehold.client.client import Client, StreamedEvent
 
@@ -18,7 +19,7 @@ RULES_NOTE = (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("agent")
 @click.argument("message", required=False)
 @click.option("--session", "session_id", metavar="ID", help="Go on in a session instead of beginning one.")

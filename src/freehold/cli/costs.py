@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Command
 
 _TOKENS: Final = (
     "input_tokens",
@@ -21,7 +22,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _SHOWN_DECIMALS: Final = 6
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--by",
     default="model",

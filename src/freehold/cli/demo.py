@@ -15,13 +15,14 @@ from freehold.cli._connection import Settings, json_option, own_server, running_
 from freehold.cli._demo_crash import crash as run_and_crash
 from freehold.cli._demo_data import stage
 from freehold.cli._demo_place import choose_port, find_place, write_settings
+from freehold.cli._group import Command
 from freehold.cli._transcript import Transcript
 from freehold.cli.chat import follow
 from freehold.client.client import Client
 from freehold.store.data_folder import data_folder
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--model", metavar="MODEL", help="provider/name. Default: the best that is found, else declared rules."
 )

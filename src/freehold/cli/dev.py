@@ -11,6 +11,7 @@ import click
 
 from freehold.app import House
 from freehold.cli._connection import settings
+from freehold.cli._group import Command
 from freehold.cli._tls import SELF_SIGNED
 from freehold.cli.serve import Addresses, run
 from freehold.config import read_config
@@ -20,7 +21,7 @@ from freehold.telemetry import logging as log_lines
 WIRES: Final = {"openai": "openai_chat", "anthropic": "anthropic_messages", "bedrock": "bedrock_converse"}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
 @click.option(
     "--upstream",

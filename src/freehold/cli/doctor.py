@@ -11,6 +11,7 @@ from rich.table import Table
 from freehold.cli import _doctor_checks as checks
 from freehold.cli._connection import Settings, json_option, running_server, settings
 from freehold.cli._doctor_checks import Finding, State
+from freehold.cli._group import Command
 from freehold.config import read_config
 from freehold.core.errors import BadRequest
 
@@ -23,7 +24,7 @@ _MARKS: Final[dict[State, str]] = {
 NAME_WIDTH: Final = 20
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, *, as_json: bool) -> int:

@@ -6,13 +6,14 @@ import click
 import yaml
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Command
 from freehold.cli._output import ago, counted, short
 from freehold.core.allowances import SIZES
 
 ABOUT_CHARS_MAX: Final = 100
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("kind", required=False)
 @click.option("--archived", is_flag=True, help="Also those that were taken out of use.")
 @json_option
@@ -44,7 +45,7 @@ def get(ctx: click.Context, *, kind: str | None, archived: bool, as_json: bool) 
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("kind")
 @click.argument("name")
 @click.option("--version", type=int, help="Not the newest, but this one.")

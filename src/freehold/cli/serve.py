@@ -17,6 +17,7 @@ from msgspec import Struct
 from freehold import __version__
 from freehold.app import House, open_house, write_private
 from freehold.cli._connection import ServerFile, settings
+from freehold.cli._group import Command
 from freehold.cli._output import Output
 from freehold.cli._running import CLOSING_S_MAX, Stop, collect_seldom, listen, loop_factory, open_many
 from freehold.cli._tls import SELF_SIGNED, certificate
@@ -39,7 +40,7 @@ Announce = Callable[[Addresses, House], None]
 """Is told the addresses when the server takes connections."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one. [default: 8484]")
 @click.option(

@@ -5,11 +5,12 @@ from typing import Any
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Command
 
 _WINDOWS = ("5m", "30m", "1h", "6h")
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 @click.pass_context
 def slos(ctx: click.Context, *, as_json: bool) -> None:

@@ -3,10 +3,11 @@
 import click
 
 from freehold.cli._connection import connected, json_option, settings
+from freehold.cli._group import Command
 from freehold.cli._output import ago
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 @click.pass_context
 def tools(ctx: click.Context, *, as_json: bool) -> None:

@@ -156,7 +156,8 @@ def deliveries(ctx: click.Context, *, name: str, status: str | None, limit: int,
         for one in found
     ]
     columns = ("DELIVERY", "EVENT", "OF", "WHEN", "STATUS", "ATTEMPTS", "ANSWER")
-    chosen.output.table(columns, rows, empty="Nothing yet.", cut=("EVENT", "WHEN"), whole=("OF",))
+    below = ("OF", "ATTEMPTS", "ANSWER")
+    chosen.output.table(columns, rows, empty="Nothing yet.", cut=("WHEN", "EVENT"), below=below)
 
 
 @webhooks.command()

@@ -13,6 +13,7 @@ import click
 from freehold import __version__
 from freehold.app import Workshop, open_workshop
 from freehold.cli._connection import settings
+from freehold.cli._group import Command
 from freehold.cli._health_port import health_port
 from freehold.cli._running import CLOSING_S_MAX, Stop, collect_seldom, listen, loop_factory
 from freehold.config import Config, read_config
@@ -24,7 +25,7 @@ SOCKET_LOOK_S: Final = 1.0
 log = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--health-port",
     type=click.IntRange(0, 65535),

@@ -203,6 +203,11 @@ class Environments:
         body: EnvironmentBody = call.body
         there = await self._get(call.principal, call.path["environment_id"])
         environment = renamed(changeable(there, Environment), body.name)
+        if isinstance(body.metadata, dict):
+            # Of environments alone an empty text takes a key out, as null does (the SDK's environment_update_params).
+            body = structs.replace(
+                body, metadata={name: value or None for name, value in body.metadata.items()}
+            )
         return await self._put(call.principal, changed(environment, body), expected=there.version)
 
     async def get(self, call: Call) -> EnvironmentShown:
