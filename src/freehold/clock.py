@@ -1,6 +1,7 @@
 """Time and chance, as the rest of the house gets them: passed down from app.py, so that tests can pass their own."""
 
 import os
+import struct
 import time
 from datetime import UTC, datetime
 from typing import Final
@@ -30,11 +31,11 @@ class SystemClock:
         try:
             return _ready.pop()
         except IndexError:
-            many = os.urandom(READY_MAX * CHANCE_BYTES)
-            _ready.extend(many[at : at + CHANCE_BYTES] for at in range(CHANCE_BYTES, len(many), CHANCE_BYTES))
-            return many[:CHANCE_BYTES]
+            _ready.extend(_apart(os.urandom(READY_MAX * CHANCE_BYTES)))
+            return _ready.pop()
 
 
 _BEGAN_S: Final = time.time() - time.monotonic()
+_apart: Final = struct.Struct(f"{CHANCE_BYTES}s" * READY_MAX).unpack
 _ready: Final[list[bytes]] = []
 os.register_at_fork(after_in_child=_ready.clear)
