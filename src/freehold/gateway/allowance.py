@@ -7,6 +7,7 @@ after it what it did not use comes back. A limit of tokens or requests is one of
 Not here: which limits hold for whom (limiting.py), how large slices are, and PostgreSQL.
 """
 
+from asyncio import Event
 from collections.abc import Sequence
 from re import Pattern
 from typing import Final, Literal, TypeAlias
@@ -112,7 +113,7 @@ class Slice:
         self.free = self.others = 0
         self.expires_s = float("inf") if self.place == MONEY else 0.0
         self.touched_s = 0.0
-        self.changed: object | None = None
+        self.changed: Event | None = None
         self.dry_until_s = self.refilled_s = self.refused_until_s = 0.0
         self.need = 0
         self.target = max(1, rule.size // 64)
@@ -197,8 +198,10 @@ def standings_of(slices: Sequence[Slice], clock: Clock) -> list[Standing]:
     return told
 
 
-def refusal(one: Slice, amount: int, *, now_ms: int, away: bool) -> LimitReached | RateLimited:
-    """Why a call cannot be made that could use so much. `away`: the database cannot be asked for more."""
+def refusal(
+    one: Slice, amount: int, *, now_ms: int, database: str | None = None
+) -> LimitReached | RateLimited:
+    """Why a call cannot be made that could use so much. `database`: what is with it, where it cannot be asked for more."""
     rule, left = one.rule, max(0, one.free) + max(0, one.granted - one.used)
     whom = (
         rule.scope_text
@@ -208,8 +211,8 @@ def refusal(one: Slice, amount: int, *, now_ms: int, away: bool) -> LimitReached
     if one.place == MONEY:
         label = one.allowance.window.label
         size = f"{show(rule.size)} for {whom}, {'in total' if label == 'total' else label}"
-        if away:
-            said = "the database that keeps it is away, and what this server has leased of it is used up"
+        if database is not None:
+            said = f"the database that keeps it {database}, and what this server has leased of it is used up"
             return LimitReached(f"budget {rule.name} ({size}): {said}; this call could cost {show(amount)}")
         return LimitReached(
             f"budget {rule.name} ({size}): {show(min(left, rule.size))} is left,"
@@ -221,5 +224,5 @@ def refusal(one: Slice, amount: int, *, now_ms: int, away: bool) -> LimitReached
         wish = ": ask for fewer output tokens, or send less" if one.place == TOKENS else ""
         return LimitReached(f"limit {rule.name} ({size}): this call could use {amount:,}{wish}")
     retry_s = CALL_RETRY_S if one.place == CALLS else (MINUTE_MS - now_ms % MINUTE_MS) / 1000
-    why = "the database that keeps it is away" if away else "it is used up"
+    why = "it is used up" if database is None else f"the database that keeps it {database}"
     return RateLimited(f"limit {rule.name} ({size}): {why}", retry_after_s=retry_s)

@@ -1,7 +1,8 @@
 """Gateway: slices are leased behind the back of calls: more before one is used up, back when it is idle or others need it.
 
-A call waits only where its slice has not enough and more may be had: WAIT_S at most, then it is refused. While the database is
-away nothing is asked for and nobody waits: money that was leased may be spent, minutes and places count for LEASE_S.
+A call waits only where its slice has not enough and more may be had: for others WAIT_S at most, for a slow database
+ANSWER_S. Then it is refused, and told for what. While the database is away nothing is asked for and nobody waits: money that was
+leased may be spent, minutes and places count for LEASE_S.
 """
 
 import asyncio
@@ -18,6 +19,11 @@ from freehold.core.ports import Clock
 from freehold.gateway.allowance import MINUTE_MS, MONEY, Rule, Slice, refusal
 
 WAIT_S: Final = 1.0
+"""How long others are waited for who hold what is wanted."""
+
+ANSWER_S: Final = 5.0
+"""How long the database is waited for before what is not known counts as not there."""
+
 RECALL_S: Final = 0.05
 """How long others are given to give back before they are asked for again."""
 
@@ -92,25 +98,26 @@ class Leasing:
             one.refused_until_s = now_s + REFUSED_S
             raise self._refused(one, amount)
         one.need = max(one.need, amount)
-        if not isinstance(one.changed, asyncio.Event):
-            one.changed = asyncio.Event()
-        answered = one.changed
+        answered = one.changed = one.changed or asyncio.Event()
         self._want(one)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(answered.wait(), until_s - now_s)
+        try:
+            await asyncio.wait_for(answered.wait(), ANSWER_S)
+        except TimeoutError:
+            raise self._refused(one, amount, silent=True) from None
         now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
         if one.left(now_ms // MINUTE_MS, now_s) >= amount:
             return
-        if self._is_away() or (answered.is_set() and one.others <= 0):
+        if self._is_away() or one.others <= 0:
             one.refused_until_s = now_s + REFUSED_S
             raise self._refused(one, amount)
         await asyncio.sleep(min(RECALL_S, max(0.0, until_s - now_s)))
 
-    def _refused(self, one: Slice, amount: int) -> FreeholdError:
-        if one.place == MONEY and not one.exhausted and not self.away and amount <= one.rule.size:
+    def _refused(self, one: Slice, amount: int, *, silent: bool = False) -> FreeholdError:
+        database = "is away" if self.away else f"has not answered for {ANSWER_S:g} s" if silent else None
+        if one.place == MONEY and not one.exhausted and database is None and amount <= one.rule.size:
             one.exhausted = True
             self._tell_soon(one, "exhausted")
-        return refusal(one, amount, now_ms=self._clock.now_ms(), away=self.away)
+        return refusal(one, amount, now_ms=self._clock.now_ms(), database=database)
 
     def _is_away(self) -> bool:
         return self.away
@@ -161,14 +168,15 @@ class Leasing:
         now_s = self._clock.monotonic_s()
         minute = self._clock.now_ms() // MINUTE_MS
         asks = [self._ask_of(one, minute, now_s) for one in wanting]
+        waiting = [_waiting_for(one) for one in wanting]
         try:
             grants = await self._leases.lease(asks, lease_s=LEASE_S)
         except FreeholdError as error:
             if not self.away:
                 log.warning("allowances.away", extra={"detail": error.detail or error.message})
             self.away = True
-            for one in wanting:
-                self._answer(one)
+            for one, answered in zip(wanting, waiting, strict=True):
+                _answer(answered)
                 self._wanting[one.id] = one
             await asyncio.sleep(RETRY_S)
             self._some.set()
@@ -176,7 +184,7 @@ class Leasing:
         if self.away:
             log.warning("allowances.back", extra={"count": len(self.slices)})
         self.away = False
-        for one, ask, grant in zip(wanting, asks, grants, strict=True):
+        for one, ask, grant, answered in zip(wanting, asks, grants, waiting, strict=True):
             given = grant.granted - ask.granted
             one.granted = grant.granted
             one.free, one.others = grant.free, grant.others
@@ -185,7 +193,7 @@ class Leasing:
             if ask.extra and given <= ask.need:
                 one.dry_until_s = self._clock.monotonic_s() + DRY_S
             self._warn(one)
-            self._answer(one)
+            _answer(answered)
         return True
 
     def _ask_of(self, one: Slice, minute: int, now_s: float) -> Ask:
@@ -213,11 +221,6 @@ class Leasing:
             turn=next(self._turns),
             waiting=waited_for > 0,
         )
-
-    def _answer(self, one: Slice) -> None:
-        if isinstance(one.changed, asyncio.Event):
-            one.changed.set()
-            one.changed = None
 
     def _tell_soon(self, one: Slice, news: BudgetNews) -> None:
         self._news[one.id, news] = one
@@ -289,3 +292,14 @@ class Leasing:
                     )
         except (TimeoutError, FreeholdError) as error:
             log.warning("allowances.not_given_back", extra={"count": len(held), "detail": str(error)})
+
+
+def _waiting_for(one: Slice) -> asyncio.Event | None:
+    """Those who wait for what is asked now. Who comes later wants more than that, and waits for the next ask."""
+    answered, one.changed = one.changed, None
+    return answered
+
+
+def _answer(answered: asyncio.Event | None) -> None:
+    if answered is not None:
+        answered.set()
