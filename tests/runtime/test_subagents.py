@@ -11,6 +11,7 @@ from freehold.core.policy import Policy
 from freehold.core.ports import ToolOutcome, ToolRun
 from freehold.core.resources import Agent, Approval, Limits, Tool
 from freehold.core.session import (
+    CallAwaited,
     CancelRequested,
     ModelAnswered,
     ResultGiven,
@@ -136,6 +137,22 @@ async def test_subagents_side_by_side_share_what_is_left(database_url: str) -> N
 
 
 @pytest.mark.slow
+async def test_what_a_subagent_is_told_stands_in_its_parents_log_once(database_url: str) -> None:
+    def script(request):
+        return (
+            said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
+        )
+
+    async with world(database_url, script, kinds=KINDS, resources=[HELPER, boss()]) as place:
+        async with place.worker().running():
+            parent = await start(place)
+            await place.reaches(parent.id, lambda row: row.status == "idle")
+        log = await place.log_of(parent.id)
+    assert [event.awaits.task for event in events_of(log, CallAwaited)] == ["Look."]
+    repeated = [call.awaits.task for event in events_of(log, SessionWaits) for call in event.calls]
+    assert set(repeated) <= {""}
+
+
 async def test_without_budget_nothing_is_set_aside(database_url: str) -> None:
     def script(request):
         return (

@@ -251,6 +251,9 @@ async def test_a_subagent_is_a_thread_of_its_session(ready: World) -> None:
         placed(event)
     [created] = [one for one in events if one.type == "session.thread_created"]
     assert created.agent_name == "researcher"
+    [sent] = [one for one in events if one.type == "agent.thread_message_sent"]
+    assert (sent.to_agent_name, sent.to_session_thread_id) == ("researcher", created.session_thread_id)
+    assert [block.text for block in sent.content] == ["Find out about rain."]
     assert [one.session_thread_id for one in events if one.type == "session.thread_status_idle"] == [
         created.session_thread_id
     ]

@@ -12,7 +12,14 @@ from tests.store._parts import begun, said
 from tests.store.conftest import Opens
 
 from freehold.core.messages import Bytes, Carried, Media, Text, ToolCall, raw
-from freehold.core.session import ModelAnswered, ToolFinished, ToolStarted, UserSpoke
+from freehold.core.session import (
+    AwaitsSession,
+    CallAwaited,
+    ModelAnswered,
+    ToolFinished,
+    ToolStarted,
+    UserSpoke,
+)
 from freehold.store._blocks import BLOCK_BYTES_MIN, named_in, put_back, taken_out
 from freehold.store._events import encode
 from freehold.store.store import Store
@@ -85,6 +92,15 @@ async def test_arguments_are_stored_once_for_the_call_and_its_run(store: Store, 
     claim = ToolStarted(call_id="c1", tool="t", function="f", arguments=ARGUMENTS, effect="pure", key="k")
     await begun(store.log, answer, claim)
     assert (await stored_bytes(store_url))[2] == 1
+
+
+async def test_what_a_subagent_is_told_is_stored_once_for_its_parent_and_itself(
+    store: Store, store_url: str
+) -> None:
+    awaited = CallAwaited(call_id="c1", awaits=AwaitsSession(session_id="sess_1", agent="a", task=OTHER))
+    row = await begun(store.log, awaited, UserSpoke(content=(Text(OTHER),)))
+    assert (await stored_bytes(store_url))[2] == 1
+    assert (await store.log.read(row.id))[-2].event == awaited
 
 
 async def test_nobody_can_name_a_block_by_saying_its_reference(store: Store) -> None:

@@ -237,11 +237,12 @@ class AwaitsEvent(Struct, frozen=True, tag="event", omit_defaults=True, kw_only=
 
 class AwaitsSession(Struct, frozen=True, tag="session", omit_defaults=True, kw_only=True):
     """A subagent's session works on it. `agent` is whose. `cost_max_pico` is set aside for it of what this one may cost, where that is
-    limited."""
+    limited. `task` is what it was told; where it stands already, it is left out."""
 
     session_id: str
     agent: str = ""
     cost_max_pico: int | None = None
+    task: str = ""
 
 
 class AwaitsPlace(Struct, frozen=True, tag="place", kw_only=True):

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final, TypeAlias, assert_never
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from freehold.core import pricing
 from freehold.core.errors import BadRequest, ContentRefused, ContextTooLong, LimitReached
@@ -237,6 +237,15 @@ def _idle(state: SessionState) -> Wait | Rest:
     return Rest() if woken else Wait(SessionWaits(why="input"))
 
 
+def _known(awaited: CallAwaited) -> CallAwaited:
+    """As a wait repeats it: what a subagent was told stands in the fact itself."""
+    match awaited.awaits:
+        case AwaitsSession(task=task) as awaits if task:
+            return structs.replace(awaited, awaits=structs.replace(awaits, task=""))
+        case _:
+            return awaited
+
+
 def _wait(state: SessionState, waits: SessionWaits) -> Wait | Rest:
     return Rest() if state.waits == waits else Wait(waits)
 
@@ -256,7 +265,7 @@ def _run_tools(
             case Claim() as claimed:
                 claims.append(claimed)
             case Pending(awaited):
-                pending.append(awaited)
+                pending.append(_known(awaited))
             case fact:
                 facts.append(fact)
     if not claims and not facts:

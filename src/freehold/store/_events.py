@@ -24,6 +24,8 @@ from freehold.core.messages import (
 )
 from freehold.core.response_facts import OF_OTHER_KINDS, ItemAdded, ResponseAsked, ResponseEnded
 from freehold.core.session import (
+    AwaitsSession,
+    CallAwaited,
     Compacted,
     ModelAnswered,
     Recorded,
@@ -118,6 +120,8 @@ def _texts(event: SessionEvent) -> Iterator[bytes]:
         case ThreadAsks():
             for call in event.calls:
                 yield _encoder.encode(call.arguments)
+        case CallAwaited(awaits=AwaitsSession(task=task)):
+            yield _encoder.encode(task)
         case Compacted():
             yield _encoder.encode(event.summary)
         case ResponseAsked():

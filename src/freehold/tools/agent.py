@@ -53,7 +53,10 @@ class AgentTool:
             session_id = await host.sessions.start(run, wanted)
             return ToolOutcome(
                 awaits=AwaitsSession(
-                    session_id=session_id, agent=config.agent, cost_max_pico=run.cost_left_pico
+                    session_id=session_id,
+                    agent=config.agent,
+                    cost_max_pico=run.cost_left_pico,
+                    task=asked.task,
                 ),
                 awaits_s=config.deadline_s,
             )

@@ -309,6 +309,10 @@ def _awaited(event: CallAwaited, made: _Made) -> Iterator[dict[str, Any]]:
         }
         yield made("session.thread_created", 1, **thread)
         yield made("session.thread_status_running", 2, **thread)
+        if event.awaits.task:
+            content = [{"type": "text", "text": event.awaits.task}]
+            to = {"to_agent_name": event.awaits.agent, "to_session_thread_id": thread["session_thread_id"]}
+            yield made("agent.thread_message_sent", 3, content=content, **to)
 
 
 def _given(event: ResultGiven, made: _Made) -> Iterator[dict[str, Any]]:
