@@ -484,3 +484,29 @@ def test_of_a_usage_what_no_count_says_is_kept(usage: dict[str, Any], kept: dict
     body = msgspec.json.encode({"id": "c", "model": "m", "choices": [choice], "usage": usage})
     told = named("openai_chat").decode_response(body, provider="p").extra.get("openai_chat", {})
     assert {name: bytes(value) for name, value in told.items()} == kept
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"},
+        {"index": 0, "message": {"content": "a", "refusal": None, "annotations": []}, "logprobs": None},
+        {"message": {"content": None, "refusal": "no"}, "finish_reason": "content_filter"},
+        {"message": {"content": [{"type": "text", "text": "a"}], "reasoning": "so"}, "finish_reason": "length"},
+        {"message": {"content": "", "reasoning_details": [{"text": "so"}]}, "finish_reason": "function_call"},
+        {"message": {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]}},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "whole",
+    [
+        {},
+        {"id": "c", "object": "chat.completion", "model": "m", "created": 1, "system_fingerprint": None},
+        {"service_tier": "default", "usage": {"prompt_tokens": 1, "completion_tokens": 2, "cost": 0.5}},
+    ],
+)
+def test_an_answer_says_the_same_beside_a_field_that_nobody_knows(choice: Any, whole: Any) -> None:
+    """The field makes it take the careful way."""
+    plain = WIRE.decode_response(msgspec.json.encode({**whole, "choices": [choice]}), provider="p")
+    beside = {**whole, "choices": [choice], "unknown": None}
+    assert plain == WIRE.decode_response(msgspec.json.encode(beside), provider="p")

@@ -14,10 +14,10 @@ CHUNK_BYTES_MAX: Final = 2048
 _CRLF: Final = b"\r\n"
 
 
-def _size_lines() -> dict[int, bytes]:
-    """By the length of the whole chunk: sizes have no two chunks of one length."""
-    lines = [(size, b"%x\r\n" % size) for size in range(1, CHUNK_BYTES_MAX + 1)]
-    return {len(line) + size + len(_CRLF): line for size, line in lines}
+def _size_lines() -> dict[int, tuple[bytes, bytes]]:
+    """In small letters and in capitals, by the length of the whole chunk: sizes have no two chunks of one length."""
+    lines = [(size, b"%x\r\n" % size, b"%X\r\n" % size) for size in range(1, CHUNK_BYTES_MAX + 1)]
+    return {len(small) + size + len(_CRLF): (small, capital) for size, small, capital in lines}
 
 
 _SIZE_LINES: Final = _size_lines()
@@ -25,10 +25,7 @@ _SIZE_LINES: Final = _size_lines()
 
 def only_chunk(data: bytes) -> bytes | None:
     """What the chunk holds, where `data` is one chunk and nothing else. None: that is not known without parsing."""
-    line = _SIZE_LINES.get(len(data))
-    if line is None or data[-2:] != _CRLF:
+    lines = _SIZE_LINES.get(len(data))
+    if lines is None or not data.startswith(lines) or not data.endswith(_CRLF):
         return None
-    start = len(line)
-    if data[:start] != line and data[:start].lower() != line:
-        return None
-    return data[start:-2]
+    return data[len(lines[0]) : -2]

@@ -349,14 +349,14 @@ class _Whole:
 class Events:
     """A stream's events. Read to its end, the connection can serve the next call."""
 
-    __slots__ = ("_at", "_decoder", "_events", "_reply", "_upstream", "finished")
+    __slots__ = ("_at", "_decoder", "_events", "_finished", "_reply", "_upstream")
 
     def __init__(self, upstream: Upstream, reply: Reply, first: bytes) -> None:
         self._upstream = upstream
         self._decoder = upstream.wire.stream_decoder(provider=upstream.name)
         self._reply: Reply | None = reply.again_from(first, limit_bytes=ANSWER_BYTES_MAX)
         self._events: Sequence[StreamEvent] = ()
-        self.finished = False
+        self._finished = False
         self._at = 0
 
     def __aiter__(self) -> "Events":
@@ -373,12 +373,12 @@ class Events:
 
     async def _more(self, reply: Reply) -> None:
         self._at, self._events = 0, ()
-        if self.finished:
+        if self._finished:
             self._reply = None
             await _run_out(reply)
             return
         try:
-            self._events = self.decode(await reply.__anext__())
+            self._events = self._decode(await reply.__anext__())
         except StopAsyncIteration:
             self._reply = None
             self._events = self._end()
@@ -396,23 +396,45 @@ class Events:
         reply, self._reply = self._reply, None
         if reply is None:
             return
-        if not self.finished:
-            pouring = _Pouring(self, take, drained)
-            try:
-                await reply.pour(pouring.feed, pouring.wait)
-            except _Over:
-                pass
-            except FreeholdError as error:
-                raise (error if pouring.taking else self._upstream.named(error)) from error.__cause__
-            else:
-                take(self._end())
-                return
-        await _run_out(reply)
+        if not self._finished and not await self._poured(reply, take, drained):
+            take(self._end())
+        else:
+            await _run_out(reply)
 
-    def decode(self, piece: bytes) -> Sequence[StreamEvent]:
+    async def _poured(
+        self,
+        reply: Reply,
+        take: Callable[[Sequence[StreamEvent]], bool],
+        drained: Callable[[], Awaitable[object]],
+    ) -> bool:
+        """False where the bytes have ended, and the answer was not finished before."""
+        decode, taking = self._decode, False
+
+        def fed(piece: bytes) -> bool:
+            nonlocal taking
+            events = decode(piece)
+            taking = True  # From here on, a fault is of whoever takes them.
+            ready = take(events)
+            taking = False
+            return ready and not self._finished
+
+        async def wait() -> None:
+            if self._finished:
+                raise _Over
+            await drained()
+
+        try:
+            await reply.pour(fed, wait)
+        except _Over:
+            return True
+        except FreeholdError as error:
+            raise (error if taking else self._upstream.named(error)) from error.__cause__
+        return False
+
+    def _decode(self, piece: bytes) -> Sequence[StreamEvent]:
         events = self._decoder.feed(piece)
         if events and type(events[-1]) is Finished:
-            self.finished = True
+            self._finished = True
         return events
 
     def _end(self) -> Sequence[StreamEvent]:
@@ -424,36 +446,6 @@ class Events:
 
 class _Over(Exception):
     """The answer is finished, although its bytes may go on."""
-
-
-class _Pouring:
-    """From a reply's pieces to events, while they are poured. `taking`: the fault is of whoever takes them."""
-
-    __slots__ = ("_drained", "_events", "_take", "taking")
-
-    def __init__(
-        self,
-        events: Events,
-        take: Callable[[Sequence[StreamEvent]], bool],
-        drained: Callable[[], Awaitable[object]],
-    ) -> None:
-        self._events = events
-        self._take = take
-        self._drained = drained
-        self.taking = False
-
-    def feed(self, piece: bytes) -> bool:
-        events = self._events
-        decoded = events.decode(piece)
-        self.taking = True
-        ready = self._take(decoded)
-        self.taking = False
-        return ready and not events.finished
-
-    async def wait(self) -> None:
-        if self._events.finished:
-            raise _Over
-        await self._drained()
 
 
 async def _run_out(reply: Reply) -> None:

@@ -17,7 +17,7 @@ from freehold.core.errors import BadRequest, FreeholdError
 from freehold.core.messages import ModelRequest
 from freehold.core.policy import Principal
 from freehold.core.ports import StreamEncoder, Wire
-from freehold.core.stream import Folding, PartStarted, Started, StreamEvent, identified, identified_whole
+from freehold.core.stream import Folding, StreamEvent, TextAdded, identified, identified_whole
 from freehold.gateway.attempts import PromptCall
 from freehold.gateway.cache import Note
 from freehold.gateway.calling import Answer, Told
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 _NO_REQUEST: Final = ModelRequest(model="", messages=())
 _WHOLE_KIND: Final = "application/json"
 MODELS_TOLD_MAX: Final = 1024
-_WITH_IDS: Final = frozenset({Started, PartStarted})
 
 
 _Asked: TypeAlias = PromptCall[Passing | Passed | Answer, Passed | Told]
@@ -320,7 +319,7 @@ class _Call(Struct, eq=False):
             encode, write = encoder.encode, exchange.write
 
             def told(events: Sequence[StreamEvent]) -> bool:
-                if len(events) == 1 and type(event := events[0]) not in _WITH_IDS:
+                if len(events) == 1 and type(event := events[0]) is TextAdded:
                     data = encode(event)
                 else:
                     data = self._told_together(events, encoder)
