@@ -25,6 +25,7 @@ from freehold.core.session import (
 from freehold.core.session_log import Lease, SessionRow
 from freehold.core.validation import convert
 from freehold.runtime.turn import SessionRun
+from freehold.runtime.worker import WorkerSettings
 from freehold.tools.agent import KIND
 from tests._waiting import within
 from tests.runtime._world import (
@@ -336,7 +337,8 @@ async def test_what_a_subagent_asks_is_known_at_the_top_also_where_its_worker_di
             return await append(session_id, events, **options)
 
         place.log.append = dies_once
-        async with place.worker().running():
+        soon_over = WorkerSettings(lease_s=3, poll_s=0.2, drain_s=2)
+        async with place.worker(soon_over).running():
             parent = await start(place)
             asking = await place.reaches(parent.id, lambda row: asks(row.waits))
             [child] = await children(place, parent.id)
