@@ -16,7 +16,7 @@ import pytest
 from anthropic import Anthropic
 from pydantic import BaseModel
 
-from tests._waiting import within
+from tests._waiting import eventually, within
 from tests.gateway._vendors import HOLD, OPENAI_USAGE_CHUNK, openai_chunk, sse, stream
 from tests.matrix._node import node_folder
 from tests.server._world import World
@@ -218,7 +218,7 @@ async def test_the_same_from_a_thread_by_the_sdk_without_async(ready: World) -> 
 async def test_an_interrupt_ends_the_turn(ready: World) -> None:
     beta = ready.anthropic.beta
     held = stream(sse(openai_chunk({"content": "Hm"})), HOLD)
-    ready.script("openai", held)
+    vendor = ready.script("openai", held)
     session = await beta.sessions.create(
         agent="researcher",
         environment_id="default",
@@ -227,6 +227,7 @@ async def test_an_interrupt_ends_the_turn(ready: World) -> None:
             {"type": "user.message", "content": [{"type": "text", "text": "Long."}]},
         ],
     )
+    await eventually(lambda: vendor.asked)
     await beta.sessions.events.send(session.id, events=[{"type": "user.interrupt"}])
     events = await heard(ready, session.id, "session.status_idle")
     assert [one.type for one in events].count("user.message") == 2
@@ -380,6 +381,7 @@ async def test_a_session_runs_again_while_its_subagent_goes_on(ready: World) -> 
     assert len(uses) == 2
     assert (await sessions.retrieve(session_id)).status == "running"
     assert [one.id async for one in sessions.list(statuses=["idle"]) if one.id == session_id] == []
+    await eventually(lambda: len(ready.vendors["openai"].asked) == 3)
     await ready.json("POST", f"/v1/sessions/{session_id}/cancel", {})
 
 

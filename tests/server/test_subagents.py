@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests._waiting import eventually
 from tests.gateway._vendors import HOLD, openai_chunk, sse, stream
 from tests.server._world import World
 from tests.server.test_sessions import calls, of, says
@@ -89,13 +90,14 @@ async def test_two_subagents_work_side_by_side(ready: World) -> None:
 async def test_more_than_children_max_are_refused_and_the_model_is_told(ready: World) -> None:
     held = stream(sse(openai_chunk({"content": "Hm"})), HOLD)
     three = calls(*(("writer_delegate", {"task": name}) for name in ("One", "Two", "Three")))
-    ready.script("openai", three, held)
+    vendor = ready.script("openai", three, held)
     session_id = await ready.session("editor", "Three notes, please.")
     async with ready.stream(session_id, after="0") as events:
         async for event in events:
             if event.type == "agent.tool_result":
                 assert "children_max" in event.body["content"][0]["text"]
                 break
+    await eventually(lambda: len(vendor.asked) == 3)
     await ready.json("POST", f"/v1/sessions/{session_id}/cancel", {})
     await ready.until_idle(session_id)
 
@@ -108,6 +110,7 @@ async def test_a_cancel_reaches_those_at_work(ready: World) -> None:
         async for event in events:
             if event.type == "freehold.session_waits":
                 break
+    await eventually(lambda: len(vendor.asked) == 2)
     [child] = await children(ready, session_id)
     await ready.json("POST", f"/v1/sessions/{session_id}/cancel", {"scope": "session"})
     await ready.until_idle(session_id)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests._waiting import within
+from tests._waiting import eventually, within
 from tests.gateway._vendors import HOLD, openai_chunk, sse, stream
 from tests.server._world import World
 from tests.server.test_sessions import of, says
@@ -41,13 +41,14 @@ def held() -> Any:
 
 
 async def busy(world: World, agent: str, *after: Any, **more: Any) -> str:
-    """A session in the middle of an answer that never ends by itself."""
-    world.script("openai", held(), *after)
+    """A session in the middle of an answer that never ends by itself: who is asked next hears what comes `after`."""
+    vendor = world.script("openai", held(), *after)
     session_id = await world.session(agent, "First", **more)
     async with within("the turn to begin"), world.stream(session_id, after="0") as events:
         async for event in events:
             if event.type == "session.status_running":
                 break
+    await eventually(lambda: vendor.asked)
     return session_id
 
 
@@ -99,13 +100,14 @@ async def test_a_rejecting_session_says_its_state_and_takes_nothing(ready: World
 
 
 async def test_a_repeated_request_is_not_refused_for_what_it_began_itself(ready: World) -> None:
-    ready.script("openai", held())
+    vendor = ready.script("openai", held())
     session_id = (await ready.json("POST", "/v1/sessions", {"agent": "strict"}))["id"]
     first = await send(ready, session_id, "Once", key="the-same")
     again = await send(ready, session_id, "Once", key="the-same")
     assert (first.status_code, again.status_code) == (200, 200)
     assert first.json() == again.json()
     assert (await send(ready, session_id, "Other", key="another")).status_code == 409
+    await eventually(lambda: vendor.asked)
     await ready.json("POST", f"/v1/sessions/{session_id}/cancel", {"scope": "session"})
 
 
@@ -125,8 +127,9 @@ async def test_the_session_goes_before_the_agent_and_the_request_before_both(rea
 
 
 async def test_of_two_at_once_a_rejecting_session_takes_one(ready: World) -> None:
-    ready.script("openai", held())
+    vendor = ready.script("openai", held())
     session_id = (await ready.json("POST", "/v1/sessions", {"agent": "strict"}))["id"]
     answers = await asyncio.gather(*(send(ready, session_id, f"Number {place}") for place in range(6)))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409, 409]
+    await eventually(lambda: vendor.asked)
     await ready.json("POST", f"/v1/sessions/{session_id}/cancel", {"scope": "session"})
