@@ -11,13 +11,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests._waiting import until
+from tests._waiting import PATIENCE_S, until
 from tests.cli._freehold import Freehold, stop
 from tests.cli.conftest import TEMPLATE
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT_S = 20.0
 SECOND_VERSION = """
 kind: rules
 name: parrot
@@ -35,7 +34,7 @@ class Door:
 
     def __init__(self, told: dict[str, Any]) -> None:
         self._client = httpx2.Client(
-            base_url=told["url"], headers={"x-api-key": told["api_key"]}, trust_env=False
+            base_url=told["url"], headers={"x-api-key": told["api_key"]}, timeout=PATIENCE_S, trust_env=False
         )
 
     def close(self) -> None:
@@ -94,7 +93,7 @@ def test_workers_are_replaced_one_by_one_while_a_session_goes_on_by_its_agents_v
         new = door.start()
         with working(here):
             first.send_signal(signal.SIGTERM)
-            assert first.wait(TIMEOUT_S) == 0
+            assert first.wait(PATIENCE_S) == 0
             for session in (old, new):
                 door.say(session, "and SKU-1 now?")
             until(lambda: door.answers(old) == ["SKU-1: 7 units."] * 2)
@@ -105,7 +104,7 @@ def test_a_worker_tells_whether_it_is_alive_and_takes_work(place):
     here, _ = place
     with working(here, "--health-port", "0") as process:
         url = process.stderr.readline().split()[2].removesuffix("/healthz")
-        with httpx2.Client(base_url=url, trust_env=False) as client:
+        with httpx2.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
             until(lambda: _ready(client))
             assert client.get("/healthz").json()["checks"] == {"database": "ok"}
             assert client.get("/elsewhere").status_code == 404

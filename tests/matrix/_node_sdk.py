@@ -14,10 +14,10 @@ from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 from pydantic import BaseModel
 
+from tests._waiting import PATIENCE_S
 from tests.matrix._node import NODE, node_folder
 from tests.matrix._world import MatrixWorld
 
-PATIENCE_S = 30
 LINE_BYTES_MAX = 1 << 24
 ANSWERS: dict[str, type[Any]] = {
     "anthropic_messages": Message,

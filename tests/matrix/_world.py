@@ -16,6 +16,7 @@ import tests.matrix.clients
 import tests.matrix.vendors
 from freehold.app import open_house
 from freehold.config import Config, Database, Models
+from tests._waiting import PATIENCE_S
 from tests.gateway._vendors import Step, Vendor
 from tests.matrix._tap import Tap, tapped
 from tests.server._world import served
@@ -87,7 +88,7 @@ async def matrix_world(database_url: str, folder: Path) -> AsyncIterator[MatrixW
 async def _key(url: str, operator_key: str) -> dict[str, str]:
     """An API key, and the pair that AWS's SDK signs with."""
     headers = {"authorization": f"Bearer {operator_key}"}
-    async with httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE_S, trust_env=False) as http:
         answer = await http.post("/v1/keys", json={"name": "matrix"})
         assert answer.status_code < 300, answer.text
         made: dict[str, str] = answer.json()
@@ -101,6 +102,6 @@ async def _declare(url: str, key: str, behind: Mapping[str, Vendor]) -> None:
         for wire, vendor in behind.items()
     )
     headers = {"authorization": f"Bearer {key}"}
-    async with httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE_S, trust_env=False) as http:
         answer = await http.post("/v1/templates/apply", json={"template": declared, "variables": {}})
         assert answer.status_code == 200, answer.text

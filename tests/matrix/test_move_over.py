@@ -12,6 +12,7 @@ import pytest
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
+from tests._waiting import PATIENCE_S
 from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, reply, stream
 from tests.matrix._documents import Example, examples
 from tests.matrix._node import node_folder
@@ -26,7 +27,6 @@ EXAMPLES = [
     *(one for one in examples(ROOT / "README.md") if one.title.startswith(SECTION)),
 ]
 QUICK = EXAMPLES[:1]
-PATIENCE_S = 60
 HERE = "http://127.0.0.1:8484"
 
 

@@ -6,6 +6,7 @@ import httpx2
 import msgspec
 import pytest
 
+from tests._waiting import PATIENCE_S
 from tests.gateway._vendors import reply
 from tests.matrix._world import MODEL, MatrixWorld, provider
 
@@ -54,7 +55,9 @@ async def _refused(matrix: MatrixWorld, client: str, vendor: str) -> dict[str, A
     if client != "google_generate":
         body = {"model": f"{provider(vendor)}/{MODEL}", **body}
     headers = {"authorization": f"Bearer {matrix.key}", "anthropic-version": "2023-06-01"}
-    async with httpx2.AsyncClient(base_url=matrix.url, headers=headers, trust_env=False) as http:
+    async with httpx2.AsyncClient(
+        base_url=matrix.url, headers=headers, timeout=PATIENCE_S, trust_env=False
+    ) as http:
         answer = await http.post(path, json=body)
     assert answer.status_code == 400, answer.text
     error: dict[str, Any] = answer.json()["error"]

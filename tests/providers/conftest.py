@@ -11,8 +11,6 @@ from typing import Self
 import pytest
 from tests._waiting import eventually, within
 
-PATIENCE_S = 10.0
-
 
 class Call:
     """One request as the server read it, and the means to answer it."""

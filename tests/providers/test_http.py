@@ -12,6 +12,7 @@ import pytest
 import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
+from tests._waiting import within
 
 from freehold.core.errors import BrokenOff, FreeholdError, TimedOut, TooLarge, Unavailable
 from freehold.providers._http import HttpPool, Target, Timeouts, header_block
@@ -226,7 +227,8 @@ async def test_a_body_without_end_is_read_up_to_the_limit_and_hung_up(scripted):
     async with scripted(script) as server:
         error = await refusal(server.url, TooLarge, limit_bytes=123_456)
         assert "limit_bytes = 123456" in error.message
-        await asyncio.wait_for(gone.wait(), 5)
+        async with within("the server to be hung up on"):
+            await gone.wait()
 
 
 def test_the_limit_of_read_is_exact(scripted):
@@ -376,7 +378,8 @@ async def test_closing_early_hangs_up_the_provider(scripted):
         target = Target(server.url)
         async with await pool.request(target, path="/") as reply:
             assert await anext(reply) == b"abc"
-        await asyncio.wait_for(gone.wait(), 5)
+        async with within("the server to be hung up on"):
+            await gone.wait()
         assert pool.use(target).open_count == 0
         with pytest.raises(BrokenOff, match="was closed"):
             await anext(reply)

@@ -13,7 +13,7 @@ from freehold.providers._http import HttpPool, PoolUse, Target, Timeouts
 
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 NOBODY = PoolUse(open_count=0, idle_count=0, queue_count=0)
-SOON = Timeouts(queue_s=5, connect_s=5, first_byte_s=5, idle_s=5, total_s=20)
+SOON = Timeouts(queue_s=60, connect_s=60, first_byte_s=60, idle_s=60, total_s=60)
 
 
 async def ask(pool, target, body=b"", timeouts=SOON):

@@ -188,7 +188,8 @@ async def test_a_cancelled_parent_ends_a_child_that_another_worker_carries(datab
             for worker in carrying:
                 await workers.enter_async_context(worker.running())
             parent = await start(place)
-            await asyncio.wait_for(began.wait(), 20)
+            async with within("the child to begin"):
+                await began.wait()
             await place.reaches(parent.id, lambda row: row.status == "waiting")
             assert sum(worker.busy_count for worker in carrying) <= 2
             [child] = await children(place, parent.id)

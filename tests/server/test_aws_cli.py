@@ -16,7 +16,6 @@ from tests.server.test_embeddings import answer
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_S = 60.0
 HI = json.dumps([{"role": "user", "content": [{"text": "Hi"}]}])
 
 

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError, EventStreamError
 from freehold.core.errors import BadRequest, NotFound
 from freehold.server.bedrock import address_of
 from freehold.wires._aws_eventstream import encode_event, encode_exception
+from tests._waiting import PATIENCE_S
 from tests.gateway import _vendors as vendors
 from tests.server._world import World
 
@@ -318,7 +319,7 @@ async def test_a_body_that_was_changed_on_the_way_is_refused(shared: World, pair
         name: value.decode() if isinstance(value, bytes) else value for name, value in request.headers.items()
     }
     headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(timeout=PATIENCE_S, trust_env=False) as http:
         again = await http.post(request.url, content=request.body.replace(b"Hi", b"Ho"), headers=headers)
     assert again.status_code == 403
     assert again.headers["x-amzn-errortype"] == "InvalidSignatureException"

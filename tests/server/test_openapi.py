@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from freehold.server.app import OPENAPI_PATH
+from tests._waiting import PATIENCE_S
 from tests.server._world import World
 
 METHODS = {"get", "put", "post", "delete", "patch", "head", "options"}
@@ -23,7 +24,7 @@ SCHEMA_WORDS = {
 
 @pytest.fixture(scope="module")
 async def document(shared: World) -> dict[str, Any]:
-    async with httpx2.AsyncClient(base_url=shared.url, trust_env=False) as anyone:
+    async with httpx2.AsyncClient(base_url=shared.url, timeout=PATIENCE_S, trust_env=False) as anyone:
         answer = await anyone.get(OPENAPI_PATH)
     assert answer.status_code == 200
     return dict(answer.json())

@@ -1,6 +1,5 @@
 """Kept responses and conversations are sessions of a kind of their own: listed, looked into, and made by any worker there is."""
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from freehold.config import Config, Database, Models
 from freehold.core.response_facts import ConversationStarted, ItemAdded
 from freehold.core.responses import folded
 from freehold.runtime.recording import Recording, read_lines
+from tests._waiting import within
 from tests.gateway._vendors import ANTHROPIC_STREAM, ANTHROPIC_TEXT, Vendor, reply, stream
 from tests.server._world import ENVIRONMENT, World, served
 from tests.server.test_responses_background import ended
@@ -147,7 +147,7 @@ async def test_a_worker_without_a_door_makes_what_a_server_that_does_not_work_to
             first = await anext(aiter(told))
             assert (await client.responses.retrieve(first.response.id)).status == "queued"
             assert not vendor.asked
-            async with open_workshop(config("worker")), asyncio.timeout(30):
+            async with open_workshop(config("worker")), within("the worker to make it"):
                 kinds = [event.type async for event in told]
             assert kinds[-1] == "response.completed"
             found = await client.responses.retrieve(first.response.id)
