@@ -112,14 +112,24 @@ async def test_an_idle_connection_is_closed_in_its_time_and_not_before(
 
     monkeypatch.setattr(listener.Protocol, "connection_made", quick)
     shared.script("openai", *[reply(OPENAI_TEXT)] * 2)
+    while not await quiet_between_answers(shared, 0.6):
+        pass  # The machine was so late that it could have been closed.
+
+
+async def quiet_between_answers(shared: World, quiet_s: float) -> bool:
+    """Whether the second request came in time for a connection that is closed after a second."""
     loop = asyncio.get_running_loop()
     async with connected(shared.url) as raw:
         for _ in range(2):
+            begun_s = loop.time()
             await raw.send(request("POST", PATH, key=shared.key, body=CHAT))
             assert (await raw.answer()).status == 200
-            last = loop.time()
+            last_s = loop.time()
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.6):
+                async with asyncio.timeout(quiet_s):
                     await raw.reader.read(1)
+            if loop.time() - begun_s > 0.9:
+                return False
         assert await raw.closed() == b""
-        assert loop.time() - last >= 0.99
+        assert loop.time() - last_s >= 0.99
+        return True
