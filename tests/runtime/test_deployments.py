@@ -214,11 +214,11 @@ async def test_a_dead_workers_claim_is_taken_up_when_it_runs_out(here: Bench) ->
     assert slots(await here.runs("held")) == [first]
 
 
-async def declared_for_soon(here: Bench) -> tuple[str, datetime]:
+async def declared_for_soon(here: Bench, begin: str) -> tuple[str, datetime]:
     """For a time that has not passed by when it is declared, however slow the machine is."""
     ahead = timedelta(seconds=0.3)
     while True:
-        name, at = f"in-{ahead.total_seconds():g}".replace(".", "-"), datetime.now(UTC) + ahead
+        name, at = f"{begin}-{ahead // timedelta(milliseconds=1)}", datetime.now(UTC) + ahead
         await here.declare(name, schedule=Once(at=at))
         if datetime.now(UTC) < at:
             return name, at
@@ -231,7 +231,7 @@ async def test_a_running_scheduler_begins_a_slot_when_its_time_comes(
     """It waits for the time, not for the next poll."""
     monkeypatch.setattr(schedules_worker, "POLL_S", 3600.0)
     async with here.scheduler.running():
-        name, at = await declared_for_soon(here)
+        name, at = await declared_for_soon(here, "soon")
         await eventually(lambda: has_run(here, name))
     [run] = await here.runs(name)
     assert (run.slot, run.created_at >= at) == (at, True)
@@ -240,7 +240,7 @@ async def test_a_running_scheduler_begins_a_slot_when_its_time_comes(
 @pytest.mark.slow
 async def test_a_running_scheduler_outlives_its_connections(here: Bench, database_url: str) -> None:
     async with here.scheduler.running():
-        name, _ = await declared_for_soon(here)
+        name, _ = await declared_for_soon(here, "cut-off")
         connection = await asyncpg.connect(database_url)
         await connection.execute(
             "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
