@@ -9,7 +9,9 @@ from freehold.store.database import open_database
 from freehold.store.embedded import embedded
 from freehold.store.migrations import migrate
 
-STARTED_S_MAX = 60.0
+STARTED_S_MAX = 180.0
+"""Beside the start, a clean stop, to which the embedded server itself gives more than a minute."""
+
 RULES = "local all all scram-sha-256\n"
 """Who may connect, beside those whom `addresses` lets in."""
 
