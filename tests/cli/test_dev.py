@@ -16,6 +16,7 @@ import boto3
 import openai
 import pytest
 
+from tests._waiting import PATIENCE_S, until
 from tests.cli._freehold import Freehold, stop
 
 OPENAI_ANSWER = {
@@ -203,7 +204,7 @@ def test_nothing_is_left_when_it_is_stopped(tmp_path: Path, kind: signal.Signals
     with dev(here, "--upstream", "bedrock=http://127.0.0.1:9") as (_, process):
         assert os.listdir(temporary)
         process.send_signal(kind)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (0, "")
     assert err == ""
     assert os.listdir(temporary) == []
@@ -219,6 +220,16 @@ def test_nothing_is_left_when_it_is_stopped_while_it_starts(tmp_path: Path, afte
         process.wait(after_s)
     stop(process)
     assert process.returncode in {0, -signal.SIGTERM}
+    assert os.listdir(temporary) == []
+
+
+@pytest.mark.slow
+def test_nothing_is_left_when_it_is_stopped_as_soon_as_there_is_something(tmp_path: Path) -> None:
+    here, temporary = throwaway_home(tmp_path)
+    process = here.start("dev")
+    until(lambda: os.listdir(temporary))
+    stop(process)
+    assert process.returncode == 0
     assert os.listdir(temporary) == []
 
 

@@ -1,7 +1,8 @@
 """`freehold dev`: a throwaway server for applications' own tests. One JSON line says where it is; nothing is left behind."""
 
 import os
-import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -53,13 +54,12 @@ def dev(ctx: click.Context, *, port: int, upstreams: tuple[str, ...], log_level:
         ("models", "discover_local"): False,
         ("models", "upstreams"): {WIRES[name]: url for name, url in addresses.items()},
     }
-    folder = Path(tempfile.mkdtemp(prefix="freehold-dev-"))
-    try:
-        config = read_config(data_folder=folder, options=options, environment=_environment())
+    # Until the server hears it itself, it would end the process at once, and the folder would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory(prefix="freehold-dev-", ignore_cleanup_errors=True) as folder:
+        config = read_config(data_folder=Path(folder), options=options, environment=_environment())
         log_lines.configure(config.log.level, config.log.format)
         run(config, lambda at, house: chosen.output.json_line(_told(at, house)), throwaway=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _environment() -> dict[str, str]:
