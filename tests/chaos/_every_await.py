@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from freehold.core.messages import Text
+from tests._waiting import PATIENCE_S
 from tests.chaos._place import EVERYTHING, Deeds, person, place
 from tests.runtime._world import OWNER, TENANT
 
@@ -73,7 +74,7 @@ async def carry(url: str, ledger: str, kill_at: int, session_id: str | None) -> 
         async with here.worker().running():
             helper = asyncio.create_task(person(here, Deeds()))
             try:
-                async with asyncio.timeout(40):
+                async with asyncio.timeout(PATIENCE_S):
                     while (await here.log.get(TENANT, session_id)).status != "idle":  # noqa: ASYNC110 - not following: nothing else is to run
                         await asyncio.sleep(0.02)
             finally:
