@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from freehold.cli.main import main
+from tests._waiting import PATIENCE_S
 
 COMMAND_TIMEOUT_S = 240.0
 READY_TIMEOUT_S = 120.0
@@ -141,7 +142,7 @@ def stop(process: "subprocess.Popen[str]") -> tuple[str, str]:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:
-        return process.communicate(timeout=30)
+        return process.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests._waiting import PATIENCE_S, until
 from tests.cli._freehold import Freehold
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -92,14 +93,13 @@ def test_killed_in_the_middle_it_proves_that_nothing_is_lost(shop: Freehold) -> 
 
 
 def _interrupted(process: "subprocess.Popen[str]") -> str:
-    """Ctrl-C, and again after a second: Python loses a KeyboardInterrupt that is raised while it frees something."""
-    for _ in range(3):
+    """Ctrl-C, and again after a while: Python loses a KeyboardInterrupt that is raised while it frees something."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.communicate(timeout=PATIENCE_S)[1]
+    except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
-        try:
-            return process.communicate(timeout=1)[1]
-        except subprocess.TimeoutExpired:
-            continue
-    return process.communicate(timeout=30)[1]
+    return process.communicate(timeout=PATIENCE_S)[1]
 
 
 def test_ctrl_c_ends_it_and_the_server_that_it_started(shop: Freehold) -> None:
@@ -126,14 +126,7 @@ def test_a_terminal_that_vanishes_takes_the_server_along(shop: Freehold) -> None
     pid = json.loads((shop.folder / "server.json").read_bytes())["pid"]
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the server outlived the command that had started it")
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the server to end with the command that started it")
 
 
 def test_a_model_that_cannot_be_asked_is_told_before_anything_is_asked(shop: Freehold) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from freehold.client.client import Client
 from freehold.client.errors import ApiError
 from freehold.core.resources import KINDS
+from tests._waiting import PATIENCE_S, until
 from tests.cli._freehold import Freehold
 
 AGENT = "kind: agent\nname: {name}\nrules: clerk\n"
@@ -153,11 +153,7 @@ def test_tail_follows_what_others_say(served: Freehold) -> None:
         first = [json.loads(tailing.stdout.readline())["type"] for _ in range(3)]
         assert first[:2] == ["freehold.session_started", "user.message"]
         served.ok("chat", "clerk", "--session", session, "And SKU-1 again?")
-        deadline = time.monotonic() + 20
-        seen = ""
-        while "And SKU-1 again?" not in seen and time.monotonic() < deadline:
-            seen = tailing.stdout.readline()
-        assert "And SKU-1 again?" in seen
+        assert any("And SKU-1 again?" in line for line in tailing.stdout)
     finally:
         tailing.terminate()
         tailing.communicate()
@@ -184,7 +180,7 @@ def test_ctrl_c_ends_a_follower_at_once(served: Freehold) -> None:
     assert tailing.stdout is not None
     tailing.stdout.readline()
     tailing.send_signal(signal.SIGINT)
-    _, err = tailing.communicate(timeout=10)
+    _, err = tailing.communicate(timeout=PATIENCE_S)
     assert tailing.returncode == 130
     assert "Traceback" not in err
 
@@ -200,9 +196,8 @@ def test_a_key_lives_and_dies(served: Freehold) -> None:
     assert "clerk" in with_key.ok("get", "agents").out
     assert made["key"] not in served.ok("keys", "list", "--json").out
     served.ok("keys", "revoke", made["id"])
-    deadline = time.monotonic() + 10
-    while (refused := with_key("get", "agents")).code == 0 and time.monotonic() < deadline:
-        pass
+    until(lambda: with_key("get", "agents").code, "the key to be good for nothing")
+    refused = with_key("get", "agents")
     assert refused.code == 1
     assert "revoked" in refused.err
     assert "revoked" in served.ok("keys", "list").out
@@ -288,7 +283,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(served: Freehold) -> 
     assert listing.stdout is not None
     assert listing.stderr is not None
     listing.stdout.close()
-    listing.wait(timeout=20)
+    listing.wait(timeout=PATIENCE_S)
     assert "Traceback" not in listing.stderr.read()
     listing.stderr.close()
 

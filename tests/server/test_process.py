@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests._waiting import until
+from tests._waiting import PATIENCE_S, until
 from tests.server._process import freehold, left
 from tests.server._world import ECHO
 
@@ -101,7 +102,7 @@ class freehold_without_waiting:  # noqa: N801 - reads as the function beside it
         ]
 
     def __enter__(self) -> tuple[int, str]:
-        done = subprocess.run(self._command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(self._command, capture_output=True, text=True, timeout=PATIENCE_S)
         return done.returncode, done.stderr
 
     def __exit__(self, *_: object) -> None:
@@ -124,6 +125,11 @@ def test_a_wrong_setting_is_told(tmp_path: Path) -> None:
     assert "server.prot: unknown field 'prot'" in error.replace("\n", " ")
 
 
+def is_loading(pid: int) -> bool:
+    """Whether the command is: before, it is Python that tells of a SIGINT, with a traceback."""
+    return b"asyncpg" in Path(f"/proc/{pid}/maps").read_bytes()
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda kind: kind.name)
 def test_ended_at_any_time_of_its_start_it_leaves_nothing_and_starts_again(
     tmp_path: Path, kind: signal.Signals
@@ -132,6 +138,8 @@ def test_ended_at_any_time_of_its_start_it_leaves_nothing_and_starts_again(
     folder = tmp_path / "data"
     for _ in range(5):
         with freehold(folder) as server:
+            if kind == signal.SIGINT:
+                until(partial(is_loading, server.process.pid))
             wait_s = chance.uniform(0.3, 3.0)
             try:
                 server.process.wait(wait_s)
