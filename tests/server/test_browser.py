@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests._waiting import PATIENCE_S
+from tests._waiting import PATIENCE_S, within
 from tests.server._chromium import chromium, cutter, page, showing
 from tests.server._process import Running, freehold
 from tests.server._world import ECHO, World
@@ -60,7 +60,7 @@ def asking(server: Running) -> httpx2.AsyncClient:
 
 async def ids_of(http: httpx2.AsyncClient, session: str, turns: int) -> list[str]:
     """The cursors of the log, once so many turns have ended."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with within(f"{turns} turns to end"):
         while True:
             events = (await http.get(f"{session}/events")).json()["data"]
             if sum(one["type"] == "session.status_idle" for one in events) == turns:
@@ -107,7 +107,7 @@ async def test_a_token_opens_one_sessions_streams_and_nothing_else(shared: World
     mine, other = [(await shared.json("POST", "/v1/sessions", {"agent": "echo"}))["id"] for _ in range(2)]
     made = await shared.json("POST", f"/v1/sessions/{mine}/stream_tokens", {"expires_in_s": 60})
     token = made["token"]
-    async with httpx2.AsyncClient(base_url=shared.url, timeout=30, trust_env=False) as page_of_theirs:
+    async with httpx2.AsyncClient(base_url=shared.url, timeout=PATIENCE_S, trust_env=False) as page_of_theirs:
 
         async def opened(path: str) -> tuple[int, Any]:
             async with page_of_theirs.stream("GET", path) as answer:
@@ -142,7 +142,7 @@ async def test_a_token_goes_with_its_key_and_its_time(shared: World) -> None:
 
     async def status(url: str) -> int:
         async with (
-            httpx2.AsyncClient(base_url=shared.url, timeout=30, trust_env=False) as theirs,
+            httpx2.AsyncClient(base_url=shared.url, timeout=PATIENCE_S, trust_env=False) as theirs,
             theirs.stream("GET", url) as answer,
         ):
             return answer.status_code
@@ -150,7 +150,7 @@ async def test_a_token_goes_with_its_key_and_its_time(shared: World) -> None:
     assert await status(by_key["url"]) == 200
     await shared.json("DELETE", f"/v1/keys/{key['id']}")
     assert await status(by_key["url"]) == 401
-    async with asyncio.timeout(30):
+    async with within("the address to run out"):
         while (found := await status(brief["url"])) != 401:
             assert found == 200
             await asyncio.sleep(0.1)

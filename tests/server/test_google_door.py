@@ -12,7 +12,7 @@ from google.genai import errors, types
 
 from freehold.core.errors import BadRequest, NotFound
 from freehold.server.google import address_of
-from tests._waiting import within
+from tests._waiting import PATIENCE_S, within
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
     ANTHROPIC_TEXT,
@@ -99,7 +99,7 @@ class Place:
         return self.google_vendor
 
     async def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
-        async with httpx2.AsyncClient(base_url=self.world.url, trust_env=False, timeout=30) as client:
+        async with httpx2.AsyncClient(base_url=self.world.url, trust_env=False, timeout=PATIENCE_S) as client:
             return await client.post(path, json=body, headers=headers or {"x-goog-api-key": self.world.key})
 
 
@@ -307,7 +307,7 @@ async def test_a_client_that_hangs_up_hangs_up_on_the_vendor(place: Place, vendo
     path = f"/v1beta/models/{MODELS[vendor]}:streamGenerateContent?alt=sse"
     body, headers = {"contents": [{"parts": [{"text": "hi"}]}]}, {"x-goog-api-key": place.world.key}
     async with (
-        httpx2.AsyncClient(base_url=place.world.url, trust_env=False) as client,
+        httpx2.AsyncClient(base_url=place.world.url, timeout=PATIENCE_S, trust_env=False) as client,
         client.stream("POST", path, json=body, headers=headers) as answer,
     ):
         await anext(answer.aiter_bytes())

@@ -28,12 +28,11 @@ from freehold.wires._aws_sigv4 import (
     string_to_sign,
 )
 from tests._postgres import MIGRATED, fresh_database
-from tests._waiting import within
+from tests._waiting import PATIENCE_S, within
 from tests.gateway._vendors import HOLD, OPENAI_STREAM, OPENAI_TEXT, reply, stream
 from tests.server._raw import connected
 from tests.server._world import World, world
 
-PATIENCE_S = 15.0
 PATH = "/v1/chat/completions"
 ASKED = msgspec.json.encode({"model": "openai/gpt-4o", "messages": [{"role": "user", "content": "Hello"}]})
 STREAMED = ASKED[:-1] + b',"stream":true}'

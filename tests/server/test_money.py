@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from freehold.store.embedded import EmbeddedServer
 from tests._postgres import MIGRATED, fresh_database
-from tests._waiting import eventually, until
+from tests._waiting import PATIENCE_S, eventually, until
 from tests.gateway._vendors import Vendor
 from tests.server._money import TEAMS, Plan, Traffic, conserved
 from tests.server._process import Running, freehold
@@ -153,7 +153,7 @@ def served(folder: Path, url: str) -> AbstractContextManager[Running]:
 @asynccontextmanager
 async def client(url: str, key: str) -> AsyncIterator[httpx2.AsyncClient]:
     headers = {"authorization": f"Bearer {key}"}
-    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as one:
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE_S, trust_env=False) as one:
         yield one
 
 

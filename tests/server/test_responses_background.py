@@ -27,7 +27,6 @@ from tests.server.test_responses import STREAM
 
 CLAUDE = "anthropic/claude-sonnet-4-5"
 GPT = "openai/gpt-5"
-PATIENCE_S = 30.0
 
 
 async def ended(client: AsyncOpenAI, response_id: str) -> Response:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from tests._waiting import within
 from tests.store._parts import STARTED, new_row, said
 
 from freehold.core.errors import Conflict
@@ -102,6 +103,6 @@ async def test_it_is_taken_though_whoever_began_it_waits_no_more(store: Store) -
         beginning = asyncio.create_task(store.log.create(new_row(), [STARTED, said("go")]))
         await beside.wanted.wait()
         beginning.cancel()
-        async with asyncio.timeout(20):
+        async with within("it to be taken"):
             lease = await beside.taken.get()
     await store.log.release(lease)

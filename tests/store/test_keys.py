@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from tests._waiting import within
 from tests.store._parts import CLOCK
 
 from freehold.core import ids
@@ -69,7 +70,8 @@ async def test_changes_are_heard_in_every_process(store: Store, other: Store, wh
         waiting = asyncio.create_task(hearing.keys.changed(60))
         await asyncio.sleep(0)
         await change()
-        await asyncio.wait_for(waiting, 20)
+        async with within("the change"):
+            await waiting
 
 
 async def test_waiting_for_a_change_ends_after_its_time(store: Store) -> None:

@@ -123,7 +123,8 @@ async def test_a_new_session_with_input_wakes_a_worker_here(store: Store) -> Non
     await store.log.wait_for_work(0.01)
     waiting = asyncio.create_task(store.log.wait_for_work(60))
     await store.log.create(new_row(), [STARTED, said("go")])
-    await asyncio.wait_for(waiting, 10)
+    async with within("the new session"):
+        await waiting
 
 
 async def test_waiting_for_work_ends_after_its_time(store: Store) -> None:

@@ -304,5 +304,6 @@ async def test_what_waits_to_be_kept_is_told_when_the_server_stops(opened: Opens
             *(store.responses.keep(kept(number)) for number in range(600)), return_exceptions=True
         )
         await asyncio.sleep(0)
-    told = await asyncio.wait_for(waiting, 10)
+    async with within("all to be told"):
+        told = await waiting
     assert all(one is None or "is not known" in str(one) for one in told)

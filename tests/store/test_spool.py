@@ -164,7 +164,7 @@ async def test_records_outlive_sigkill_and_are_counted_once(
     _a_segment_whose_removal_the_crash_forestalled(tmp_path / "killed")
 
     async with opened("next", spool_folder=tmp_path / "killed"):
-        await eventually(lambda: not files(tmp_path / "killed"), timeout_s=30)
+        await eventually(lambda: not files(tmp_path / "killed"))
     kept = await store.database.fetch(
         "t", "SELECT count(*) AS calls, sum(cost_pico)::bigint AS cost FROM call_records"
     )
@@ -236,7 +236,7 @@ async def test_while_the_database_is_away_records_wait_and_none_is_lost_or_doubl
             await far.records.flush()
         assert far.records.waiting_count > 1500
         proxy.heal()
-        await eventually(lambda: far.records.waiting_count == 0, timeout_s=30)
+        await eventually(lambda: far.records.waiting_count == 0)
         assert (far.records.dropped_count, far.records.trouble) == (0, None)
     (row,) = await store.database.fetch(
         "t",
