@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -35,25 +36,22 @@ knows which they are packs them, and else begins each at a multiple of 16."""
 
 
 def program(python: str) -> str:
-    """Of an environment of `python`'s."""
-    needed = _needed()
+    """Of an environment of `python`'s with what Freehold needs."""
+    return environment("freehold", python, _needed())
+
+
+def environment(name: str, python: str, needed: Sequence[str]) -> str:
+    """The program of an environment of `python`'s with what is `needed`, which is made where there is none."""
+    needed = ("pip", *needed)
     digest = hashlib.sha256("\n".join((os.path.realpath(python), *needed)).encode()).hexdigest()[:12]
-    folder = CACHE / f"freehold-{Path(python).name}-{digest}"
+    folder = CACHE / f"{name}-{Path(python).name}-{digest}"
     made, done = str(folder / "bin/python"), folder / "installed"
     if not done.exists():
-        print(f"installing what Freehold needs into {folder} (once)", file=sys.stderr, flush=True)
+        print(f"installing what is needed into {folder} (once)", file=sys.stderr, flush=True)
         # Debian's own has no pip to put into an environment; this one's serves any.
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            made,
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ]
-        for command in ([python, "-m", "venv", "--clear", "--without-pip", str(folder)], [*pip, *needed]):
+        pip = [sys.executable, "-m", "pip", "--python", made, "install", "--quiet"]
+        pip += ["--disable-pip-version-check", *needed]
+        for command in ([python, "-m", "venv", "--clear", "--without-pip", str(folder)], pip):
             subprocess.run(command, check=True, timeout=INSTALL_S, stdout=sys.stderr)
         done.touch()
     return made
