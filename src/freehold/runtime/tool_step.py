@@ -4,7 +4,6 @@ A failure is an answer for the model. Where the effect can't be repeated and nob
 the connection broke), the fact says just that.
 """
 
-import asyncio
 import logging
 from datetime import timedelta
 from typing import Final
@@ -25,14 +24,16 @@ from freehold.core.errors import (
 from freehold.core.messages import Text
 from freehold.core.outside import ExpectedEvents
 from freehold.core.policy import Principal, authorize
-from freehold.core.ports import Clock, ToolOutcome, ToolRun
+from freehold.core.ports import Clock, OpenTool, ToolOutcome, ToolRun
 from freehold.core.session import AwaitsEvent, CallAwaited, ToolFinished, ToolOutcomeUnknown
 from freehold.runtime import offload
+from freehold.runtime.alarms import Alarms
 from freehold.runtime.calls import Claim
 from freehold.runtime.decide import REPEATABLE, outcome_unknown
 from freehold.runtime.offload import Fitted, SessionResults
 from freehold.runtime.outside import expected
 from freehold.runtime.tools import Toolbox
+from freehold.runtime.watch import Stoppable
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ async def run_tool(
     clock: Clock,
     results: SessionResults,
     expecting: ExpectedEvents,
+    alarms: Alarms,
     hosts: tuple[str, ...] | None = None,
     cost_left_pico: int | None = None,
 ) -> ToolFinished | ToolOutcomeUnknown | CallAwaited:
@@ -62,18 +64,20 @@ async def run_tool(
             outcome = await results.read(claim.arguments)
             fitted = Fitted(outcome.content)
         else:
+            tool, timeout_s = toolbox.find(claim.started.tool)
             run = ToolRun(
                 function=claim.started.function,
                 arguments=claim.arguments,
                 key=claim.started.key,
-                timeout_s=toolbox.find(claim.started.tool)[1],
+                timeout_s=timeout_s,
                 principal=principal,
                 session_id=session_id,
                 call_id=claim.started.call_id,
                 hosts=hosts,
                 cost_left_pico=cost_left_pico,
             )
-            outcome = await _run(claim.started.tool, run, toolbox)
+            authorize(principal, "tool:Run", f"tool/{claim.started.tool}/{run.function}")
+            outcome = await _run(tool, run, alarms)
             if type(outcome.awaits) is AwaitsEvent:
                 wait_s = outcome.awaits_s or EVENT_S_MAX
                 return await expected(
@@ -108,14 +112,21 @@ async def run_tool(
     )
 
 
-async def _run(name: str, run: ToolRun, toolbox: Toolbox) -> ToolOutcome:
-    authorize(run.principal, "tool:Run", f"tool/{name}/{run.function}")
-    tool, timeout_s = toolbox.find(name)
+async def _run(tool: OpenTool, run: ToolRun, alarms: Alarms) -> ToolOutcome:
     try:
-        async with asyncio.timeout(timeout_s):
-            return await tool.run(run)
+        with Stoppable() as running:
+            alarm = alarms.after(run.timeout_s, running.stop)
+            try:
+                return await tool.run(run)
+            finally:
+                alarm.cancel()
     except TimeoutError as error:
-        raise TimedOut(f"no result within {timeout_s:g} s (the tool's timeout_s)") from error
+        raise _late(run.timeout_s) from error
+    raise _late(run.timeout_s)
+
+
+def _late(timeout_s: float) -> TimedOut:
+    return TimedOut(f"no result within {timeout_s:g} s (the tool's timeout_s)")
 
 
 def _failure(claim: Claim, error: FreeholdError, duration_ms: float) -> ToolFinished:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Final
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from freehold.core.context import Reach
 from freehold.core.environments import hosts_of
@@ -34,6 +34,7 @@ from freehold.core.session import (
 from freehold.core.session_log import Lease, SessionLog
 from freehold.core.session_state import SessionState
 from freehold.gateway.residency import with_labels
+from freehold.runtime.alarms import Alarms
 from freehold.runtime.calls import Claim
 from freehold.runtime.context import Compact, compacted, summary_request
 from freehold.runtime.decide import (
@@ -87,12 +88,13 @@ class Means(Struct, frozen=True, kw_only=True):
     expecting: ExpectedEvents
     retries: RetryPolicy = RetryPolicy()
     on_point: OnPoint = no_points
+    alarms: Alarms = field(default_factory=Alarms)
 
 
 class Outfit(Struct, frozen=True):
     """What is found out once a turn. The agent acts with its session's creator's rights of now, and only through its tools.
 
-    `digest` is the kept equipment's. `hosts` are those that tools may reach; None: any. `asked` is for whom the model is asked, `head` what it is asked with,
+    `digest` is the kept equipment's, `results` keeps what the model is not shown whole. `hosts` are those that tools may reach; None: any. `asked` is for whom the model is asked, `head` what it is asked with,
     while no first result is put aside."""
 
     equipment: Equipment
@@ -102,6 +104,7 @@ class Outfit(Struct, frozen=True):
     hosts: tuple[str, ...] | None
     asked: Asked
     head: ModelRequest
+    results: SessionResults
 
 
 def agent_policy(agent: Agent) -> Policy:
@@ -121,7 +124,7 @@ class SessionRun:
         self._lease = lease
         self._stopping = stopping
         self._journal = Journal(means.log, lease, means.clock, on_point=means.on_point, state=state)
-        self._watch = Watch(self._journal, self._time_left_s)
+        self._watch = Watch(self._journal, self._time_left_s, means.alarms)
         self._voice = ThreadVoice(means.log, lease.session_id)
         self._results: list[SessionEvent] = []
         self._recording = asyncio.Lock()
@@ -143,7 +146,7 @@ class SessionRun:
         Raises only what the database does, and CancelledError.
         """
         try:
-            async with self._borrowed, self._watch:
+            async with self._borrowed:
                 if not self._state.seq:
                     await self._journal.catch_up()
                 found_seq = self._state.seq
@@ -170,12 +173,13 @@ class SessionRun:
         """False when there is nothing more to do."""
         if self._outfit is None:
             await self._prepare()
-        step = decide(self._state, self._plan, self._now())
+        state = self._state
+        step = decide(state, self._plan, self._now())
         if self._plan.limited and type(step) is RunTools:
             step = await self._with_places(step)
-        started = self._state.started
+        started = state.started
         if started is not None and started.parent is not None:
-            await self._voice.tell(started.agent, started.parent, self._state, step)
+            await self._voice.tell(started.agent, started.parent, state, step)
         # The frequent ones first, and by their type: a struct's class takes its time to say no.
         if type(step) is CallModel:
             await self._call_model()
@@ -187,21 +191,21 @@ class SessionRun:
 
     async def _step_seldom(self, step: Step) -> bool:
         match step:
+            case FinishTurn():
+                return await self._finish(step)
+            case StartTurn():
+                await self._put_back()
+                await self._journal.append([TurnStarted(turn=step.turn)])
             case Rest():
                 return False
             case CallModel():
                 await self._call_model()
             case RunTools():
                 await self._run_tools(step)
-            case StartTurn():
-                await self._put_back()
-                await self._journal.append([TurnStarted(turn=step.turn)])
             case Compact():
                 await self._compact(step)
             case Wait():
                 return await self._wait(step)
-            case FinishTurn():
-                return await self._finish(step)
         return True
 
     async def _with_places(self, step: RunTools) -> Step:
@@ -226,15 +230,15 @@ class SessionRun:
         over = type(step.events[-1]) is TurnFinished
         places = bool(self._plan.limited or self._state.open_calls)
         if await self._journal.append(step.events, exact=True, releases=over and not places):
-            await self._keep_places(wanted=places)
+            if places:
+                await self._keep_places()
             await self._put_back()
         return not self._journal.released
 
-    async def _keep_places(self, *, wanted: bool = True) -> None:
+    async def _keep_places(self) -> None:
         """Those of calls that run, or are about to: a call that is over, or has only begun something, gives its place back."""
-        if wanted:
-            kept = [call_id for call_id, call in self._state.open_calls.items() if call.awaited is None]
-            await self._means.places.keep(self._lease.tenant, self._lease.session_id, kept)
+        kept = [call_id for call_id, call in self._state.open_calls.items() if call.awaited is None]
+        await self._means.places.keep(self._lease.tenant, self._lease.session_id, kept)
 
     async def _prepare(self) -> None:
         """Before a turn's first step. Where the agent can't be set up, that fails the turn as a model failure would."""
@@ -262,13 +266,22 @@ class SessionRun:
         except FreeholdError as error:
             await self._fail_to_ask(error)
             return
-        await self._keep_places(wanted=bool(self._plan.limited))
+        if self._plan.limited:
+            await self._keep_places()
         await self._means.equipments.keep(self._lease.tenant, equipped)
         asked = Asked(
             principal=principal, session_id=self._lease.session_id, agent=agent.name, rules=agent.rules
         )
-        head = equipped.equipment.head(state)
-        self._outfit = Outfit(equipped.equipment, equipped.digest, toolbox, principal, hosts, asked, head)
+        self._outfit = Outfit(
+            equipped.equipment,
+            equipped.digest,
+            toolbox,
+            principal,
+            hosts,
+            asked,
+            equipped.equipment.head(state),
+            self._results_of(agent),
+        )
 
     async def _declared(self) -> tuple[Agent, list[DeclaredTool], Principal]:
         """Raises a retryable error only when the database is away: that is not the turn's fault."""
@@ -338,13 +351,14 @@ class SessionRun:
     async def _call_model(self) -> None:
         outfit, means = self._fitted(), self._means
         await self._journal.flush()
-        head = outfit.equipment.head(self._state) if self._state.results_kept else outfit.head
-        request = outfit.equipment.request(self._state, head)
+        state = self._state
+        head = outfit.equipment.head(state) if state.results_kept else outfit.head
+        request = outfit.equipment.request(state, head)
         call = self._model_step(outfit, means.live, request)
         request_digest = self._digests.of(request, head)
         means.on_point("model:before")
         answered: ModelAnswered | ModelFailed | None = None
-        async with self._watch.watching():
+        async with self._watch:
             with Stoppable(self._watch):
                 answered = await call.run(request)
         if answered is None:
@@ -364,7 +378,7 @@ class SessionRun:
         if step.summarise and plan is not None:
             call = self._model_step(outfit, Live(), None)
             model = outfit.equipment.model_of(self._state)
-            async with self._watch.watching():
+            async with self._watch:
                 with Stoppable(self._watch) as running:
                     answered = await call.run(summary_request(self._state, plan, step, model=model))
             if running.stopped:
@@ -375,15 +389,15 @@ class SessionRun:
 
     def _model_step(self, outfit: Outfit, live: Live, request: ModelRequest | None) -> ModelStep:
         """`request`: where it goes on with the conversation."""
-        means = self._means
+        means, state = self._means, self._state
         return ModelStep(
             means.gateway,
             live,
             means.clock,
             retries=means.retries,
             asked=outfit.asked,
-            state=self._state,
-            purse=purse(self._state, self._plan, request),
+            state=state,
+            purse=purse(state, self._plan, request),
         )
 
     def _marked(
@@ -413,15 +427,17 @@ class SessionRun:
         # Exact: what an earlier attempt began may have got its result from outside meanwhile, and is not begun again then.
         if not await self._journal.append([*step.facts, *claimed], exact=True):
             return
-        await self._keep_places(wanted=bool(step.facts and self._plan.limited))
-        if not step.claims or self._state.cancel is not None:
+        if step.facts and self._plan.limited:
+            await self._keep_places()
+        state = self._state
+        if not step.claims or state.cancel is not None:
             return
-        left = cost_left_pico(self._state, self._plan)
+        left = cost_left_pico(state, self._plan)
         self._cost_share_pico = None if left is None else left // len(step.claims)
         if len(step.claims) == 1:
             await self._run_alone(step.claims[0])
             return
-        async with self._watch.watching():
+        async with self._watch:
             try:
                 async with asyncio.TaskGroup() as group:
                     for claim in step.claims:
@@ -434,7 +450,7 @@ class SessionRun:
         """Nobody needs to be watched while its result is recorded; that it is, comes first, also when the watch failed."""
         result: SessionEvent | None = None
         try:
-            async with self._watch.watching():
+            async with self._watch:
                 result = await self._result_of(claim)
         finally:
             if result is not None:
@@ -453,7 +469,8 @@ class SessionRun:
 
     async def _record(self, results: Sequence[SessionEvent]) -> None:
         await self._journal.append(results)
-        await self._keep_places(wanted=bool(self._plan.limited))
+        if self._plan.limited:
+            await self._keep_places()
 
     async def _result_of(self, claim: Claim) -> SessionEvent | None:
         """None where it was stopped."""
@@ -466,8 +483,9 @@ class SessionRun:
                 outfit.principal,
                 session_id=self._lease.session_id,
                 clock=self._means.clock,
-                results=self._results_of(outfit.equipment.agent),
+                results=outfit.results,
                 expecting=self._means.expecting,
+                alarms=self._means.alarms,
                 hosts=outfit.hosts,
                 cost_left_pico=self._cost_share_pico,
             )
