@@ -85,16 +85,17 @@ def _any(patterns: str | tuple[str, ...], text: str) -> bool:
     return False
 
 
+@lru_cache(maxsize=4096)
+def _lowered(patterns: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return patterns.lower() if isinstance(patterns, str) else tuple(one.lower() for one in patterns)
+
+
 def evaluate(policy: Policy, action: str, resource: str) -> Decision:
     """Actions compare without regard to case, resources with it (as IAM does)."""
     decision: Decision = "implicitly_denied"
     lowered = action.lower()
     for statement in policy.statement:
-        actions = statement.action
-        lowered_patterns = (
-            actions.lower() if isinstance(actions, str) else tuple(one.lower() for one in actions)
-        )
-        if _any(lowered_patterns, lowered) and _any(statement.resource, resource):
+        if _any(_lowered(statement.action), lowered) and _any(statement.resource, resource):
             if statement.effect == "Deny":
                 return "explicitly_denied"
             decision = "allowed"

@@ -432,7 +432,7 @@ def row_change(events: Iterable[SessionEvent]) -> RowChange:
         if type(event) is ModelAnswered:
             usage, cost = usage.plus(event.usage), cost + event.cost_pico
             continue
-        if type(event) is ToolStarted:
+        if type(event) in _AT_WORK:
             status = "running"
             continue
         if type(event) in OF_OTHER_KINDS:
@@ -440,6 +440,10 @@ def row_change(events: Iterable[SessionEvent]) -> RowChange:
             continue
         event = cast("AgentEvent", event)
         match event:
+            case SessionStarted() | SessionForked():
+                pass
+            case TurnFinished():
+                status = "cancelled" if event.outcome == "cancelled" and event.code == "session" else "idle"
             case ToolFinished() | ResultGiven():
                 status, cost = "running", cost + event.cost_pico
             case ModelAnswered() | ModelFailed() | Compacted():
@@ -459,13 +463,12 @@ def row_change(events: Iterable[SessionEvent]) -> RowChange:
                 status = "running"
             case SessionWaits():
                 status, waits = _WAITS_AS[event.why], event
-            case TurnFinished():
-                status = "cancelled" if event.outcome == "cancelled" and event.code == "session" else "idle"
-            case SessionStarted() | SessionForked():
-                pass
             case _ as unreachable:
                 assert_never(unreachable)
     return RowChange(status, usage, cost, waits if status in ("waiting", "paused") else None)
+
+
+_AT_WORK: Final[frozenset[type]] = frozenset((ToolStarted, TurnStarted, UserSpoke))
 
 
 def _kept_status(event: SessionEvent) -> SessionStatus | None:

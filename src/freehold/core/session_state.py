@@ -169,20 +169,20 @@ class SessionState(Struct):
         match event:
             case SessionStarted():
                 self.started, self.settled = event, True
-            case SessionForked():
-                self._fork(event, at)
             case UserSpoke():
                 self.queued.append((self.seq, event))
+            case TurnStarted():
+                self._begin_turn(event, at)
+            case TurnFinished():
+                self._end_turn(event, at)
+            case SessionForked():
+                self._fork(event, at)
             case CancelRequested():
                 self._ask_to_cancel(event)
             case PauseRequested():
                 self.paused = True
             case ResumeRequested():
                 self.paused = False
-            case TurnStarted():
-                self._begin_turn(event, at)
-            case TurnFinished():
-                self._end_turn(event, at)
             case ModelAnswered():
                 self._answer(event)
             case ToolStarted():
@@ -217,7 +217,8 @@ class SessionState(Struct):
     def _start_call(self, event: ToolStarted) -> None:
         call = self._open_call(event.call_id)
         call.started, call.awaited = event, None
-        self._count_steps(1 if event.attempt == 1 else 0)
+        if event.attempt == 1:
+            self._count_step()
 
     def _finish_call(self, event: ToolFinished) -> None:
         self.cost_pico += event.cost_pico
@@ -276,7 +277,7 @@ class SessionState(Struct):
         if event.usage.input_tokens:
             self.measured_seq, self.measured_by = self.seq, event.served_by
             self.measured_tokens = event.usage.input_tokens + event.usage.output_tokens
-        self._count_steps(1)
+        self._count_step()
         self._count(event.usage, event.cost_pico)
         calls = [part for part in event.content if type(part) is ToolCall]
         for index, call in enumerate(calls):
@@ -360,9 +361,9 @@ class SessionState(Struct):
             self.failed = None
         self._count(event.usage, event.cost_pico)
 
-    def _count_steps(self, count: int) -> None:
-        self.turn_steps += count
-        self.steps += count
+    def _count_step(self) -> None:
+        self.turn_steps += 1
+        self.steps += 1
 
     def _count(self, usage: Usage, cost_pico: int) -> None:
         self.usage, self.cost_pico = self.usage.plus(usage), self.cost_pico + cost_pico
@@ -389,7 +390,7 @@ class SessionState(Struct):
         self.results[result.call_id] = result
         self._repeat(call, result)
         if not self.open_calls:
-            self._say(Message("tool", tuple(self.results[call_id] for call_id in self.call_order)))
+            self._say(Message("tool", tuple([self.results[call_id] for call_id in self.call_order])))
             self.results, self.call_order = {}, []
 
     def _repeat(self, call: ToolCall, result: ToolResult) -> None:

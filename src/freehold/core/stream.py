@@ -190,7 +190,7 @@ class Folding:
         return ModelResponse(
             id=self._id,
             model=self._model,
-            content=tuple(self._part(index) for index in sorted(self._parts)),
+            content=tuple([self._part(index) for index in sorted(self._parts)]),
             stop_reason=end.stop_reason,
             stop_sequence=end.stop_sequence,
             usage=self._usage,

@@ -214,7 +214,12 @@ def _failed(state: SessionState, failed: ModelFailed, plan: Plan, now: datetime)
 
 def _goes_on(answer: ModelAnswered) -> bool:
     """Whether the model is to be asked again: its calls are answered by now, or it only paused."""
-    return answer.stop_reason == "pause" or any(isinstance(part, ToolCall) for part in answer.content)
+    if answer.stop_reason == "pause":
+        return True
+    for part in answer.content:  # noqa: SIM110 - a generator costs more than the look
+        if type(part) is ToolCall:
+            return True
+    return False
 
 
 def _answered(state: SessionState, plan: Plan, answer: ModelAnswered) -> FinishTurn:
@@ -273,7 +278,7 @@ def _run_tools(
         threads = tuple(ThreadWaits(session_id, asked) for session_id, asked in state.threads.items())
         until = min(times) if times else None
         return _wait(state, SessionWaits(why="calls", calls=tuple(pending), until=until, threads=threads))
-    new = sum(1 for one in claims if one.started.attempt == 1)
+    new = len([one for one in claims if one.started.attempt == 1])
     if claims and (reached := limit_reached(state, plan, now, steps=new)):
         return _stopped(state, reached)
     return RunTools(tuple(claims[: max(1, plan.limits.tool_calls_parallel_max)]), tuple(facts))

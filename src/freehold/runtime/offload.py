@@ -91,7 +91,7 @@ class SessionResults:
 
     async def fitted(self, content: Sequence[Text | Media]) -> Fitted:
         """What the model is shown. Raises TooLarge where it can't be kept; the tool has run then."""
-        text = "\n".join(part.text for part in content if isinstance(part, Text))
+        text = "\n".join([part.text for part in content if type(part) is Text])
         data = text.encode("utf-8", "replace")
         shown: list[Text | Media] = [*content]
         kept: list[KeptResult] = []

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from operator import attrgetter
 from typing import Final
 
 from msgspec import Struct
@@ -29,7 +30,18 @@ class Append:
     """One caller's append; `done` gets the new version, or the error. `releases`: with it the lease is given back.
     `along`: to another session, in the same transaction."""
 
-    __slots__ = ("alone", "along", "done", "encoded", "expected", "key", "lease", "releases", "session_id")
+    __slots__ = (
+        "alone",
+        "along",
+        "done",
+        "encoded",
+        "expected",
+        "key",
+        "lease",
+        "releases",
+        "session_id",
+        "size_bytes",
+    )
 
     def __init__(
         self,
@@ -51,11 +63,7 @@ class Append:
         self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.along = along
         self.alone = key is not None
-
-    @property
-    def size_bytes(self) -> int:
-        """With what goes along."""
-        return self.encoded.size_bytes + (0 if self.along is None else self.along.encoded.size_bytes)
+        self.size_bytes = encoded.size_bytes + (0 if along is None else along.encoded.size_bytes)
 
 
 class Birth(Struct, frozen=True):
@@ -193,7 +201,8 @@ class Waiting:
         if queue is None:
             queue = self._appends[append.session_id] = deque()
         queue.append(append)
-        self._count(1, append.size_bytes)
+        self.count += 1
+        self.size_bytes += append.size_bytes
 
     def add_create(self, create: Create) -> None:
         self._creates.append(create)
@@ -209,20 +218,21 @@ class Waiting:
     def next_groups(self) -> Sequence[Group]:
         groups: list[Group] = []
         left: dict[str, deque[Append]] = {}
-        size_bytes = 0
+        count = size_bytes = 0
         for session_id in list(islice(self._appends, BATCH_SESSIONS_MAX)):
             if groups and size_bytes >= BATCH_BYTES_MAX:
                 break
             queue = self._appends.pop(session_id)
             group = _first_group(queue)
             groups.append(group)
+            count += len(group.appends)
             size_bytes += group.size_bytes
-            self._count(-len(group.appends), -group.size_bytes)
             if queue:
                 left[session_id] = queue
         self._appends.update(left)
+        self._count(-count, -size_bytes)
         # Rows are locked in one order everywhere: no deadlocks.
-        groups.sort(key=lambda group: group.session_id)
+        groups.sort(key=attrgetter("session_id"))
         return groups
 
     def next_creates(self) -> Sequence[Create]:

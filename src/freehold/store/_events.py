@@ -89,12 +89,11 @@ def encode(events: Sequence[SessionEvent], *, events_max: int = APPEND_EVENTS_MA
             blocks |= found
         types.append(_TYPES[type(event)])
         bodies.append(body)
-    return Encoded(types, bodies, size_bytes, row_change(events), blocks, _items(events))
+    items = _items(events) if type(events[-1]) in OF_OTHER_KINDS else ()
+    return Encoded(types, bodies, size_bytes, row_change(events), blocks, items)
 
 
 def _items(events: Sequence[SessionEvent]) -> Sequence[tuple[int, str]]:
-    if type(events[-1]) not in OF_OTHER_KINDS:
-        return ()
     found: list[tuple[int, str]] = []
     for place, event in enumerate(events, 1):
         if type(event) is ItemAdded:

@@ -282,7 +282,12 @@ async def write_appends(connection: Connection, groups: Sequence[Group]) -> Writ
         *blocks,
         *items,
     )
-    return Written({row["id"]: row["version"] for row in rows}, any(row["claimable"] for row in rows))
+    versions: dict[str, int] = {}
+    woken = False
+    for session_id, version, claimable, _, _ in rows:
+        versions[session_id] = version
+        woken = woken or bool(claimable)
+    return Written(versions, woken)
 
 
 class Made(Struct, frozen=True):

@@ -69,8 +69,9 @@ class Writer:
 
     def append(self, append: Append) -> "asyncio.Future[int]":
         self._admit()
+        if not self._waiting.count:
+            self._wanted.set()
         self._waiting.add(append)
-        self._wanted.set()
         return append.done
 
     async def create(self, create: Create) -> SessionRow | str:
