@@ -47,7 +47,9 @@ ImageSource: TypeAlias = Base64Source | UrlSource | FileSource
 DocumentSource: TypeAlias = Base64Source | UrlSource | FileSource | TextSource | ContentSource
 
 
-class TextBlock(Struct, tag="text", tag_field="type", forbid_unknown_fields=True, omit_defaults=True):
+class TextBlock(
+    Struct, tag="text", tag_field="type", forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
     text: str
     cache_control: CacheControl | None = None
     citations: Field = UNSET
@@ -112,8 +114,8 @@ Block: TypeAlias = (
 )
 
 
-class MessageShape(Struct, forbid_unknown_fields=True):
-    """`system` in the middle of a conversation is of the newer models."""
+class MessageShape(Struct, forbid_unknown_fields=True, gc=False):
+    """`system` in the middle of a conversation is of the newer models. (No `gc`: there are many, which live briefly, and in no circle.)"""
 
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]

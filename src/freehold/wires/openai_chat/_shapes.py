@@ -127,7 +127,7 @@ class AssistantMessage(
     annotations: Field = UNSET
 
 
-class PlainMessage(Struct, omit_defaults=True):
+class PlainMessage(Struct, omit_defaults=True, gc=False):
     """A user's or an assistant's, to a provider, of one text: what the two have in common."""
 
     role: str
