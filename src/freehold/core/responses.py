@@ -163,7 +163,7 @@ class Responses(Protocol):
         events: ResponseEvents | None = None,
         items: Sequence[ConversationItem] = (),
     ) -> None:
-        """Writes its status, head and output, with the end of its stream, and what its conversation gets."""
+        """Writes its status, head and output, with the end of its stream, and what its conversation gets; and gives the lease back."""
         ...
 
     def follow(self, response_id: str) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Recorded]]]:

@@ -127,7 +127,11 @@ class PostgresResponses:
     ) -> None:
         told = () if events is None else (_told(events),)
         await self._log.append(
-            lease.session_id, (*told, _ended(response)), lease=lease, along=_told_along(response, items)
+            lease.session_id,
+            (*told, _ended(response)),
+            lease=lease,
+            releases=True,
+            along=_told_along(response, items),
         )
 
     def follow(self, response_id: str) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Recorded]]]:

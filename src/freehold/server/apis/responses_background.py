@@ -63,13 +63,13 @@ class ResponseRuns:
     async def carry(self, lease: Lease, stopping: asyncio.Event) -> bool:
         try:
             held = await self._responses.get(lease.tenant, lease.session_id)
-            if not held.ended:
-                await self._run(lease, held, stopping)
+            return held.ended or await self._left_off(lease, held, stopping)
         except (Conflict, NotFound):
             log.info("response.taken_away", extra={"response": lease.session_id})
-        return True
+            return True
 
-    async def _run(self, lease: Lease, held: KeptResponse, stopping: asyncio.Event) -> None:
+    async def _left_off(self, lease: Lease, held: KeptResponse, stopping: asyncio.Event) -> bool:
+        """Otherwise it has ended, and with that gave its lease back."""
         told_count = await self._responses.told_count(held.id) if held.streamed else 0
         answer = _Answer(self._responses, lease, held, told_count)
         if held.attempts >= ATTEMPTS_MAX:
@@ -86,8 +86,9 @@ class ResponseRuns:
                 raise
             if left_off:
                 await self._hand_back(lease)
-            else:
-                await answer.finish()
+                return True
+            await answer.finish()
+        return False
 
     async def _hand_back(self, lease: Lease) -> None:
         try:
