@@ -116,7 +116,7 @@ async def test_a_shadow_is_asked_and_recorded_and_nobody_waits_for_it(own: World
             arms["baseline"]["calls"] == 2 and one["calls"] >= 1 and one["measures"]["cost"]["estimate"]
         )
 
-    await eventually(recorded, 20)
+    await eventually(recorded)
 
 
 async def test_a_canary_goes_up_by_itself(own: World) -> None:
@@ -130,7 +130,7 @@ async def test_a_canary_goes_up_by_itself(own: World) -> None:
         steps[:] = (await own.json("GET", "/v1/experiments/growing"))["steps"]
         return bool(steps and steps[0]["status"] == "done")
 
-    await eventually(done, 30)
+    await eventually(done)
     assert [(one["percent"], one["status"]) for one in reversed(steps)] == [
         (50, "running"),
         (100, "running"),
@@ -229,9 +229,9 @@ async def test_a_canary_steps_back_where_its_vendor_turns_bad(own: World, slo: s
     if name == "erring":
         own.script("openai", reply(OPENAI_TEXT))
         own.script("anthropic", reply(ANTHROPIC_TEXT))
-        await eventually(lambda: stepped("running", 2), 30)
+        await eventually(lambda: stepped("running", 2))
         own.script("anthropic", BUSY)
-    await eventually(lambda: stepped("stepped_back", 2), 30)
+    await eventually(lambda: stepped("stepped_back", 2))
     assert steps[0]["percent"] == 0
     assert said in steps[0]["reason"]
     vendor = own.script("anthropic", reply(ANTHROPIC_TEXT))
@@ -244,7 +244,7 @@ async def test_a_canary_steps_back_where_its_vendor_turns_bad(own: World, slo: s
             await ask(own, name, f"t{number}")
         return len(vendor.asked) == before
 
-    await eventually(left, 30)
+    await eventually(left)
 
 
 @pytest.mark.parametrize(
