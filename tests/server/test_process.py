@@ -213,11 +213,16 @@ def test_a_companion_that_does_not_come_up_is_told_and_nothing_stays(used: Path,
     assert left(used) == []
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_a_database_that_is_stopped_makes_the_stop_slow_and_not_endless(used: Path) -> None:
     with freehold(used) as server, server.ready().client() as client:
-        (postgres,) = [int(one.split()[0]) for one in left(used) if "bin/postgres" in one]
+        postgres = int((used / "postgres" / "postmaster.pid").read_text().split()[0])
         os.kill(postgres, signal.SIGSTOP)
-        backends = [int(one.split()[0]) for one in left(used) if "postgres: " in one]
+        # Not by their titles: one that has just begun has none yet.
+        backends = [pid for pid in (int(one.split()[0]) for one in left(used)) if parent(pid) == postgres]
         for pid in backends:
             os.kill(pid, signal.SIGSTOP)
         try:
