@@ -18,10 +18,10 @@ from freehold.runtime.declared import Declarations
 from freehold.runtime.equipment import Equipments
 from freehold.runtime.journal import OnPoint, no_points
 from freehold.runtime.live import Live
+from freehold.runtime.means import Means
 from freehold.runtime.offload import Results
 from freehold.runtime.sessions import Sessions
 from freehold.runtime.tools import ToolSet
-from freehold.runtime.turn import Means
 from freehold.store.store import Store
 
 TENANT = "bench"

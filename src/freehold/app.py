@@ -52,6 +52,7 @@ from freehold.resources.templates import Templates
 from freehold.runtime.declared import Declarations
 from freehold.runtime.equipment import Equipments
 from freehold.runtime.live import Live
+from freehold.runtime.means import Means
 from freehold.runtime.offload import Results
 from freehold.runtime.outside import Telling
 from freehold.runtime.relay import Relay
@@ -62,7 +63,6 @@ from freehold.runtime.schedules_worker import ScheduleMeans, Scheduler
 from freehold.runtime.sessions import Sessions
 from freehold.runtime.subagents import Subagents
 from freehold.runtime.tools import ToolSet
-from freehold.runtime.turn import Means
 from freehold.runtime.worker import Worker, WorkerSettings
 from freehold.server import app as server
 from freehold.server.apis import (

@@ -41,12 +41,12 @@ from freehold.runtime.declared import Declarations
 from freehold.runtime.equipment import Equipments
 from freehold.runtime.journal import OnPoint, no_points
 from freehold.runtime.live import Live
+from freehold.runtime.means import Means
 from freehold.runtime.model_step import RetryPolicy
 from freehold.runtime.offload import Results
 from freehold.runtime.sessions import Sessions
 from freehold.runtime.subagents import Subagents
 from freehold.runtime.tools import ToolSet
-from freehold.runtime.turn import Means
 from freehold.runtime.worker import Worker, WorkerSettings
 from freehold.store.blobs import ObstoreObjects
 from freehold.store.log import PostgresSessionLog

@@ -12,17 +12,11 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Final
 
-from msgspec import Struct, field, structs
+from msgspec import structs
 
-from freehold.core.context import Reach
-from freehold.core.environments import hosts_of
 from freehold.core.errors import ContextTooLong, FreeholdError, Internal
 from freehold.core.messages import ModelRequest, ToolCall
-from freehold.core.outside import ExpectedEvents
-from freehold.core.places import ToolPlaces
-from freehold.core.policy import Policy, Principal, Statement
-from freehold.core.ports import Clock, Principals
-from freehold.core.resources import Agent, Limits
+from freehold.core.resources import Limits
 from freehold.core.session import (
     AwaitsPlace,
     ModelAnswered,
@@ -31,10 +25,8 @@ from freehold.core.session import (
     TurnFinished,
     TurnStarted,
 )
-from freehold.core.session_log import Lease, SessionLog
+from freehold.core.session_log import Lease
 from freehold.core.session_state import SessionState
-from freehold.gateway.residency import with_labels
-from freehold.runtime.alarms import Alarms
 from freehold.runtime.calls import Claim
 from freehold.runtime.context import Compact, compacted, summary_request
 from freehold.runtime.decide import (
@@ -51,18 +43,16 @@ from freehold.runtime.decide import (
     finish,
     time_left_s,
 )
-from freehold.runtime.declared import Declarations, DeclaredTool, custom_tool, set_up
 from freehold.runtime.digests import RequestDigests
-from freehold.runtime.equipment import Equipment, Equipments
-from freehold.runtime.journal import Journal, LeaseLost, OnPoint, no_points
+from freehold.runtime.journal import Journal, LeaseLost
 from freehold.runtime.live import Live
-from freehold.runtime.model_step import Asked, Gateway, ModelStep, RetryPolicy
-from freehold.runtime.offload import Results, SessionResults
+from freehold.runtime.means import Means
+from freehold.runtime.model_step import ModelStep
+from freehold.runtime.outfit import Outfit, acting, fitted
 from freehold.runtime.spending import purse
-from freehold.runtime.subagents import cancel_children, inherited, tell_parent
+from freehold.runtime.subagents import cancel_children, tell_parent
 from freehold.runtime.thread_asks import ThreadVoice
 from freehold.runtime.tool_step import run_tool
-from freehold.runtime.tools import Toolbox, ToolSet
 from freehold.runtime.waiting import asks_approval
 from freehold.runtime.watch import Stoppable, Watch
 
@@ -70,47 +60,6 @@ log = logging.getLogger(__name__)
 
 WALL_TIME_MARGIN_S: Final = 0.005
 GIVE_UP_TRIES_MAX: Final = 5
-
-
-class Means(Struct, frozen=True, kw_only=True):
-    """All that a turn works with; the same for every session of a process."""
-
-    log: SessionLog
-    gateway: Gateway
-    declarations: Declarations
-    tools: ToolSet
-    results: Results
-    principals: Principals
-    live: Live
-    clock: Clock
-    equipments: Equipments
-    places: ToolPlaces
-    expecting: ExpectedEvents
-    retries: RetryPolicy = RetryPolicy()
-    on_point: OnPoint = no_points
-    alarms: Alarms = field(default_factory=Alarms)
-
-
-class Outfit(Struct, frozen=True):
-    """What is found out once a turn. The agent acts with its session's creator's rights of now, and only through its tools.
-
-    `digest` is the kept equipment's, `results` keeps what the model is not shown whole. `hosts` are those that tools may reach; None: any. `asked` is for whom the model is asked, `head` what it is asked with,
-    while no first result is put aside."""
-
-    equipment: Equipment
-    digest: str
-    toolbox: Toolbox
-    principal: Principal
-    hosts: tuple[str, ...] | None
-    asked: Asked
-    head: ModelRequest
-    results: SessionResults
-
-
-def agent_policy(agent: Agent) -> Policy:
-    tools = tuple(f"tool/{name}/*" for name in agent.tools)
-    model = Statement("Allow", "model:Call", "*")
-    return Policy((model, Statement("Allow", "tool:Run", tools)) if tools else (model,))
 
 
 class SessionRun:
@@ -249,72 +198,24 @@ class SessionRun:
             or (state.failed is not None and state.failed.code != ContextTooLong.code)
         ):
             return
+        means, lease = self._means, self._lease
         try:
-            agent, tools, principal = await self._declared()
-            hosts = await self._hosts()
+            who = await acting(means, lease, state)
         except FreeholdError as error:
             if error.retryable:
                 raise
             await self._fail_to_ask(error)
             return
         try:
-            borrowed = self._means.tools.borrow(self._lease.tenant, agent.name, tools)
-            toolbox = await self._borrowed.enter_async_context(borrowed)
-            reach = await self._reach(agent, principal)
-            equipped = self._means.equipments.made(agent, toolbox, reach)
-            self._plan = structs.replace(equipped.plan, session_id=self._lease.session_id)
+            outfit = await fitted(means, lease, state, who, self._borrowed)
         except FreeholdError as error:
             await self._fail_to_ask(error)
             return
+        self._plan = structs.replace(outfit.equipped.plan, session_id=lease.session_id)
         if self._plan.limited:
             await self._keep_places()
-        await self._means.equipments.keep(self._lease.tenant, equipped)
-        asked = Asked(
-            principal=principal, session_id=self._lease.session_id, agent=agent.name, rules=agent.rules
-        )
-        self._outfit = Outfit(
-            equipped.equipment,
-            equipped.digest,
-            toolbox,
-            principal,
-            hosts,
-            asked,
-            equipped.equipment.head(state),
-            self._results_of(agent),
-        )
-
-    async def _declared(self) -> tuple[Agent, list[DeclaredTool], Principal]:
-        """Raises a retryable error only when the database is away: that is not the turn's fault."""
-        started = self._state.started
-        if started is None:
-            raise Internal("the session's log does not begin with its start")
-        tenant, declarations = self._lease.tenant, self._means.declarations
-        agent = set_up(await declarations.agent(tenant, started.agent, started.agent_version), started.setup)
-        tools = [await declarations.tool(tenant, name) for name in agent.tools]
-        if (own := custom_tool(agent)) is not None:
-            tools.append(own)
-        principal = await self._means.principals.current(tenant, started.by)
-        principal = with_labels(principal, (*started.labels, *agent.labels))
-        for name, policy in await inherited(self._means.log, declarations, tenant, started):
-            principal = principal.narrowed("agent", name, policy)
-        if agent.policy is not None:
-            principal = principal.narrowed("agent", agent.name, agent.policy)
-        return agent, tools, principal.narrowed("agent", agent.name, agent_policy(agent))
-
-    async def _hosts(self) -> tuple[str, ...] | None:
-        setup = self._state.started.setup if self._state.started else None
-        if setup is None or setup.environment is None:
-            return None
-        declarations, tenant = self._means.declarations, self._lease.tenant
-        return hosts_of(await declarations.environment(tenant, setup.environment, setup.environment_version))
-
-    async def _reach(self, agent: Agent, principal: Principal) -> Reach:
-        """A model that is not there says so when it is asked."""
-        model = (self._state.started and self._state.started.model) or agent.model
-        try:
-            return await self._means.gateway.reach(principal, model, rules=agent.rules)
-        except FreeholdError:
-            return Reach()
+        await means.equipments.keep(lease.tenant, outfit.equipped)
+        self._outfit = outfit
 
     async def _tell_family(self, step: FinishTurn) -> None:
         """Those that this session works for, and those that work for it, before the turn's end is a fact."""
@@ -352,8 +253,8 @@ class SessionRun:
         outfit, means = self._fitted(), self._means
         await self._journal.flush()
         state = self._state
-        head = outfit.equipment.head(state) if state.results_kept else outfit.head
-        request = outfit.equipment.request(state, head)
+        head = outfit.equipped.equipment.head(state) if state.results_kept else outfit.head
+        request = outfit.equipped.equipment.request(state, head)
         call = self._model_step(outfit, means.live, request)
         request_digest = self._digests.of(request, head)
         means.on_point("model:before")
@@ -368,7 +269,7 @@ class SessionRun:
             answered = call.stopped(code, f"the call was stopped: {why}")
         means.on_point("model:after")
         if answered is not None:
-            self._journal.stage(self._marked(answered, request_digest, outfit.digest))
+            self._journal.stage(self._marked(answered, request_digest, outfit.equipped.digest))
 
     async def _compact(self, step: Compact) -> None:
         """What a summary costs counts, whether it succeeds or not; nobody watches it being written."""
@@ -377,7 +278,7 @@ class SessionRun:
         answered: ModelAnswered | ModelFailed | None = None
         if step.summarise and plan is not None:
             call = self._model_step(outfit, Live(), None)
-            model = outfit.equipment.model_of(self._state)
+            model = outfit.equipped.equipment.model_of(self._state)
             async with self._watch:
                 with Stoppable(self._watch) as running:
                     answered = await call.run(summary_request(self._state, plan, step, model=model))
@@ -480,25 +381,19 @@ class SessionRun:
             result = await run_tool(
                 claim,
                 outfit.toolbox,
-                outfit.principal,
+                outfit.acting.principal,
                 session_id=self._lease.session_id,
                 clock=self._means.clock,
                 results=outfit.results,
                 expecting=self._means.expecting,
                 alarms=self._means.alarms,
-                hosts=outfit.hosts,
+                hosts=outfit.acting.hosts,
                 cost_left_pico=self._cost_share_pico,
             )
         if running.stopped:
             return None
         self._means.on_point("tool:after")
         return result
-
-    def _results_of(self, agent: Agent) -> SessionResults:
-        started = self._state.started
-        family = [started.parent.session_id] if started and started.parent else []
-        ids = [self._lease.session_id, *reversed(self._state.origins), *family]
-        return self._means.results.of(self._lease.tenant, ids, bytes_max=agent.context.tool_result_bytes_max)
 
     def _time_left_s(self) -> float:
         """A little more than there is, so that a timer that fires early finds it over."""

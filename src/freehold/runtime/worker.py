@@ -21,7 +21,8 @@ from freehold.core.session import SessionEvent
 from freehold.core.session_log import Berth, Carrier, Lease
 from freehold.core.session_state import SessionState
 from freehold.runtime.decide import opened
-from freehold.runtime.turn import Means, SessionRun
+from freehold.runtime.means import Means
+from freehold.runtime.turn import SessionRun
 
 log = logging.getLogger(__name__)
 
