@@ -110,9 +110,8 @@ class Answer(Metered):
 
         def taken(events: Sequence[StreamEvent]) -> bool:
             for event in events:
-                if (
-                    type(event) is TextAdded and len(said) < SAID_PIECES_MAX
-                ):  # As most are, and as `_heed` would.
+                # As most are, and as `_heed` would.
+                if type(event) is TextAdded and len(said) < SAID_PIECES_MAX:
                     said.append(event.text)
                 else:
                     heed(event)
