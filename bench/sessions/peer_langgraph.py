@@ -7,7 +7,8 @@ everybody's here) and a pool of connections in place of one.
 import asyncio
 import sys
 import uuid
-from typing import TypedDict
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 from _loop import served
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -38,7 +39,14 @@ def graph_of(saver: AsyncPostgresSaver):
     return graph.compile(checkpointer=saver)
 
 
-async def main(url: str, at_once: int) -> None:
+async def serve(
+    url: str,
+    at_once: int,
+    graph_of: Callable[[AsyncPostgresSaver], Any],
+    first: Any,
+    steps: Callable[[Any], int],
+) -> None:
+    """Runs of the graph from `first` on; `steps` are those of a run's result."""
     options = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
     async with AsyncConnectionPool(url, min_size=CONNECTIONS, max_size=CONNECTIONS, kwargs=options) as pool:
         saver = AsyncPostgresSaver(pool)
@@ -47,12 +55,15 @@ async def main(url: str, at_once: int) -> None:
 
         async def run() -> int:
             config = {"configurable": {"thread_id": uuid.uuid4().hex}}
-            result = await graph.ainvoke({"n": 0}, config, durability="sync")
-            assert result["n"] == STEPS, result
-            return STEPS
+            return steps(await graph.ainvoke(first, config, durability="sync"))
 
         await served(run, at_once)
 
 
+def steps_of(result: State) -> int:
+    assert result["n"] == STEPS, result
+    return STEPS
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), graph_of, {"n": 0}, steps_of))

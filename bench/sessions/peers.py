@@ -12,7 +12,13 @@ REQUIREMENTS = (
     "psycopg[binary]",
     "psycopg-pool",
 )
-NAMES = {"langgraph": f"LangGraph {LANGGRAPH}, PostgreSQL checkpointer", "dbos": f"DBOS {DBOS}"}
+NAMES = {
+    "langgraph_agent": f"LangGraph {LANGGRAPH}, PostgreSQL checkpointer, an agent's turn",
+    "langgraph": f"LangGraph {LANGGRAPH}, PostgreSQL checkpointer, ten trivial steps",
+    "dbos": f"DBOS {DBOS}, ten trivial steps",
+}
+LIKE = {"langgraph_agent": "turn", "langgraph": "log", "dbos": "log"}
+"""What of ours does the same."""
 
 
 def python() -> str:

@@ -1,8 +1,8 @@
 """CPU of a durable step, 64 sessions at once, and steps a second; with `--peers` other engines' beside it, in turn on the same PostgreSQL.
 
 Everybody runs the same loop (_loop.py): as many callers as sessions at once, each of which begins a run, waits for its end and begins the
-next. Ours are whole turns of an agent (engine.py), theirs workflows of ten trivial steps; the bare log is what of ours is the log's. Every
-step is on disk before the next one begins. CPU is that of the processes and of PostgreSQL's (/proc). `two`: two processes of a kind, which
+next. Ours are whole turns of an agent (engine.py), and ten trivial steps, which is the log alone; theirs likewise, and each is set beside the one
+of ours that does the same. Every step is on disk before the next one begins. CPU is that of the processes and of PostgreSQL's (/proc). `two`: two processes of a kind, which
 fill two cores. Rounds are interleaved; shown is each one's least. `call` says how quick the machine was: 60 ns on an idle core of 2.5 GHz.
 """
 
@@ -23,7 +23,7 @@ from _say import say
 from freehold.store.embedded import EmbeddedServer, embedded
 
 HERE = Path(__file__).parent
-OURS = {"turn": "Freehold, an agent's turn", "log": "Freehold, the log alone"}
+OURS = {"turn": "Freehold, an agent's turn", "log": "Freehold, the log alone, ten trivial steps"}
 
 
 def command_of(kind: str, url: str, at_once: int) -> list[str]:
@@ -78,7 +78,7 @@ async def fresh(server: EmbeddedServer, name: str) -> str:
 
 async def measure(server: EmbeddedServer, data: Path, options) -> None:
     kinds = [*OURS, *(peers.NAMES if options.peers else ())]
-    places = [(kind, count) for kind in kinds for count in (1, 2) if kind != "log" or count == 1]
+    places = [(kind, count) for kind in kinds for count in (1, 2)]
     # Each process works on a database of its own, or one would carry what the other waits for.
     urls = {kind: [await fresh(server, f"{kind}_{number}") for number in (1, 2)] for kind in kinds}
     found: dict[tuple[str, int], list[dict[str, float]]] = {place: [] for place in places}
@@ -89,13 +89,13 @@ async def measure(server: EmbeddedServer, data: Path, options) -> None:
             print(f"{kind}, {count} processes: {one['total_us']:.0f} us a step", file=sys.stderr, flush=True)
     least = {place: min(rounds, key=lambda one: one["total_us"]) for place, rounds in found.items()}
     for (kind, count), one in least.items():
-        ours = least["turn", count]
-        ratio = {} if kind in OURS else {
-            "cpu_of_ours": round(one["total_us"] / ours["total_us"], 1),
-            "steps_of_ours": round(
-                max(r["steps_a_second"] for r in found["turn", count]) / max(r["steps_a_second"] for r in found[kind, count]), 1
-            ),
-        }  # fmt: skip
+        ratio = {}
+        if (like := peers.LIKE.get(kind)) is not None:
+            ours, most = least[like, count], max(r["steps_a_second"] for r in found[like, count])
+            ratio = {
+                "cpu_of_ours": round(one["total_us"] / ours["total_us"], 1),
+                "steps_of_ours": round(most / max(r["steps_a_second"] for r in found[kind, count]), 1),
+            }
         name = {**OURS, **peers.NAMES}[kind] + (", two processes" if count == 2 else "")
         say(name, **{key: round(value, 1) for key, value in one.items()}, **ratio)
 
