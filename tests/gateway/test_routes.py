@@ -223,7 +223,7 @@ async def test_streams_that_break_off_in_the_middle_open_the_breaker_too() -> No
 
 
 async def test_a_stream_that_does_not_begin_in_time_is_given_up() -> None:
-    soon = {"timeouts": CallTimeouts(first_event_s=0.05)}
+    soon = {"timeouts": CallTimeouts(first_event_s=0.5)}
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     async with scene({"a": [[head, HOLD]], "b": [OK_STREAM]}, NO_AGAIN, members={"a": soon}) as it:
         await it.ask(stream=True)
@@ -244,8 +244,13 @@ async def test_a_routes_timeouts_hold_for_its_calls_alone() -> None:
 async def test_a_hedged_call_takes_the_quicker_answer_and_hangs_up_on_the_other() -> None:
     hedged = {"hedge": Hedge(after_s=0.2)}
     async with scene({"a": [[HOLD]], "b": [OK]}, hedged) as it:
-        await it.ask()
-        async with within("the vendor to be hung up on"):
+        it.pauses.held = asyncio.Event()
+        task = asyncio.create_task(it.ask())
+        async with within("the vendor to be asked and hung up on"):
+            while not it.vendors["a"].asked:  # noqa: ASYNC110 - a socket's fact has no event
+                await asyncio.sleep(0.001)
+            it.pauses.held.set()
+            await task
             await it.vendors["a"].hung_up.wait()
         assert it.pauses.asked_s == [0.2]
         assert it.outcomes == [("a", "superseded"), ("b", "ok")]
