@@ -6,6 +6,7 @@ https://docs.anthropic.com/en/api/messages-streaming.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -119,7 +120,8 @@ class Vendor:
                 script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         for step in script:
             if step is HOLD:
-                await reader.read()
+                with suppress(ConnectionError):  # Of a client that left with bytes unread.
+                    await reader.read()
                 self.hung_up.set()
                 return False
             if step is CUT:
