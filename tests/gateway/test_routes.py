@@ -225,11 +225,12 @@ async def test_streams_that_break_off_in_the_middle_open_the_breaker_too() -> No
 async def test_a_stream_that_does_not_begin_in_time_is_given_up() -> None:
     soon = {"timeouts": CallTimeouts(first_event_s=0.5)}
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    async with scene({"a": [[head, HOLD]], "b": [OK_STREAM]}, NO_AGAIN, members={"a": soon}) as it:
+    async with scene({"a": [OK_STREAM, [head, HOLD]], "b": [OK_STREAM]}, NO_AGAIN, members={"a": soon}) as it:
+        await it.ask(stream=True, model="a/m")  # Connects, which the limit might cut short.
         await it.ask(stream=True)
         async with within("the vendor to be hung up on"):
             await it.vendors["a"].hung_up.wait()
-        assert it.outcomes == [("a", "timed_out"), ("b", "ok")]
+        assert it.outcomes == [("a", "ok"), ("a", "timed_out"), ("b", "ok")]
 
 
 async def test_a_routes_timeouts_hold_for_its_calls_alone() -> None:
