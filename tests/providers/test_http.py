@@ -444,7 +444,7 @@ async def test_a_steady_stream_may_outlast_the_idle_limit_but_not_the_total(scri
             await asyncio.sleep(0.01)
 
     async with scripted(script) as server:
-        error = await refusal(server.url, TimedOut, timeouts=Timeouts(idle_s=1.0, total_s=2.0))
+        error = await refusal(server.url, TimedOut, timeouts=Timeouts(idle_s=1.9, total_s=2.0))
         assert "total_s = 2" in error.message
 
 
