@@ -20,6 +20,12 @@ async def ask(pool, target, body=b"", timeouts=SOON):
     return await (await pool.request(target, body, path="/", timeouts=timeouts)).read(1_000_000)
 
 
+@pytest.fixture(autouse=True)
+def wide_stale_window(monkeypatch):
+    """However slow the machine, a close that crosses a request crosses it in time."""
+    monkeypatch.setattr("freehold.providers._http_connection.STALE_WINDOW_S", 60.0)
+
+
 def closing_while_idle(*, calls_before_close):
     """Closes instead of answering the last request of a connection, as a server does whose idle limit is just over."""
 
