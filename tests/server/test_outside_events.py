@@ -12,7 +12,7 @@ import pytest
 from standardwebhooks import Webhook as Signer
 
 from freehold.core.outside import EARLY_KEPT_S, PAYLOAD_BYTES_MAX
-from tests._waiting import PATIENCE_S, until, within
+from tests._waiting import PATIENCE_S, eventually, until, within
 from tests.server._process import freehold
 from tests.server._world import World
 from tests.server.test_sessions import calls, of, says
@@ -96,8 +96,13 @@ async def test_an_event_finds_its_sessions_by_what_it_is_about(ready: World) -> 
     assert of(events, "agent.tool_result")[0]["content"][0]["text"] == '{"amount":"1.00"}'
     again = await ready.json("POST", "/v1/events", event | {"data": {"amount": "2.00"}})
     assert (again["status"], again["received_count"]) == ("repeated", 0)
-    waits = (await ready.json("GET", f"/v1/sessions/{other_id}"))["freehold"]["status"]
-    assert waits == "waiting"
+
+    async def waits() -> bool:
+        shown = await ready.json("GET", f"/v1/sessions/{other_id}")
+        return bool(shown["freehold"]["status"] == "waiting")
+
+    await eventually(waits)  # The log says so a moment after it says what is waited for.
+    assert of(await ready.events(other_id), "agent.tool_result") == []
     await ready.json("POST", f"/v1/sessions/{other_id}/cancel", {})
 
 
