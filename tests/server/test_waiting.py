@@ -139,10 +139,14 @@ async def test_the_client_runs_its_own_tools(ready: World) -> None:
 
 
 async def test_a_timer_wakes_its_session_by_itself(ready: World) -> None:
-    vendor = ready.script("openai", calls(("clock_wait", {"seconds": 0.3})), says("Good morning."))
-    session_id = await ready.session("waiter", "Wake me")
-    events = await ready.until_idle(session_id)
-    assert b"the time has come" in vendor.asked[-1].body
+    # Where the machine is late, the time has come before the session begins to wait.
+    for seconds in (0.3, 3.0, 30.0):
+        vendor = ready.script("openai", calls(("clock_wait", {"seconds": seconds})), says("Good morning."))
+        session_id = await ready.session("waiter", "Wake me")
+        events = await ready.until_idle(session_id)
+        assert b"the time has come" in vendor.asked[-1].body
+        if of(events, "freehold.session_waits"):
+            break
     assert len(of(events, "freehold.session_waits")) == 1
 
 
