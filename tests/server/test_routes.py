@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import httpx2
 import msgspec
 import openai
 import pytest
@@ -199,7 +200,15 @@ async def test_a_drain_holds_in_every_process_until_it_is_ended(
         again = await own.json("POST", "/v1/drains", {"models": "anthropic", "reason": "still moving"})
         assert again["name"] == drained["name"]
         await eventually(lambda: asks_first(second))
-        told = await other.http.post("/v1/messages", json={**ASKED, "model": first, "max_tokens": 5})
+
+        async def refused() -> httpx2.Response:
+            return await other.http.post("/v1/messages", json={**ASKED, "model": first, "max_tokens": 5})
+
+        async def knows_both() -> bool:
+            return "still moving" in (await refused()).text
+
+        await eventually(knows_both)
+        told = await refused()
         assert told.status_code in {503, 529}
         assert "takes no new calls: drained: still moving" in told.text
         listed = await other.json("GET", "/v1/drains")
