@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests._waiting import PATIENCE_S
 from tests.gateway._vendors import CUT, HOLD, Step, Vendor, reply
 from tests.server._world import World
 from tests.server.test_sessions import calls, of, says
@@ -27,11 +28,12 @@ DOCUMENT = {
 
 
 def template(name: str, url: str) -> str:
+    timeout_s = 0.5 if name == "depot-slow" else PATIENCE_S
     return f"""
 kind: tool
 name: {name}
 type: http
-timeout_s: 0.5
+timeout_s: {timeout_s}
 config:
   document: {json.dumps(DOCUMENT)}
   base_url: {url}
