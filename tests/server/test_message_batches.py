@@ -288,6 +288,8 @@ async def test_pages_lead_through_all_batches_newest_first(shared: World) -> Non
         await batches.list(limit=0)
     with pytest.raises(anthropic.BadRequestError, match="before_id: expected either"):
         await batches.list(limit=1, after_id=made[0], before_id=made[1])
+    for one in made:
+        await reached(shared.anthropic, await batches.retrieve(one))
 
 
 async def test_a_repeated_creation_with_its_key_makes_nothing_new(shared: World) -> None:
