@@ -269,12 +269,11 @@ def test_people_decide_on_the_command_line_on_just_what_they_are_shown(served: F
 
 
 def _until(served: Freehold, session: str, kind: str) -> list[dict[str, Any]]:
-    """Asked again until it is there: each asking takes its time."""
-    for _ in range(200):
+    def found() -> list[dict[str, Any]]:
         events = served.ok("sessions", "show", session, "--json").json["events"]
-        if found := [one for one in events if one["type"] == kind]:
-            return found
-    raise AssertionError(f"{session} has no {kind}")
+        return [one for one in events if one["type"] == kind]
+
+    return until(found, f"a {kind} in {session}")
 
 
 @pytest.mark.slow
