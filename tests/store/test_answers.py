@@ -12,7 +12,7 @@ NOW_MS = int(time.time() * 1000)
 
 
 def answer(
-    key: bytes, body: bytes = b"{}", *, tenant: str = "acme", kept_ms: int = 0, for_s: float = 3600
+    key: bytes, body: bytes = b"{}", *, tenant: str = "acme", kept_ms: int = 0, for_s: float = 86_400
 ) -> KeptAnswer:
     kept_at_ms = NOW_MS + kept_ms
     return KeptAnswer(
