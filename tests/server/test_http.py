@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -123,8 +124,9 @@ async def test_a_request_that_does_not_come_on_is_hung_up_on(
         request("GET", "/healthz") + b"POST /v1/mess",
     ):
         async with connected(shared.url) as raw:
-            await raw.send(sent)
-            await raw.closed()
+            with suppress(ConnectionError):  # Where the machine is late, before all was sent.
+                await raw.send(sent)
+                await raw.closed()
 
 
 async def test_a_connection_that_was_answered_is_kept_longer_than_a_request_may_take(
