@@ -8,7 +8,7 @@ import pytest
 
 from freehold.server import listener
 from freehold.server.exchange import Answer, Exchange
-from tests._waiting import eventually, within
+from tests._waiting import PATIENCE_S, eventually, within
 from tests.gateway._vendors import (
     ANTHROPIC_TEXT,
     CUT,
@@ -158,7 +158,11 @@ async def own(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("in_time", [True, False])
-async def test_a_stop_waits_for_it_as_for_any(own: World, in_time: bool) -> None:
+async def test_a_stop_waits_for_it_as_for_any(
+    own: World, in_time: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_time:
+        monkeypatch.setattr(listener, "STREAMS_END_S", PATIENCE_S)
     await warm(own, "openai")
     asked: Vendor = own.script("openai", [HEARD, *reply(OPENAI_TEXT)])
     async with connected(own.url) as raw:
