@@ -135,11 +135,11 @@ async def test_a_question_that_means_the_same_is_answered_by_an_earlier_answer(
 
 
 async def _until_hit(own: World, text: str, embedded: list[Step]) -> httpx2.Response:
-    """It is written behind: until then the question fails."""
+    """It is written behind: until then the question fails, by what opens no breaker."""
     found: list[httpx2.Response] = []
 
     async def hit() -> bool:
-        own.script("openai", embedded, reply(b"{}", status=500))
+        own.script("openai", embedded, reply(b"{}", status=400))
         body = {"model": "meant", "messages": [{"role": "user", "content": text}]}
         answer = await own.http.post(
             "/v1/chat/completions", json=body, headers={"cache-control": "max-age=600"}
