@@ -127,19 +127,21 @@ async def test_one_denial_is_enough(people: People) -> None:
 
 async def test_edited_arguments_need_the_others_again_and_a_stale_word_is_refused(people: People) -> None:
     session_id, call_id = await asked(people, "quorum: 2")
-    row = await people.world.json("GET", f"/v1/sessions/{session_id}")
-    seen = row["freehold"]["waits"]["calls"][0]["awaits"]["binding"]
+
+    async def asked_for(*but: str) -> dict[str, Any] | None:
+        """What the session shows, once its turn has come to rest."""
+        row = await people.world.json("GET", f"/v1/sessions/{session_id}")
+        waits = row["freehold"].get("waits") or {"calls": []}
+        return next((one["awaits"] for one in waits["calls"] if one["awaits"]["binding"] not in but), None)
+
+    first = await eventually(asked_for)
+    assert first is not None
+    seen = first["binding"]
     await people.decide("ann", session_id, call_id, binding=seen)
     edited = {"items": {"SKU-1": 4}}
     assert (await people.decide("bob", session_id, call_id, binding=seen, input=edited)).status_code == 200
-
-    async def another() -> dict[str, Any] | None:
-        """Bob's arguments are what is asked for, once the turn has come to rest again."""
-        row = await people.world.json("GET", f"/v1/sessions/{session_id}")
-        waits = row["freehold"].get("waits") or {"calls": []}
-        return next((one["awaits"] for one in waits["calls"] if one["awaits"]["binding"] != seen), None)
-
-    now = await eventually(another)
+    # Bob's arguments are what is asked for, once the turn has come to rest again.
+    now = await eventually(lambda: asked_for(seen))
     assert now is not None
     stale = await people.decide("ann", session_id, call_id, binding=seen)
     assert (stale.status_code, "not what you saw" in stale.text) == (409, True)
