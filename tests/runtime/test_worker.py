@@ -104,7 +104,7 @@ async def test_a_tenants_limit_is_kept_for_what_begins_beside_a_worker(database_
 
 async def test_a_lost_lease_stops_the_work_at_once_and_the_new_holder_goes_on(database_url):
     held = Held(said("never"))
-    settings = WorkerSettings(lease_s=0.6, poll_s=0.2)
+    settings = WorkerSettings(lease_s=5, poll_s=0.2)
     async with world(database_url, in_turn(held, said("from the other one")), settings=settings) as here:
         slow = here.worker()
         async with slow.running():
