@@ -27,7 +27,7 @@ from freehold.gateway.forwarding import Passed
 from freehold.gateway.passing import Envelope
 from freehold.providers import _upstream
 from freehold.providers._http import Timeouts
-from tests._waiting import within
+from tests._waiting import eventually, within
 from tests.gateway._vendors import (
     ANTHROPIC_STREAM,
     CUT,
@@ -231,10 +231,9 @@ async def test_a_client_that_is_cancelled_while_the_model_thinks_hangs_up_too(mo
                 pass
 
         task = asyncio.create_task(ask())
-        async with within("the vendor to be asked and hung up on"):
-            while not vendor.asked:  # noqa: ASYNC110 - a socket's fact has no event
-                await asyncio.sleep(0.001)
-            task.cancel()
+        await eventually(lambda: vendor.asked)
+        task.cancel()
+        async with within("the vendor to be hung up on"):
             await vendor.hung_up.wait()
         with pytest.raises(asyncio.CancelledError):
             await task

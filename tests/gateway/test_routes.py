@@ -247,11 +247,10 @@ async def test_a_hedged_call_takes_the_quicker_answer_and_hangs_up_on_the_other(
     async with scene({"a": [[HOLD]], "b": [OK]}, hedged) as it:
         it.pauses.held = asyncio.Event()
         task = asyncio.create_task(it.ask())
-        async with within("the vendor to be asked and hung up on"):
-            while not it.vendors["a"].asked:  # noqa: ASYNC110 - a socket's fact has no event
-                await asyncio.sleep(0.001)
-            it.pauses.held.set()
-            await task
+        await eventually(lambda: it.vendors["a"].asked)
+        it.pauses.held.set()
+        await task
+        async with within("the vendor to be hung up on"):
             await it.vendors["a"].hung_up.wait()
         assert it.pauses.asked_s == [0.2]
         assert it.outcomes == [("a", "superseded"), ("b", "ok")]
@@ -288,10 +287,9 @@ async def test_a_hedged_call_that_begins_in_time_asks_nobody_else() -> None:
 async def test_a_client_that_leaves_a_hedged_call_hangs_up_on_both() -> None:
     async with scene({"a": [[HOLD]], "b": [[HOLD]]}, {"hedge": Hedge(after_s=0.2)}) as it:
         task = asyncio.create_task(it.ask())
-        async with within("both to be asked and hung up on"):
-            while it.asked != {"a": 1, "b": 1}:  # noqa: ASYNC110 - a socket's fact has no event
-                await asyncio.sleep(0.001)
-            task.cancel()
+        await eventually(lambda: it.asked == {"a": 1, "b": 1})
+        task.cancel()
+        async with within("both to be hung up on"):
             await it.vendors["a"].hung_up.wait()
             await it.vendors["b"].hung_up.wait()
         with pytest.raises(asyncio.CancelledError):
@@ -361,13 +359,15 @@ async def test_who_may_call_the_route_may_call_what_it_chooses_but_what_is_denie
 async def test_calls_beyond_a_models_limit_wait_and_are_told_to_come_back() -> None:
     async with scene({"a": [stream(OPENAI_STREAM[0], HOLD), OK]}, members={"a": {"concurrent_max": 1}}) as it:
         running = asyncio.create_task(it.ask(stream=True))
+        await eventually(lambda: it.vendors["a"].asked)
+        waiting = asyncio.create_task(it.ask())
+
+        async def waits() -> int:
+            return (await it.health("a/m")).places.waiting_count
+
+        await eventually(waits)
+        running.cancel()
         async with within("the next to be let in"):
-            while not it.vendors["a"].asked:  # noqa: ASYNC110 - a socket's fact has no event
-                await asyncio.sleep(0.001)
-            waiting = asyncio.create_task(it.ask())
-            while not (await it.health("a/m")).places.waiting_count:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-            running.cancel()
             await waiting
         assert it.records[-1].outcome == "ok"
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from freehold.runtime.alarms import Alarm, Alarms
+from tests._waiting import within
 
 SOON_S, LATE_S, NEVER_S = 0.01, 0.1, 1000.0
 
@@ -24,7 +25,8 @@ async def test_one_that_is_set_later_and_due_earlier_is_not_held_back():
     alarms, rang = Alarms(), asyncio.Event()
     alarms.after(NEVER_S, lambda: None)
     alarms.after(SOON_S, rang.set)
-    await asyncio.wait_for(rang.wait(), 60)
+    async with within("the alarm to ring"):
+        await rang.wait()
 
 
 async def test_a_cancelled_one_does_not_ring():
@@ -40,14 +42,16 @@ async def test_a_cancelled_one_does_not_ring():
 async def test_one_that_is_set_while_another_rings_rings_too():
     alarms, rang = Alarms(), asyncio.Event()
     alarms.after(SOON_S, lambda: alarms.after(SOON_S, rang.set))
-    await asyncio.wait_for(rang.wait(), 60)
+    async with within("the alarm to ring"):
+        await rang.wait()
 
 
 async def test_one_that_is_set_while_another_rings_holds_none_back():
     alarms, over = Alarms(), asyncio.Event()
     alarms.after(LATE_S, over.set)
     alarms.after(SOON_S, lambda: alarms.after(NEVER_S, lambda: None))
-    await asyncio.wait_for(over.wait(), 60)
+    async with within("the alarm to ring"):
+        await over.wait()
 
 
 async def test_of_two_that_cancel_each_other_one_rings():
@@ -69,5 +73,6 @@ async def test_of_two_that_cancel_each_other_one_rings():
 async def test_cancelling_one_that_has_rung_is_harmless():
     alarms, rang = Alarms(), asyncio.Event()
     alarm = alarms.after(SOON_S, rang.set)
-    await asyncio.wait_for(rang.wait(), 60)
+    async with within("the alarm to ring"):
+        await rang.wait()
     alarm.cancel()

@@ -80,6 +80,11 @@ def end_of(log) -> TurnFinished:
     return events_of(log, TurnFinished)[-1]
 
 
+def one_deep(request):
+    """Of a boss, who delegates once, to a helper, who is done at once."""
+    return said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
+
+
 def three_deep(request):
     """Of a boss, who delegates to the middle, who delegates to a clerk, who pays."""
     if request.messages[-1].role == "tool":
@@ -139,12 +144,7 @@ async def test_subagents_side_by_side_share_what_is_left(database_url: str) -> N
 
 @pytest.mark.slow
 async def test_what_a_subagent_is_told_stands_in_its_parents_log_once(database_url: str) -> None:
-    def script(request):
-        return (
-            said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
-        )
-
-    async with world(database_url, script, kinds=KINDS, resources=[HELPER, boss()]) as place:
+    async with world(database_url, one_deep, kinds=KINDS, resources=[HELPER, boss()]) as place:
         async with place.worker().running():
             parent = await start(place)
             await place.reaches(parent.id, lambda row: row.status == "idle")
@@ -155,12 +155,7 @@ async def test_what_a_subagent_is_told_stands_in_its_parents_log_once(database_u
 
 
 async def test_without_budget_nothing_is_set_aside(database_url: str) -> None:
-    def script(request):
-        return (
-            said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
-        )
-
-    async with world(database_url, script, kinds=KINDS, resources=[HELPER, boss()]) as place:
+    async with world(database_url, one_deep, kinds=KINDS, resources=[HELPER, boss()]) as place:
         async with place.worker().running():
             parent = await start(place)
             await place.reaches(parent.id, lambda row: row.status == "idle")
@@ -210,12 +205,7 @@ async def test_a_child_begun_by_a_worker_that_died_is_the_same_child(database_ur
     """Also where there may be no other: it takes no second place beside itself."""
     only_one = structs.replace(HELPER, config={"agent": "clerk", "children_max": 1})
 
-    def script(request):
-        return (
-            said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
-        )
-
-    async with world(database_url, script, kinds=KINDS, resources=[only_one, boss()]) as place:
+    async with world(database_url, one_deep, kinds=KINDS, resources=[only_one, boss()]) as place:
         starts: list[str] = []
         begin = place.means.tools._host.sessions.start
 
@@ -237,12 +227,7 @@ async def test_a_child_begun_by_a_worker_that_died_is_the_same_child(database_ur
 
 
 async def test_a_child_may_be_done_before_its_parent_knows_that_it_waits(database_url: str) -> None:
-    def script(request):
-        return (
-            said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
-        )
-
-    async with world(database_url, script, kinds=KINDS, resources=[HELPER, boss()]) as place:
+    async with world(database_url, one_deep, kinds=KINDS, resources=[HELPER, boss()]) as place:
         begin = place.means.tools._host.sessions.start
 
         async def slowly(run, wanted):
@@ -265,12 +250,7 @@ async def test_a_result_that_comes_while_a_worker_is_replaced_is_taken_and_the_c
 ) -> None:
     """The new worker has read the log, and is about to begin the call's second attempt, when the subagent of the first is done."""
 
-    def script(request):
-        return (
-            said("done") if request.messages[-1].role == "tool" or not is_boss(request) else calls(DELEGATE)
-        )
-
-    async with world(database_url, script, kinds=KINDS, resources=[HELPER, boss()]) as place:
+    async with world(database_url, one_deep, kinds=KINDS, resources=[HELPER, boss()]) as place:
         delegate, find_rights = place.means.tools._host.sessions.start, place.principals.current
 
         async def dies(run, wanted):

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 from tests._waiting import eventually
+from tests.store.test_allowances import budget
 
 from freehold.clock import SystemClock
-from freehold.core.allowances import ALWAYS, Allowance, Limit
+from freehold.core.allowances import Limit
 from freehold.core.errors import RateLimited
 from freehold.gateway import leasing
 from freehold.gateway.allowance import MINUTE_MS, Slice, rules_of
@@ -22,15 +23,7 @@ SIZE = 5000
 
 def tokens(store: Store) -> Slice:
     (rule,) = rules_of(Limit(name="all", tokens_per_minute=SIZE))
-    allowance = Allowance(
-        tenant="default",
-        measure="tokens",
-        name="all",
-        scope="organisation",
-        subject="",
-        models=None,
-        window=ALWAYS,
-    )
+    allowance = budget("all", measure="tokens")
     return Slice(rule, allowance, store.allowances.lease_id(allowance.id))
 
 

@@ -106,15 +106,11 @@ class Answer(Metered):
                     await drained()
             return
 
-        heed, said = self._heed, self._said
+        heed = self._heed
 
         def taken(events: Sequence[StreamEvent]) -> bool:
             for event in events:
-                # As most are, and as `_heed` would.
-                if type(event) is TextAdded and len(said) < SAID_PIECES_MAX:
-                    said.append(event.text)
-                else:
-                    heed(event)
+                heed(event)
             return take(events)
 
         if (first := self._first) is not None:

@@ -22,8 +22,6 @@ def purse(state: SessionState, plan: Plan, request: ModelRequest | None) -> Purs
     What the vendor counted of the conversation before, it will count again; what is new has as many tokens as bytes at most, and so have, to
     be safe, the tools, which may have been declared anew.
     """
-    if plan.cost_max_pico is None and plan.session_cost_max_pico is None:
-        return None
     limit = money_limit(state, plan)
     if limit is None or (left := cost_left_pico(state, plan)) is None:
         return None
