@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.core.errors import Forbidden
-from freehold.core.policy import ALLOW_ALL, Policy, Principal, authorize, evaluate
+from freehold.core.errors import BadRequest, Forbidden
+from freehold.core.policy import ALLOW_ALL, Policy, Principal, authorize, evaluate, given_on
 
 
 def policy(*statements: dict[str, Any]) -> Policy:
@@ -59,6 +59,55 @@ def test_wildcards_mean_what_a_glob_means(pattern: str, text: str) -> None:
 def test_a_hostile_pattern_is_decided_at_once() -> None:
     slow = policy({"Effect": "Allow", "Action": "*", "Resource": "a*" * 200 + "b"})
     assert evaluate(slow, "x:Y", "a" * 5000) == "implicitly_denied"
+
+
+_GLOBS = st.text("ab*?", min_size=1, max_size=6)
+_STATEMENTS = st.builds(
+    lambda effect, resource: {"Effect": effect, "Action": "x:Y", "Resource": resource},
+    st.sampled_from(["Allow", "Allow", "Deny"]),
+    _GLOBS,
+)
+
+
+@given(
+    st.lists(_STATEMENTS, max_size=3), st.lists(_STATEMENTS, max_size=3), st.lists(st.text("ab*", max_size=8))
+)
+def test_nobody_is_given_more_than_who_gives_may_do(
+    own: list[dict[str, Any]], wanted: list[dict[str, Any]], resources: list[str]
+) -> None:
+    who = Principal("acme", "service", "key_1", (ALLOW_ALL, policy(*own)))
+    try:
+        given = given_on(who, policy(*wanted))
+    except BadRequest:
+        return
+    for resource in resources:
+        if evaluate(given, "x:Y", resource) == "allowed":
+            authorize(who, "x:Y", resource)
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "within"),
+    [
+        ("model/*", "model/openai/*", True),
+        ("model/openai/*", "model/openai/gpt-?", True),
+        ("model/openai/*", "model/openai/*", True),
+        ("model/openai/*", "model/*", False),
+        ("model/openai/*", "*", False),
+        ("model/openai/gpt-?", "model/openai/gpt-*", False),
+        ("model/openai/gpt-4?", "model/openai/gpt-4o", True),
+    ],
+)
+def test_what_is_given_on_is_within_a_pattern_of_ones_own(own: str, wanted: str, within: bool) -> None:
+    denied = {"Effect": "Deny", "Action": "model:*", "Resource": "*/secret"}
+    who = Principal("acme", "service", "key_1", (policy(ALLOW | {"Resource": own}, denied),))
+    asked = policy(ALLOW | {"Resource": wanted})
+    if not within:
+        with pytest.raises(BadRequest, match=r"policy.Statement\[0\]: allows model:Call on "):
+            given_on(who, asked)
+        return
+    assert given_on(who, asked) == policy(ALLOW | {"Resource": wanted}, denied)
+    everybody = Principal("acme", "service", "key_2", (ALLOW_ALL,))
+    assert given_on(everybody, asked) == asked
 
 
 def test_every_layer_must_allow() -> None:

@@ -170,6 +170,26 @@ async def test_whom_a_client_names_has_a_limit_of_his_own(own: World) -> None:
         assert {one["subject"] for one in listed if one["name"] == "each"} >= people
 
 
+async def test_a_key_makes_no_key_that_may_do_more(own: World) -> None:
+    """So what a team's key may call is what all keys may call that are made by it."""
+
+    def to(*models: str) -> dict[str, Any]:
+        pairs = [("model:Call", f"model/{model}") for model in models] + [("key:Create", "*")]
+        return {"Statement": [{"Effect": "Allow", "Action": one, "Resource": on} for one, on in pairs]}
+
+    own.script("openai", answer_of(1))
+    async with await key(own, team="thrifty", policy=to("openai/*")) as lead:
+        more = await lead.post("/v1/keys", json={"name": "more", "policy": to("openai/gpt-4o", "*")})
+        assert more.status_code == 400
+        assert "policy.Statement[1]: allows model:Call on model/*, which service key_" in more.text
+        less = await lead.post("/v1/keys", json={"name": "less", "policy": to("openai/gpt-4o")})
+        assert (less.status_code, less.json()["team"]) == (200, "thrifty")
+        lead.headers["authorization"] = f"Bearer {less.json()['key']}"
+        models = ["openai/gpt-4o", "openai/gpt-5"]
+        answers = [await lead.post("/v1/chat/completions", json={**CHAT, "model": one}) for one in models]
+        assert [one.status_code for one in answers] == [200, 403]
+
+
 async def test_so_many_calls_at_a_time_and_the_place_comes_back(own: World) -> None:
     await own.apply("kind: limit\nname: places\nscope: key/places\nconcurrent_calls_max: 1")
     async with await key(own, name="places") as client:

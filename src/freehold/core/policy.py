@@ -5,12 +5,15 @@ Grammar and evaluation: https://docs.aws.amazon.com/IAM/latest/UserGuide/referen
 Not here yet: Condition, Principal, NotAction, NotResource; a policy that has them is refused, not half obeyed.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import product
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from freehold.core.errors import Forbidden
+from freehold.core.errors import BadRequest, Forbidden
 from freehold.core.records import NOBODY, Account
 
 PrincipalKind: TypeAlias = Literal["user", "service", "agent", "session"]
@@ -59,12 +62,15 @@ Decision: TypeAlias = Literal["allowed", "implicitly_denied", "explicitly_denied
 
 
 @lru_cache(maxsize=4096)
-def _matches(pattern: str, text: str) -> bool:
-    """Glob with `*` and `?` only, linear in practice: backtracks to the last star alone."""
+def _matches(pattern: str, text: str, *, text_is_pattern: bool = False) -> bool:
+    """Glob with `*` and `?` only, linear in practice: backtracks to the last star alone. `text_is_pattern`: where it comes out true,
+    `pattern` matches all that `text` does.
+    """
     i = j = 0
     star = mark = -1
     while i < len(text):
-        if j < len(pattern) and (pattern[j] == "?" or (pattern[j] == text[i] and pattern[j] != "*")):
+        one = j < len(pattern) and pattern[j] == "?" and not (text_is_pattern and text[i] == "*")
+        if one or (j < len(pattern) and pattern[j] == text[i] and pattern[j] != "*"):
             i, j = i + 1, j + 1
         elif j < len(pattern) and pattern[j] == "*":
             star, mark, j = j, i, j + 1
@@ -113,6 +119,43 @@ def authorize(principal: Principal, action: str, resource: str) -> None:
             raise Forbidden(f"{principal.kind} {principal.id} may not {action} on {resource}: {why}")
     if not principal.layers:
         raise Forbidden(f"{principal.kind} {principal.id} may not {action} on {resource}: it has no policy")
+
+
+def given_on(principal: Principal, policy: Policy) -> Policy:
+    """`policy`, for somebody whom the principal lets act: with all that it is denied itself. Raises BadRequest where it would allow more.
+
+    What one statement allows must be within one statement of each of the principal's layers: rather too little than too much.
+    """
+    denials: list[Statement] = []
+    for layer in principal.layers:
+        if layer == ALLOW_ALL:
+            continue
+        may = [one for one in layer.statement if one.effect == "Allow"]
+        denials += [one for one in layer.statement if one.effect == "Deny"]
+        for place, statement in enumerate(policy.statement):
+            for action, resource in _pairs(statement) if statement.effect == "Allow" else ():
+                if not any(_holds(one, action, resource) for one in may):
+                    raise BadRequest(
+                        f"allows {action} on {resource}, which {principal.kind} {principal.id} may not itself",
+                        field=f"policy.Statement[{place}]",
+                    )
+    further = tuple(one for one in denials if one not in policy.statement)
+    return replace(policy, statement=(*policy.statement, *further)) if further else policy
+
+
+def _pairs(statement: Statement) -> Iterator[tuple[str, str]]:
+    actions = (statement.action,) if isinstance(statement.action, str) else statement.action
+    resources = (statement.resource,) if isinstance(statement.resource, str) else statement.resource
+    return product(actions, resources)
+
+
+def _holds(outer: Statement, action: str, resource: str) -> bool:
+    """All of it. Both may be patterns."""
+    return any(
+        _matches(may.lower(), action.lower(), text_is_pattern=True)
+        and _matches(on, resource, text_is_pattern=True)
+        for may, on in _pairs(outer)
+    )
 
 
 def allowed(principal: Principal, action: str, resource: str) -> bool:

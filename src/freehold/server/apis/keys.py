@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Struct, structs
 
 from freehold.core.errors import BadRequest
-from freehold.core.policy import ALLOW_ALL, Policy, authorize
+from freehold.core.policy import ALLOW_ALL, Policy, authorize, given_on
 from freehold.core.ports import Clock, KeyRow
 from freehold.core.records import Account
 from freehold.gateway import residency
@@ -73,7 +73,7 @@ class KeyApi:
                     f"expected 1 to {EXPIRES_IN_S_MAX} seconds, got {body.expires_in_s}", field="expires_in_s"
                 )
             expires = self._clock.now() + timedelta(seconds=body.expires_in_s)
-        policy = body.policy or ALLOW_ALL
+        policy = given_on(call.principal, body.policy or ALLOW_ALL)
         team, user = _within(call.principal.account, body)
         labels = residency.check((*call.principal.residency, *body.labels), field="labels")
         made = await self._keys.create(
