@@ -68,7 +68,11 @@ def capacity(**changes: object) -> Capacity:
         (book(commitment=Commitment(spend_per_month="x")), "commitment.spend_per_month", "decimal text"),
         (capacity(tokens_per_minute=0), "tokens_per_minute", "more than 0"),
         (capacity(valid_from=datetime(2026, 11, 1, 0, 30, tzinfo=UTC)), "valid_from", "a full hour"),
+        (capacity(hourly=f"1.{'0' * 36}1"), "hourly", "at most 12 decimals"),
         (capacity(hourly="1e"), "hourly", "decimal text"),
+        (capacity(hourly="1e999999"), "hourly", "expected 0 to 1,000,000,000,000,000, got '1e999999'"),
+        (book(BookPrice(models="a/b", input="1", output="1e30")), "prices[0].output", "0 to 9,000,000"),
+        (book(BookPrice(models="a/b", per_request="9000001")), "prices[0].per_request", "0 to 9,000,000"),
     ],
 )
 def test_what_cannot_be_agreed_is_refused_with_its_path(

@@ -204,7 +204,9 @@ limits:
         "shop.yaml:28: agent clerk: rules: there are no rules 'answer' (did you mean 'answers'?); known: answers"
     )
     assert found[7] == "shop.yaml:32: agent clerk: limits.wall_time_s_max: expected more than 0, got -1.0"
-    assert found[8].startswith("shop.yaml:33: agent clerk: limits.cost_max_usd: expected US dollars")
+    assert found[8].startswith(
+        "shop.yaml:33: agent clerk: limits.cost_max_usd: expected money as decimal text"
+    )
     assert found[9] == (
         "shop.yaml:27: agent clerk: model: no model 'house/smal' is known (--allow-unknown-models applies it all the same)"
     )

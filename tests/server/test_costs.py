@@ -95,6 +95,8 @@ async def test_capacity_is_charged_in_the_month_in_which_it_was_bought(own: Worl
     [
         ("by=teem", "by: expected some of day, organisation, team"),
         ("month=2026-13", "month: expected a month like 2026-11, got '2026-13'"),
+        ("month=9999-12", "month: expected a month like 2026-11, got '9999-12'"),
+        ("month=0001-01", "month: expected a month like 2026-11, got '0001-01'"),
         ("mouth=2026-12", "unknown field 'mouth'"),
     ],
 )

@@ -145,6 +145,27 @@ async def test_where_nobody_can_answer_the_client_hears_when_to_come_back(own: W
         ("{models: [openai/gpt-4o], timeouts: {idle_s: -1}}", "timeouts.idle_s: expected more than 0"),
         ("{models: [openai/gpt-4o], retries: {share_max: 2}}", "retries.share_max: expected 0 to 1"),
         ("models: [nobody/gpt]", "models[0]: "),
+        (
+            "{models: [openai/gpt-4o], constraints: {first_token_s_max: 0}}",
+            "constraints.first_token_s_max: expected more than 0, got 0",
+        ),
+        (
+            "{models: [openai/gpt-4o], constraints: {tokens_per_s_min: -1}}",
+            "constraints.tokens_per_s_min: expected more than 0, got -1",
+        ),
+        (
+            "{models: [openai/gpt-4o], constraints: {context_tokens_min: -5}}",
+            "constraints.context_tokens_min: expected more than 0, got -5",
+        ),
+        (
+            "{models: [openai/gpt-4o], constraints: {quality_min: 0.5}}",
+            "constraints.quality_min: no model has a quality",
+        ),
+        (
+            "{models: [openai/gpt-4o], constraints: {price_max: '1e400'}}",
+            "constraints.price_max: expected 0 to",
+        ),
+        ("{models: [openai/gpt-4o], currency: ÄÖÜ}", "currency: expected three capital letters"),
     ],
 )
 async def test_a_route_that_makes_no_sense_is_refused_with_its_path(

@@ -7,6 +7,7 @@ product a tier) and a commitment for part of a month are rounded, half to even, 
 Terms are taken as they are declared when the bill is made. Not here: where sums come from (store/costs.py).
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -27,6 +28,7 @@ DIMENSIONS: Final[tuple[Dimension, ...]] = (
     "cached", "price_source",
 )  # fmt: skip
 _HOUR: Final = timedelta(hours=1)
+_MONTH: Final = re.compile(r"[1-8][0-9]{3}-(0[1-9]|1[0-2])")
 
 
 class Month(Struct, frozen=True):
@@ -37,11 +39,9 @@ class Month(Struct, frozen=True):
     @classmethod
     def of(cls, text: str) -> "Month":
         """Raises BadRequest for anything but `2026-11`."""
-        try:
-            moment = datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
-        except ValueError:
-            raise BadRequest(f"expected a month like 2026-11, got {text[:20]!r}", field="month") from None
-        return cls(moment.date())
+        if _MONTH.fullmatch(text) is None:
+            raise BadRequest(f"expected a month like 2026-11, got {text[:20]!r}", field="month")
+        return cls(date.fromisoformat(f"{text}-01"))
 
     @property
     def end(self) -> date:

@@ -9,7 +9,7 @@ Not here: list prices (catalog/prices.py), what a call comes to (pricing.py).
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Final, Literal
 
 from msgspec import Struct, structs
@@ -20,6 +20,12 @@ from freehold.core.pricing import PICO, ModelPrice, TokenPrice, share
 PPM: Final = 10**6
 """Percentages are kept as whole parts per million: at most four decimals of a percent."""
 
+AMOUNT_MAX: Final = 10**15
+AMOUNT_CHARS_MAX: Final = 40
+PRICE_MAX: Final = 9 * 10**6
+"""Of a million tokens, or a call: in whichever currency, what a call comes to is a record's 64 bits (9.2 million in pico-units)."""
+
+_EXACT: Final = Context(prec=2 * AMOUNT_CHARS_MAX)
 PRICES_MAX: Final = 1000
 TIERS_MAX: Final = 20
 STARS_MAX: Final = 4
@@ -141,12 +147,16 @@ class Entry(Struct, frozen=True):
         )
 
 
+def check_currency(currency: str) -> None:
+    if not _CURRENCY.fullmatch(currency):
+        raise BadRequest(
+            f"expected three capital letters (ISO 4217), got {currency[:20]!r}", field="currency"
+        )
+
+
 def check(terms: PriceBook | Capacity) -> None:
     """Raises BadRequest with the path of what is wrong."""
-    if not _CURRENCY.fullmatch(terms.currency):
-        raise BadRequest(
-            f"expected three capital letters (ISO 4217), got {terms.currency[:20]!r}", field="currency"
-        )
+    check_currency(terms.currency)
     if (
         terms.valid_from is not None
         and terms.valid_until is not None
@@ -197,7 +207,9 @@ def _entry(book: PriceBook, price: BookPrice, path: str) -> Entry:
         raise BadRequest("expected input and output together", field=path)
     kinds = {kind: TokenPrice(_per_token(text, f"{path}.{kind}")) for kind, text in given.items()}
     free = TokenPrice(0)
-    per_request = 0 if price.per_request is None else money(price.per_request, f"{path}.per_request")
+    per_request = (
+        0 if price.per_request is None else money(price.per_request, f"{path}.per_request", at_most=PRICE_MAX)
+    )
     return Entry(
         source=f"book:{book.name}",
         pattern=pattern,
@@ -219,41 +231,39 @@ def tiers(volume: Volume) -> list[tuple[int, int]]:
     for place, tier in enumerate(volume.tiers):
         path = f"volume.tiers[{place}]"
         scale = PICO if volume.of == "spend" else 1
-        reached = _whole(
-            tier.reached, scale, f"{path}.reached", "money" if volume.of == "spend" else "tokens"
-        )
+        what = "money" if volume.of == "spend" else "tokens"
+        reached = _whole(tier.reached, scale, f"{path}.reached", what, AMOUNT_MAX)
         if found and reached <= found[-1][0]:
             raise BadRequest("expected more than in the tier before", field=f"{path}.reached")
         found.append((reached, ppm(tier.percent, f"{path}.percent")))
     return found
 
 
-def money(text: str, field: str) -> int:
-    """Pico-units. Raises BadRequest where it is no amount, or has more than twelve decimals."""
-    return _whole(text, PICO, field, "money")
+def money(text: str, field: str, *, at_most: int = AMOUNT_MAX) -> int:
+    """Pico-units. Raises BadRequest where it is no amount, is too much, or has more than twelve decimals."""
+    return _whole(text, PICO, field, "money", at_most)
 
 
 def ppm(text: str, field: str) -> int:
-    parts = _whole(text, PPM // 100, field, "a percentage")
-    if parts > PPM:
-        raise BadRequest(f"expected 0 to 100, got {text[:40]!r}", field=field)
-    return parts
+    return _whole(text, PPM // 100, field, "a percentage", 100)
 
 
 def _per_token(text: str, field: str) -> int:
-    return _whole(text, _PICO_PER_MTOK, field, "money per million tokens")
+    return _whole(text, _PICO_PER_MTOK, field, "money per million tokens", PRICE_MAX)
 
 
-def _whole(text: str, scale: int, field: str, what: str) -> int:
+def _whole(text: str, scale: int, field: str, what: str, at_most: int) -> int:
     try:
         amount = Decimal(text)
-        if not amount.is_finite() or amount < 0 or len(text) > 40:
+        if not amount.is_finite() or amount < 0 or len(text) > AMOUNT_CHARS_MAX:
             raise InvalidOperation
     except InvalidOperation:
         raise BadRequest(
             f'expected {what} as decimal text like "2.50", got {text[:40]!r}', field=field
         ) from None
-    scaled = amount * scale
+    if amount > at_most:
+        raise BadRequest(f"expected 0 to {at_most:,}, got {text!r}", field=field)
+    scaled = _EXACT.multiply(amount, scale)
     if scaled != scaled.to_integral_value():
         raise BadRequest(f"expected at most {len(str(scale)) - 1} decimals, got {text!r}", field=field)
     return int(scaled)

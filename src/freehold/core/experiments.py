@@ -20,6 +20,7 @@ ROUTE: Final = "route/"
 """Before a route's name, where a model's could stand."""
 
 ARMS_MAX: Final = 20
+ARM_CHARS_MAX: Final = 256
 SHADOWS_MAX: Final = 5
 STEPS_MAX: Final = 20
 STEP_S_MAX: Final = 7 * 86_400.0
@@ -217,6 +218,8 @@ def _arm_problems(arms: Sequence[Arm], models: Sequence[str]) -> Iterator[tuple[
             yield f"{path}.percent", f"expected more than 0 and less than 100, got {one.percent}"
         if one.called in seen or one.called in (CANARY, BASELINE) or one.called.startswith(SHADOW):
             yield f"{path}.name", f"{one.called[:80]!r} is taken: every arm needs a name of its own"
+        if not (one.called.isprintable() and len(one.called) <= ARM_CHARS_MAX):
+            yield f"{path}.name", f"expected at most {ARM_CHARS_MAX} printable characters"
         seen.add(one.called)
     total = sum(one.percent for one in arms)
     if arms and not abs(total - _WHOLE) < 1e-6:

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from freehold.core.contracts import money, pattern_of
+from freehold.core.contracts import check_currency, money, pattern_of
 from freehold.core.errors import BadRequest
 from freehold.core.experiments import ROUTE, Experiment
 from freehold.core.experiments import problems as experiment_problems
@@ -160,6 +160,7 @@ def check(declared: Route | Drain) -> None:
         return
     for field, problem in _problems(declared):
         raise BadRequest(problem, field=field)
+    check_currency(declared.currency)
     if declared.constraints.price_max is not None:
         money(declared.constraints.price_max, "constraints.price_max")
 
@@ -221,10 +222,23 @@ def _problems(route: Route) -> Iterator[tuple[str, str]]:
         yield "quality_by", "expected the name of a score of feedback"
     if not route.output_tokens > 0:
         yield "output_tokens", f"expected more than 0, got {route.output_tokens}"
+    yield from _constraint_problems(route)
     yield from timeout_problems(route.timeouts, "timeouts")
     yield from _failure_problems(route)
     yield from serving_problems(route.cache, route.slo)
     yield from experiment_problems(route.experiment, [one.model for one in route.members()])
+
+
+def _constraint_problems(route: Route) -> Iterator[tuple[str, str]]:
+    """What no model could meet, or every one does, is a mistake."""
+    limits = route.constraints
+    for name in ("first_token_s_max", "tokens_per_s_min", "context_tokens_min"):
+        value = getattr(limits, name)
+        if value is not None and not value > 0:
+            yield f"constraints.{name}", f"expected more than 0, got {value:g}"
+    rated = route.quality_by is not None or any(one.quality is not None for one in route.members())
+    if limits.quality_min is not None and not rated:
+        yield "constraints.quality_min", "no model has a quality: give the models one, or say quality_by"
 
 
 def _model_problems(one: RouteModel, path: str) -> Iterator[tuple[str, str]]:
@@ -259,5 +273,3 @@ def _failure_problems(route: Route) -> Iterator[tuple[str, str]]:
         yield "queue.wait_s", f"expected 0 to {WAIT_S_MAX:g} seconds, got {queue.wait_s}"
     if route.hedge is not None and route.hedge.after_s is not None and not route.hedge.after_s > 0:
         yield "hedge.after_s", f"expected more than 0 seconds, got {route.hedge.after_s}"
-    if len(route.currency) != 3 or not route.currency.isupper():
-        yield "currency", f"expected three capital letters (ISO 4217), got {route.currency[:20]!r}"

@@ -364,8 +364,8 @@ def _agent_problems(agent: Agent, names: frozenset[tuple[Kind, str]]) -> Iterato
         if value is not None and not value > 0:
             yield f"limits.{field}", f"expected more than 0, got {value}"
     try:
-        money_pico(limits.cost_max_usd, field="cost_max_usd")
-        money_pico(limits.session_cost_max_usd, field="session_cost_max_usd")
+        money_pico(limits.cost_max_usd, field="limits.cost_max_usd")
+        money_pico(limits.session_cost_max_usd, field="limits.session_cost_max_usd")
     except BadRequest as error:
         yield error.field, error.message
     if agent.temperature is not None and not 0 <= agent.temperature <= 2:

@@ -8,12 +8,12 @@ Such a call runs again when that is harmless (pure, idempotent: same key), else 
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from typing import Final, TypeAlias, assert_never
 
 from msgspec import Struct, structs
 
 from freehold.core import pricing
+from freehold.core.contracts import money
 from freehold.core.errors import BadRequest, ContentRefused, ContextTooLong, LimitReached
 from freehold.core.messages import JsonObject, Text, ToolCall
 from freehold.core.resources import Effect, Limits
@@ -484,14 +484,4 @@ def _session_over(limit: str, size: object, used: str) -> Reached:
 
 def money_pico(amount: str | None, *, field: str) -> int | None:
     """Raises BadRequest where the declared text is no amount of money."""
-    if amount is None:
-        return None
-    try:
-        exact = Decimal(amount)
-        if not exact.is_finite() or exact < 0:
-            raise InvalidOperation
-    except InvalidOperation as error:
-        raise BadRequest(
-            f"expected US dollars as text like '0.50', got {amount[:40]!r}", field=f"limits.{field}"
-        ) from error
-    return int(exact * pricing.PICO)
+    return None if amount is None else money(amount, field)

@@ -88,7 +88,7 @@ def set_up(agent: Agent, setup: SessionSetup | None) -> Agent:
         agent = structs.replace(agent, custom_tools=setup.custom_tools)
     if setup.cost_max_usd is not None:
         limits = agent.limits
-        own = money_pico(limits.session_cost_max_usd, field="session_cost_max_usd")
+        own = money_pico(limits.session_cost_max_usd, field="limits.session_cost_max_usd")
         given = money_pico(setup.cost_max_usd, field="budget.max_list_cost")
         if own is None or (given is not None and given < own):
             limits = structs.replace(limits, session_cost_max_usd=setup.cost_max_usd)

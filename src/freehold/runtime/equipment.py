@@ -45,8 +45,10 @@ class Equipment(Struct, frozen=True):
             session_id,
             limits,
             {RESULT_READ: PLANNED, **self.functions} if self.functions else {},
-            cost_max_pico=money_pico(limits.cost_max_usd, field="cost_max_usd"),
-            session_cost_max_pico=money_pico(limits.session_cost_max_usd, field="session_cost_max_usd"),
+            cost_max_pico=money_pico(limits.cost_max_usd, field="limits.cost_max_usd"),
+            session_cost_max_pico=money_pico(
+                limits.session_cost_max_usd, field="limits.session_cost_max_usd"
+            ),
             context=planned(self.agent, self.reach, self._asking(self.agent.model, ())),
             limited=frozenset(one.tool for one in self.functions.values() if one.limited),
         )
