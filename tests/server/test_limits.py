@@ -43,6 +43,7 @@ prices:
   - {{ models: "openai/*", input: "{price}", output: "{price}" }}
   - {{ models: "anthropic/*", input: "{price}", output: "{price}" }}
 """
+VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "m"}
 CHAT = {"model": "openai/gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 10}
 
 
@@ -129,6 +130,18 @@ async def test_a_budget_refuses_what_could_pass_it_and_says_what_is_left(own: Wo
         assert (small["used_usd"], small["amount_usd"], small["warned"]) == ("2.73", "3", True)
 
 
+async def test_a_call_that_all_of_a_budget_would_not_pay_for_is_told_so(own: World) -> None:
+    """Nothing was leased of it by then: so nothing is known of what is left."""
+    await own.apply("kind: budget\nname: tiny\nscope: team/tiny\namount_usd: '1'\nperiod: total")
+    async with await key(own, team="tiny") as client:
+        refused = await client.post("/v1/chat/completions", json=CHAT)
+    assert refused.json()["error"]["code"] == "insufficient_quota"
+    said = (
+        "budget tiny ($1 for team/tiny, in total): this call could cost $1.095, which is more than all of it"
+    )
+    assert refused.json()["error"]["message"].startswith(said)
+
+
 async def test_sessions_and_embeddings_are_held_too(own: World) -> None:
     await own.apply(
         "kind: budget\nname: none\nscope: team/none\namount_usd: '0'\nperiod: day\n---\n"
@@ -164,8 +177,16 @@ async def test_whom_a_client_names_has_a_limit_of_his_own(own: World) -> None:
             ]
             return {ann, bob}, statuses, (await own.json("GET", "/v1/limits"))["data"]
 
+        async def embedded(name: str) -> list[int]:
+            headers = {"x-freehold-user": f"zoë-{name}".encode()}
+            body = {"model": "openai/text-embedding-3-small", "input": "Hi"}
+            first = await client.post("/v1/embeddings", json=body, headers=headers)
+            return [first.status_code, await asked(user=f"zoë-{name}")]
+
         people, told, listed = await within_a_minute(story)
         assert told == [200, 429, 200, 429, 429]
+        own.script("openai", reply(msgspec.json.encode(VECTORS)))
+        assert await within_a_minute(embedded) == [200, 429]
         assert await asked() == 200
         assert {one["subject"] for one in listed if one["name"] == "each"} >= people
 

@@ -28,6 +28,7 @@ PLACES: Final[dict[Measure, int]] = {"money": 0, "requests": 1, "tokens": 2, "ca
 
 MONEY, REQUESTS, TOKENS, CALLS = PLACES["money"], PLACES["requests"], PLACES["tokens"], PLACES["calls"]
 CALL_RETRY_S: Final = 1.0
+_LESS: Final = "ask for fewer output tokens, or send less"
 _BY_MINUTE: Final[tuple[tuple[int, Literal["requests", "tokens"]], ...]] = (
     (REQUESTS, "requests"),
     (TOKENS, "tokens"),
@@ -214,6 +215,9 @@ def refusal(
         if database is not None:
             said = f"the database that keeps it {database}, and what this server has leased of it is used up"
             return LimitReached(f"budget {rule.name} ({size}): {said}; this call could cost {show(amount)}")
+        if amount > rule.size:
+            said = f"this call could cost {show(amount)}, which is more than all of it"
+            return LimitReached(f"budget {rule.name} ({size}): {said}: {_LESS}")
         return LimitReached(
             f"budget {rule.name} ({size}): {show(min(left, rule.size))} is left,"
             f" and this call could cost {show(amount)}; calls under way may give some back"
@@ -221,7 +225,7 @@ def refusal(
     what = {REQUESTS: "requests a minute", TOKENS: "tokens a minute", CALLS: "calls at a time"}[one.place]
     size = f"{rule.size:,} {what} for {whom}"
     if amount > rule.size:
-        wish = ": ask for fewer output tokens, or send less" if one.place == TOKENS else ""
+        wish = f": {_LESS}" if one.place == TOKENS else ""
         return LimitReached(f"limit {rule.name} ({size}): this call could use {amount:,}{wish}")
     retry_s = CALL_RETRY_S if one.place == CALLS else (MINUTE_MS - now_ms % MINUTE_MS) / 1000
     why = "it is used up" if database is None else f"the database that keeps it {database}"

@@ -8,6 +8,7 @@ here: authentication (governance/keys.py), retries (a route's, in routing_course
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -153,17 +154,23 @@ class Gateway:
             streamed=envelope.stream,
             id=call_id,
         )
-        if user := headers.get(USER_HEADER) or envelope.end_user():
-            meter.called_for(user)
+        _note_user(meter, headers, envelope)
         asked = bytes_of(envelope, wire, headers)
         plan, settle, plan_now = self._steps
         return PromptCall(asked, meter, plan, settle, plan_now=plan_now)
 
-    async def embed(self, principal: Principal, envelope: Envelope, *, wire: EmbeddingWire) -> Embedded:
-        """Raises as `call` does on entering, and BadRequest before anybody is asked."""
+    async def embed(
+        self,
+        principal: Principal,
+        envelope: Envelope,
+        *,
+        wire: EmbeddingWire,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> Embedded:
+        """Raises as `call` does on entering, and BadRequest before anybody is asked. `headers` as of `forward`."""
         texts = Texts(envelope, wire)
         meter = meter_of(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
-        meter.called_for(envelope.end_user())
+        _note_user(meter, headers, envelope)
         async with Call(texts, meter, self._plan, self._settle) as embedded:
             return embedded
 
@@ -390,6 +397,17 @@ class Gateway:
         wire = self._wires.get(meter.wire)
         field = path_in(wire, body, lack.field) if body and wire is not None else lack.field
         return refusal(f"{target.provider.name}/{target.name}", lack, facts, field=field, instead=instead)
+
+
+def _note_user(meter: Meter, headers: Mapping[str, str], envelope: Envelope) -> None:
+    """Whom the client names. A header's bytes were read as Latin-1, and are UTF-8 where they can be: one name however it comes."""
+    user = headers.get(USER_HEADER) or envelope.end_user()
+    if not user:
+        return
+    if not user.isascii() and USER_HEADER in headers:
+        with suppress(UnicodeError):
+            user = user.encode("latin-1").decode()
+    meter.called_for(user)
 
 
 def _hold(principal: Principal, target: Target) -> None:

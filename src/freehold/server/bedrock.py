@@ -124,7 +124,7 @@ class BedrockDoor(Struct, frozen=True, kw_only=True):
     ) -> None:
         request_id = ids.new("req", self.front.door.clock)
         try:
-            made = await self.front.gateway.embed(principal, envelope, wire=wire)
+            made = await self.front.gateway.embed(principal, envelope, wire=wire, headers=exchange.headers)
         except FreeholdError as error:
             told = told_in(wire, error, request_id)
             await exchange.respond(told.status, header_lines(told.headers.items()), told.body)

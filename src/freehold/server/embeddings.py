@@ -47,7 +47,7 @@ class EmbeddingsDoor(Struct, frozen=True, kw_only=True):
             raise stopping()
         principal = self.door.authenticate(exchange.headers)
         envelope = Envelope(await exchange.read(self.door.body_bytes_max))
-        made = await self.gateway.embed(principal, envelope, wire=self.wire)
+        made = await self.gateway.embed(principal, envelope, wire=self.wire, headers=exchange.headers)
         headers = {
             "content-type": "application/json",
             "x-request-id": request_id,

@@ -117,7 +117,8 @@ class GoogleDoor(Struct, frozen=True, kw_only=True):
         if address.method == COUNT:
             return await self._counted(principal, address.model, body)
         envelope = Envelope(body, model=address.model)
-        made = await self.front.gateway.embed(principal, envelope, wire=self.embedding[address.method])
+        wire = self.embedding[address.method]
+        made = await self.front.gateway.embed(principal, envelope, wire=wire, headers=exchange.headers)
         return made.body, [("x-freehold-model", printable(f"{made.provider}/{made.model}"))]
 
     async def _counted(self, principal: Principal, model: str, body: bytes) -> Told:
