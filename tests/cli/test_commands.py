@@ -15,6 +15,7 @@ from tests.cli._freehold import Freehold
 
 COMMANDS = [
     "apply",
+    "archive",
     "batches",
     "chat",
     "demo",

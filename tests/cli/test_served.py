@@ -307,3 +307,17 @@ def test_colours_are_for_terminals_and_no_color_is_heeded(served: Freehold) -> N
         assert "data folder" in shown.stdout
         assert bool(COLOUR.search(shown.stdout)) == colourful
     assert "\x1b" not in served.ok("doctor").out
+
+
+def test_what_is_archived_is_out_of_use_until_it_is_applied_again(served: Freehold) -> None:
+    declared = "kind: capacity\nname: bought\nmodels: openai/gpt-4o\ntokens_per_minute: 1000\nhourly: '1'\n"
+    declared += "valid_from: 2026-11-01T00:00:00Z\n"
+    served.ok("apply", "-", "--yes", input=declared)
+    assert "archived capacity bought" in served.ok("archive", "capacity", "bought").out
+    assert "bought" not in served.ok("get", "capacities").out
+    assert ", archived" in served.ok("get", "capacities", "--archived").out
+    again = served("archive", "capacity", "bought")
+    assert (again.code, "bought" in again.err) == (1, True)
+    served.ok("apply", "-", "--yes", input=declared)
+    (told,) = served.ok("archive", "capacity", "bought", "--json").json
+    assert (told["name"], told["archived"]) == ("bought", True)

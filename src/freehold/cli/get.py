@@ -1,4 +1,4 @@
-"""`freehold get` and `freehold describe`: declared resources."""
+"""`freehold get`, `freehold describe` and `freehold archive`: declared resources."""
 
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ def get(ctx: click.Context, *, kind: str | None, archived: bool, as_json: bool) 
             one["name"],
             str(one["version"]),
             short(_about(one["resource"]), width=ABOUT_CHARS_MAX),
-            ago(one["updated_at"]),
+            f"{ago(one['updated_at'])}{', archived' if one['archived'] else ''}",
         )
         for one in found
     ]
@@ -78,6 +78,27 @@ def describe(
     output.out.print(
         yaml.safe_dump(one["resource"], sort_keys=False, allow_unicode=True, width=110), markup=False, end=""
     )
+
+
+@click.command(cls=Command)
+@click.argument("kind")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@json_option
+@click.pass_context
+def archive(ctx: click.Context, *, kind: str, names: tuple[str, ...], as_json: bool) -> None:
+    """Take resources of a KIND out of use: a route, a limit, a budget, a price book. Their versions are kept.
+
+    \b
+      freehold archive budget research
+    """
+    chosen = settings(ctx)
+    with connected(chosen) as client:
+        archived = [client.request("DELETE", f"/v1/resources/{kind}/{name}") for name in names]
+    if chosen.output.as_json:
+        chosen.output.json(archived)
+        return
+    for one in archived:
+        chosen.output.say(f"archived {one['kind']} {one['name']}; applying it puts it to use again")
 
 
 def _about(resource: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ EXIT_INTERRUPTED: Final = 130
 # command -> (module, what it does in the list of commands)
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply": ("apply", "Apply a template: says what it will change, and does it."),
+    "archive": ("get", "Take declared resources out of use."),
     "batches": ("batches", "List, show and cancel batches of calls."),
     "budgets": ("budgets", "Show what is left of budgets, or of limits."),
     "chat": ("chat", "Talk with an agent."),

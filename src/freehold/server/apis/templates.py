@@ -70,9 +70,9 @@ def shown(one: Versioned) -> ResourceShown:
 
 
 def kind_named(name: str) -> Kind:
-    """Also takes the plural (`agents`), as people type it."""
+    """Also takes the plural (`agents`, `capacities`), as people type it."""
     for kind in KINDS:
-        if name in {kind, f"{kind}s"}:
+        if name in {kind, f"{kind}s", f"{kind.removesuffix('y')}ies"}:
             return kind
     raise BadRequest(f"expected one of {', '.join(KINDS)}; got {name!r}{near(name, KINDS)}", field="kind")
 
