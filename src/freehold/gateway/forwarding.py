@@ -200,8 +200,11 @@ class Bytes(Struct, eq=False):
     _envelope: Envelope
     _wire: Wire
     _headers: Mapping[str, str]
-    _sealed: bool
-    """Another vendor's seal, in our packing, never passes: the wire takes it out, or opens it for whom it is from."""
+    _sealed: bool | None = None
+    """Another vendor's seal, in our packing, never passes: the wire takes it out, or opens it for whom it is from.
+
+    Not looked for where nothing would pass anyway.
+    """
 
     _request: ModelRequest | None = None
     _begun: "Asking | _Forwarded | None" = None
@@ -318,7 +321,11 @@ class Bytes(Struct, eq=False):
         )
 
     def _passes_to(self, target: Target) -> bool:
-        return target.provider.wire == self._wire.name and not self._sealed
+        if target.provider.wire != self._wire.name:
+            return False
+        if (sealed := self._sealed) is None:
+            self._sealed = sealed = holds_packed(self._envelope.body)
+        return not sealed
 
     def _decoded(self) -> ModelRequest:
         request = self._request
@@ -329,10 +336,6 @@ class Bytes(Struct, eq=False):
                 request = structs.replace(request, model=envelope.model, stream=envelope.stream)
             self._request = request
         return request
-
-
-def bytes_of(envelope: Envelope, wire: Wire, headers: Mapping[str, str]) -> Bytes:
-    return Bytes(envelope, wire, headers, holds_packed(envelope.body))
 
 
 def _priority(given: str | None) -> Priority:

@@ -33,7 +33,7 @@ from freehold.gateway.canaries import Percentages, none_yet
 from freehold.gateway.capabilities import Lack, refusal
 from freehold.gateway.counting import Count, counted
 from freehold.gateway.embedding import Embedded, Texts
-from freehold.gateway.forwarding import Passed, Passing, bytes_of
+from freehold.gateway.forwarding import Bytes, Passed, Passing
 from freehold.gateway.limiting import Limiting
 from freehold.gateway.metering import OK, Meter, begun_record, estimated, may_be_billed, meter_of, outcome
 from freehold.gateway.models import ModelTable
@@ -155,7 +155,7 @@ class Gateway:
             id=call_id,
         )
         _note_user(meter, headers, envelope)
-        asked = bytes_of(envelope, wire, headers)
+        asked = Bytes(envelope, wire, headers)
         plan, settle, plan_now = self._steps
         return PromptCall(asked, meter, plan, settle, plan_now=plan_now)
 
@@ -205,7 +205,7 @@ class Gateway:
         if target.route is None:
             raise Internal("a route's name stands for something else")
         return explained(
-            target.route, principal, ACTION, bytes_of(envelope, wire, headers),
+            target.route, principal, ACTION, Bytes(envelope, wire, headers),
             draw=self._chance() if draw is None else draw,
             now_s=self._clock.monotonic_s(), at=self._clock.now(),
             canary_percent=self._canaries(principal.tenant, target.route.route),
