@@ -139,6 +139,35 @@ async def test_a_client_that_hangs_up_hangs_up_the_provider_and_leaves_a_record(
     await eventually(recorded)
 
 
+async def test_what_was_said_is_counted_of_a_translated_call_that_was_hung_up_on(shared: World) -> None:
+    """Its messages were let go when they were told."""
+    words = 1_000
+    said = [{"role": "user", "content": "word " * words}]
+    shared.script("openai", reply(OPENAI_TEXT))
+    async with connected(shared.url) as raw:
+        await raw.send(
+            request("POST", MESSAGES, key=shared.key, body=TRANSLATED)
+        )  # So that the name is known.
+        assert (await raw.answer()).status == 200
+    asked = shared.script("openai", [HOLD])
+
+    async def read() -> int:
+        bill = await shared.json("GET", "/v1/costs?by=outcome")
+        lines = [line for line in bill["lines"] if line["group"]["outcome"] == "client_gone"]
+        return sum(int(line["input_tokens"]) for line in lines)
+
+    before = await read()
+    async with connected(shared.url) as raw:
+        body = anthropic_request("openai/gpt-4o", messages=said)
+        await raw.send(request("POST", MESSAGES, key=shared.key, body=body))
+        await eventually(lambda: bool(asked.asked))
+
+    async def counted() -> bool:
+        return await read() - before > words / 2
+
+    await eventually(counted)
+
+
 async def test_requests_of_a_pipeline_are_answered_in_their_order(shared: World) -> None:
     await warm(shared, "openai")
     answers = [OPENAI_TEXT.replace(b"gpt-4o", b"model-%d" % number) for number in range(3)]

@@ -5,11 +5,12 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from freehold.core.errors import FreeholdError
 from freehold.core.messages import ModelRequest
 from freehold.core.stream import fold
-from freehold.wires import named
+from freehold.wires import named, names
 from tests.wires import _values as values
 from tests.wires._values import ANTHROPIC, OPENAI, PROVIDER
 
@@ -191,3 +192,13 @@ def test_nesting_without_end_is_refused(name, depth):
             wire.decode_response(body, provider=PROVIDER)
         with pytest.raises(FreeholdError):
             wire.stream_decoder(provider=PROVIDER).feed(b"data: " + body + b"\n\n")
+
+
+@pytest.mark.parametrize("name", names())
+@given(data=st.data())
+def test_an_answer_repeats_nothing_of_its_requests_messages(name, data):
+    """The gateway lets go of them once they were told."""
+    wire, response = named(name), data.draw(RESPONSES[OPENAI])
+    request = data.draw(values.openai_requests)
+    whole = wire.encode_response(response, created=1, request=request)
+    assert wire.encode_response(response, created=1, request=structs.replace(request, messages=())) == whole

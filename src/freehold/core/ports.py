@@ -111,7 +111,7 @@ class Wire(Protocol):
     ) -> bytes:
         """`created` is Unix time in seconds, for dialects that tell it; the provider's own, where it said one, goes first.
 
-        `request` is what is answered, for dialects whose answers repeat it.
+        `request` is what is answered, for dialects whose answers repeat it; its messages, which none repeats, may be missing.
         """
         ...
 

@@ -140,7 +140,7 @@ class Answer(Metered):
 
 
 class Told(Metered):
-    """An answer that came whole. `request` is what it answers."""
+    """An answer that came whole. `request` is what it answers, but for the messages."""
 
     __slots__ = ("is_language_model", "model", "provider", "request", "response")
 
@@ -167,13 +167,17 @@ class Told(Metered):
 
 
 class Asking:
-    """A request on its way to one provider. `body` is what it came as, in `wire`. Raises what cannot be said there."""
+    """A request on its way to one provider. `body` is what it came as, in `wire`. Raises what cannot be said there.
 
-    __slots__ = ("_body", "_opening", "_request", "_wire", "target")
+    Once it was begun, `request` is without its messages, which were told: what calls that are under way hold of them together is more
+    than a processor's cache, and each new call would be read into memory that has long left it.
+    """
+
+    __slots__ = ("_body", "_opening", "_wire", "request", "target")
 
     def __init__(self, target: Target, request: ModelRequest, *, wire: Wire | None, body: bytes) -> None:
         self.target = target
-        self._request = request
+        self.request = request
         self._wire = wire
         self._body = body
         try:
@@ -193,7 +197,10 @@ class Asking:
                 self._word(came)
             done(came)
 
-        return begin(worded)
+        hang_up = begin(worded)
+        if hang_up is not None:
+            self.request = structs.replace(self.request, messages=())
+        return hang_up
 
     async def answered(self, meter: Meter) -> Answer:
         """Raises before the first event, and has hung up then."""
@@ -202,7 +209,7 @@ class Asking:
         except FreeholdError as error:
             self._word(error)
             raise
-        answer = Answer(self.target, self._request, self._opening, events, meter)
+        answer = Answer(self.target, self.request, self._opening, events, meter)
         try:
             await answer.start()
         except BaseException:

@@ -261,14 +261,18 @@ class Bytes(Struct, eq=False):
             return None
         if not self._passes_to(target):
             self._begun = asking = self._asking(target)
-            return asking.begin(done)
+            hang_up = asking.begin(done)
+            if hang_up is not None:
+                self._request = None  # Read again only where the call fails, to be counted.
+            return hang_up
         self._begun = forwarded = self._forwarded(target)
         begin: Callable[[Done[bytes]], HangUp | None] | None = getattr(forwarded.opening, "begin", None)
         return None if begin is None else begin(done)
 
     def whole(self, came: bytes | ModelResponse, target: Target, meter: Meter) -> Passed | Told:
         if isinstance(came, ModelResponse):
-            return Told(target, self._decoded(), came, meter)
+            begun = self._begun
+            return Told(target, begun.request if isinstance(begun, Asking) else self._decoded(), came, meter)
         return Passed(target, came, self._wire, meter)
 
     def _asking(self, target: Target) -> Asking:
