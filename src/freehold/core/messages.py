@@ -5,6 +5,9 @@ A wire decodes a client's request to these and encodes them for a provider. Thre
 * A field that only one wire has rides in `extra[wire]` as raw JSON, and leaves only through the same wire.
 * A content block that only one wire has is a `Carried` part: its bytes leave only through the same wire.
 * What a wire cannot say is refused with `Unsupported` and the path. It is never dropped.
+
+What a conversation has many of is kept out of the collector's sight (`gc=False`): values that are made of older ones, and never
+changed, form no circle.
 """
 
 from typing import Any, Final, Literal, TypeAlias
@@ -32,7 +35,7 @@ class Opaque(Struct, frozen=True, omit_defaults=True):
     kind: str = "signature"
 
 
-class Text(Struct, frozen=True, tag="text", omit_defaults=True):
+class Text(Struct, frozen=True, tag="text", omit_defaults=True, gc=False):
     """`cache` marks the end of a prefix that the vendor should cache (Anthropic's cache_control): its time to live."""
 
     text: str
@@ -84,7 +87,7 @@ class Media(Struct, frozen=True, tag="media", omit_defaults=True):
     extra: Extra = {}
 
 
-class ToolCall(Struct, frozen=True, tag="tool_call", omit_defaults=True):
+class ToolCall(Struct, frozen=True, tag="tool_call", omit_defaults=True, gc=False):
     """`arguments` is the JSON text exactly as the model wrote it: it may be empty (a tool without parameters), or invalid.
 
     `id` is empty where a vendor gives its calls none: see `stream.identified`.
@@ -98,7 +101,7 @@ class ToolCall(Struct, frozen=True, tag="tool_call", omit_defaults=True):
     extra: Extra = {}
 
 
-class ToolResult(Struct, frozen=True, tag="tool_result", omit_defaults=True):
+class ToolResult(Struct, frozen=True, tag="tool_result", omit_defaults=True, gc=False):
     call_id: str
     content: "tuple[Text | Media | Carried, ...]"
     failed: bool = False
@@ -118,7 +121,7 @@ Part: TypeAlias = Text | Refusal | Reasoning | Media | ToolCall | ToolResult | C
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 
-class Message(Struct, frozen=True, omit_defaults=True):
+class Message(Struct, frozen=True, omit_defaults=True, gc=False):
     """`tool` messages hold only ToolResults, and no two stand side by side: wires merge and split as their vendor wants.
 
     `system` here is one in the middle of a conversation; the ones before it are `ModelRequest.instructions`.

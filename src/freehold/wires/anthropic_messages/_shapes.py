@@ -78,7 +78,9 @@ class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type", f
     data: str
 
 
-class ToolUseBlock(Struct, tag="tool_use", tag_field="type", forbid_unknown_fields=True, omit_defaults=True):
+class ToolUseBlock(
+    Struct, tag="tool_use", tag_field="type", forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
     """`freehold_seal` is ours: another vendor's seal of the call, on its way through this vendor's client."""
 
     id: str
@@ -94,7 +96,7 @@ ResultBlock: TypeAlias = TextBlock | ImageBlock | DocumentBlock
 
 
 class ToolResultBlock(
-    Struct, tag="tool_result", tag_field="type", forbid_unknown_fields=True, omit_defaults=True
+    Struct, tag="tool_result", tag_field="type", forbid_unknown_fields=True, omit_defaults=True, gc=False
 ):
     tool_use_id: str
     content: str | list[ResultBlock] | None = None

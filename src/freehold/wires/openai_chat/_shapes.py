@@ -1,7 +1,7 @@
 """Wires, OpenAI chat: the request's shapes as the vendor has them, and the vendors who follow it extend them.
 
 Unknown fields are an error of the strict decoder on purpose: it is the quick way, and only bodies that have some take the careful
-one (request_decode.py). What every field is: https://platform.openai.com/docs/api-reference/chat/create (and its OpenAPI document).
+one (request_decode.py). What a conversation has many of has no `gc`: it lives briefly, and in no circle. What every field is: https://platform.openai.com/docs/api-reference/chat/create (and its OpenAPI document).
 """
 
 from typing import Final, Literal, TypeAlias
@@ -21,7 +21,9 @@ class CacheControl(Struct, forbid_unknown_fields=True, omit_defaults=True):
     ttl: Literal["5m", "1h"] | None = None
 
 
-class TextPart(Struct, tag="text", tag_field="type", forbid_unknown_fields=True, omit_defaults=True):
+class TextPart(
+    Struct, tag="text", tag_field="type", forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
     text: str
     cache_control: CacheControl | None = None
     prompt_cache_breakpoint: Field = UNSET
@@ -77,12 +79,12 @@ AssistantPart: TypeAlias = TextPart | RefusalPart
 ToolPart: TypeAlias = TextPart | ImagePart
 
 
-class FunctionCall(Struct, forbid_unknown_fields=True):
+class FunctionCall(Struct, forbid_unknown_fields=True, gc=False):
     name: str
     arguments: str | None = None
 
 
-class ToolCallShape(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class ToolCallShape(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """`extra_content` holds Gemini's thought signatures: https://ai.google.dev/gemini-api/docs/openai"""
 
     id: str | None = None
@@ -105,13 +107,15 @@ class DeveloperMessage(
     name: str | None = None
 
 
-class UserMessage(Struct, tag="user", tag_field="role", forbid_unknown_fields=True, omit_defaults=True):
+class UserMessage(
+    Struct, tag="user", tag_field="role", forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
     content: str | list[UserPart]
     name: str | None = None
 
 
 class AssistantMessage(
-    Struct, tag="assistant", tag_field="role", forbid_unknown_fields=True, omit_defaults=True
+    Struct, tag="assistant", tag_field="role", forbid_unknown_fields=True, omit_defaults=True, gc=False
 ):
     """`reasoning_content` (DeepSeek, Qwen), `reasoning` (vLLM, OpenRouter), `reasoning_details` (OpenRouter) are not OpenAI's."""
 
@@ -135,7 +139,9 @@ class PlainMessage(Struct, omit_defaults=True, gc=False):
     name: str | None = None
 
 
-class ToolMessage(Struct, tag="tool", tag_field="role", forbid_unknown_fields=True, omit_defaults=True):
+class ToolMessage(
+    Struct, tag="tool", tag_field="role", forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
     tool_call_id: str
     content: str | list[ToolPart]
     name: str | None = None
