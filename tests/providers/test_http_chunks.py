@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from freehold.providers._http_chunk import CHUNK_BYTES_MAX, only_chunk
+from freehold.providers._http_chunk import CHUNK_BYTES_MAX
 from freehold.providers._http_connection import Connection, Timeouts
 from freehold.providers._http_reply import Reply
 
@@ -133,18 +133,24 @@ def test_a_body_is_read_as_the_parser_reads_it(pieces: list[bytes], poured: bool
 
 @pytest.mark.parametrize(
     "data",
-    [b"", END, b"5\r\nhello", b"5\r\nhello\n\n", b"05\r\nhello\r\n", b"5;a\r\nhello\r\n", b"5\r\nhello\r\n" * 2, b"6\r\nhello\r\n"],
+    [END, b"5\r\nhello", b"5\r\nhello\n\n", b"05\r\nhello\r\n", b"5;a\r\nhello\r\n", b"5\r\nhello\r\n" * 2, b"6\r\nhello\r\n"],
 )  # fmt: skip
-def test_what_is_not_plainly_one_chunk_is_left_to_the_parser(data: bytes) -> None:
-    assert only_chunk(data) is None
+async def test_what_is_not_plainly_one_chunk_is_left_to_the_parser(data: bytes) -> None:
+    before, after = framed(EVENT), framed(EVENT) + END
+    assert await told([before, before, data, after]) == await told(bytewise(before * 2 + data + after))
 
 
-@pytest.mark.parametrize("size", [1, 9, 10, 15, 16, 255, 256, CHUNK_BYTES_MAX])
-def test_one_chunk_of_any_size_is_known_by_its_bytes(size: int) -> None:
+@pytest.mark.parametrize("line", [b"%x", b"%X"])
+@pytest.mark.parametrize("size", [1, 9, 10, 15, 16, 255, 256, CHUNK_BYTES_MAX, CHUNK_BYTES_MAX + 1])
+async def test_a_chunk_of_any_size_is_read_whole(size: int, line: bytes) -> None:
     body = b"\n" * size
-    assert only_chunk(framed(body)) == body
-    assert only_chunk(b"%X\r\n%b\r\n" % (size, body)) == body
-    assert only_chunk(framed(b"\n" * (CHUNK_BYTES_MAX + 1))) is None
+    chunk = line % size + b"\r\n" + body + b"\r\n"
+    assert await told([framed(EVENT), chunk, chunk, END], poured=True) == (
+        EVENT + body + body,
+        "None",
+        1,
+        False,
+    )
 
 
 async def test_a_reader_that_is_far_behind_has_the_server_wait() -> None:

@@ -137,6 +137,12 @@ class UsageTap(Protocol):
 
     def feed(self, data: bytes) -> None: ...
 
+    def mould(self, event: bytes) -> "tuple[bytes, bytes] | None":
+        """Of a whole event that says nothing of usage or end: how those begin that differ from it in a text alone, and what they have
+        behind the text. Events of that mould need not be fed. None where there is no telling.
+        """
+        ...
+
     @property
     def usage(self) -> Usage | None: ...
 

@@ -62,6 +62,9 @@ class StreamCopy:
         else:
             self._pieces.clear()
 
+    def mould(self, _: bytes) -> None:
+        """A copy wants all of it."""
+
     @property
     def usage(self) -> Usage | None:
         return self._tap.usage

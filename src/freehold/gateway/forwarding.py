@@ -102,10 +102,10 @@ class Passing(Metered):
         tap = wire.usage_tap()
         if self.meter.keeping is not None:
             tap = self.copy = StreamCopy(tap, wire, self.provider)
-        self._tap = Tapped(tap, wire.stream_content_type)
         self._hidden = UsageHidden() if hidden else None
+        self._tap = Tapped(tap, wire.stream_content_type, self._hidden)
         try:
-            self._first = self._tapped(await anext(self._raw), self._tap)
+            self._first = self._tap.feed(await anext(self._raw))
         except StopAsyncIteration:
             raise BrokenOff(f"{self.provider} answered without a single event") from None
         self.meter.first_event()
@@ -125,7 +125,7 @@ class Passing(Metered):
             return self._begun()
         while self._raw is not None and self._tap is not None:
             try:
-                data = self._tapped(await anext(self._raw), self._tap)
+                data = self._tap.feed(await anext(self._raw))
             except StopAsyncIteration:
                 data = self._ended(self._tap)
             except BrokenOff as error:
@@ -143,19 +143,11 @@ class Passing(Metered):
         if raw is None or tap is None:
             raise Internal("only a stream can be poured")
 
-        feed, hidden = tap.feed, self._hidden
-
-        def passed(data: bytes) -> bool:  # As `_tapped`.
-            feed(data)
-            if hidden is not None:
-                data = hidden.feed(data)
-            return not data or write(data)
-
         if self._first and not write(self._begun()):
             await drained()
         broken: BrokenOff | None = None
         try:
-            await raw.pour(passed, drained)
+            await raw.pour(tap.before(write), drained)
         except BrokenOff as error:
             broken = error
         except BaseException as error:
@@ -167,10 +159,6 @@ class Passing(Metered):
     def _begun(self) -> bytes:
         first, self._first = self._first, b""
         return first
-
-    def _tapped(self, data: bytes, tap: Tapped) -> bytes:
-        tap.feed(data)
-        return data if self._hidden is None else self._hidden.feed(data)
 
     def _ended(self, tap: Tapped, error: BrokenOff | None = None) -> bytes:
         """How a stream ends after its answer was finished doesn't matter."""

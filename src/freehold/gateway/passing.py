@@ -156,36 +156,22 @@ _chunk = msgspec.json.Decoder(_Chunk)
 _NO_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 """What every usage chunk has, and hardly another: the rest is not parsed."""
 
-_CHOICE: Final = b'"choices":[{'
-_LF: Final = ord("\n")
-_NONE: Final = ()
-"""What nothing begins with."""
-
 
 class UsageHidden:
     """Takes OpenAI's closing usage chunk (`"choices":[]`) out of a stream whose client didn't ask for it.
 
-    Bytes are held back only while an event is not complete, up to EVENT_BYTES_MAX; everything else passes as it came. One whole
-    event that begins as others did, up to the first of its choices, is not looked at further.
+    Bytes are held back only while an event is not complete, up to EVENT_BYTES_MAX; everything else passes as it came.
     """
 
-    __slots__ = ("_beginning", "_held")
+    __slots__ = ("_held",)
 
     def __init__(self) -> None:
         self._held = b""
-        self._beginning: bytes | tuple[()] = _NONE
 
     def feed(self, data: bytes) -> bytes:
         """What may go on to the client; may be empty."""
-        if data.startswith(self._beginning) and data.find(b"\n") == len(data) - 2 and data[-1] == _LF:
-            return data
-        self._beginning = _NONE
         if self._held:
             data, self._held = self._held + data, b""
-        elif data.endswith((b"\n\n", b"\r\n\r\n")) and _NO_CHOICES.search(data) is None:
-            if (start := data.find(_CHOICE)) >= 0:
-                self._beginning = data[: start + len(_CHOICE)]
-            return data
         end = _end_of_events(data)
         if len(data) - end <= EVENT_BYTES_MAX:
             data, self._held = data[:end], data[end:]

@@ -11,21 +11,19 @@ from typing import Final
 CHUNK_BYTES_MAX: Final = 2048
 """Of the chunks that are known so. Events of a stream of tokens have some hundred bytes."""
 
-_CRLF: Final = b"\r\n"
+CRLF: Final = b"\r\n"
 
 
-def _size_lines() -> dict[int, tuple[bytes, bytes]]:
-    """In small letters and in capitals, by the length of the whole chunk: sizes have no two chunks of one length."""
-    lines = [(size, b"%x\r\n" % size, b"%X\r\n" % size) for size in range(1, CHUNK_BYTES_MAX + 1)]
-    return {len(small) + size + len(_CRLF): (small, capital) for size, small, capital in lines}
+def _size_lines() -> list[tuple[bytes, bytes] | None]:
+    """By the length of the whole chunk: sizes have no two chunks of one length."""
+    lines = {}
+    for size in range(1, CHUNK_BYTES_MAX + 1):
+        small, capital = b"%x\r\n" % size, b"%X\r\n" % size
+        lines[len(small) + size + len(CRLF)] = small, capital
+    return [lines.get(length) for length in range(max(lines) + 1)]
 
 
-_SIZE_LINES: Final = _size_lines()
+SIZE_LINES: Final = _size_lines()
+"""What a read of so many bytes begins with, in small letters or in capitals, where it is one chunk."""
 
-
-def only_chunk(data: bytes) -> bytes | None:
-    """What the chunk holds, where `data` is one chunk and nothing else. None: that is not known without parsing."""
-    lines = _SIZE_LINES.get(len(data))
-    if lines is None or not data.startswith(lines) or not data.endswith(_CRLF):
-        return None
-    return data[len(lines[0]) : -2]
+READ_BYTES_MAX: Final = len(SIZE_LINES) - 1

@@ -17,7 +17,7 @@ import httptools
 import msgspec
 
 from freehold.core.errors import BrokenOff, FreeholdError, TimedOut, Unavailable
-from freehold.providers._http_chunk import only_chunk
+from freehold.providers._http_chunk import CRLF, READ_BYTES_MAX, SIZE_LINES
 from freehold.providers._http_reply import Reply
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -40,6 +40,9 @@ _PLAINLY_CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
 
 TIMER_EARLY_S = 0.001
 """uvloop's timers count whole milliseconds, so one may ring this much too soon."""
+
+LOOKS = 8
+"""While pieces come one by one no clock is read: so often in each idle_s it is looked whether any came. Silence is told an eighth late at most."""
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -103,7 +106,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = ("_between_chunks", "_bodiless", "_chunk_over", "_complete", "_deadline", "_fruitless_bytes", "_head",
-                 "_idle_s", "_interim_count", "_keep", "_keeper", "_loop", "_name", "_parser", "_parts", "_paused", "_phase",
+                 "_heard", "_idle_s", "_interim_count", "_keep", "_keeper", "_loop", "_name", "_parser", "_parts", "_paused", "_phase",
                  "_reply", "_sent_at", "_served_count", "_silent", "_timeouts", "_timer", "_timer_at", "_told", "_total_at", "_transport",
                  "_waiter", "_writable", "expires_at", "idle_s_max")  # fmt: skip
 
@@ -120,7 +123,7 @@ class Connection(asyncio.Protocol):
         self._told: Told | None = None
         self._writable: asyncio.Future[None] | None = None
         self._between_chunks: Reply | None = None
-        self._paused = self._silent = self._chunk_over = False
+        self._paused = self._silent = self._chunk_over = self._heard = False
         self._served_count = 0
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -183,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._timeouts = timeouts
         self._total_at = total_at
         self._idle_s = inf if timeouts.idle_s is None else timeouts.idle_s
-        self._bodiless = self._complete = self._chunk_over = False
+        self._bodiless = self._complete = self._chunk_over = self._heard = False
         self._silent = self._keep = True
         self._fruitless_bytes = self._interim_count = 0
         self._sent_at = now
@@ -233,13 +236,16 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reply = self._between_chunks
-        if reply is not None and (piece := only_chunk(data)) is not None:
-            self._deadline = self._loop.time() + self._idle_s  # The timer rings before, and looks.
-            if reply.add(piece) > UNREAD_BYTES_MAX:
-                self._pause(reply)
-        else:
+        if reply is not None:
+            length = len(data)
+            lines = SIZE_LINES[length] if length <= READ_BYTES_MAX else None
+            if lines is not None and data.startswith(lines) and data.endswith(CRLF):
+                self._heard = True
+                if reply.add(data[len(lines[0]) : -2]) > UNREAD_BYTES_MAX:
+                    self._pause(reply)
+                return
             self._between_chunks = None
-            self._parse(data)
+        self._parse(data)
 
     def _parse(self, data: bytes) -> None:
         phase = self._phase
@@ -270,8 +276,9 @@ class Connection(asyncio.Protocol):
             return
         self._deliver(len(data))
         # The chunk's end was its last callback, and what comes after it is no half of a size line, which has no line's end.
-        if self._chunk_over and data.endswith(b"\r\n"):
+        if self._chunk_over and data.endswith(CRLF):
             self._between_chunks = self._reply
+            self._look_by(self._loop.time() + self._idle_s / LOOKS)
 
     def pause_writing(self) -> None:
         if self._writable is None:
@@ -455,6 +462,7 @@ class Connection(asyncio.Protocol):
 
     def _pause(self, reply: Reply) -> None:
         self._paused = True
+        self._heard = False
         self._transport.pause_reading()
         self._deadline = inf
         reply.tell()
@@ -517,22 +525,29 @@ class Connection(asyncio.Protocol):
         if deadline > self._total_at:
             deadline = self._total_at
         self._deadline = deadline
-        if deadline < self._timer_at:
+        self._look_by(deadline)
+
+    def _look_by(self, at: float) -> None:
+        if at < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer_at = deadline
-            self._timer = self._loop.call_at(deadline, self._on_timer)
+            self._timer_at = at
+            self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_at = inf
+        now = self._loop.time()
+        if self._heard:
+            self._heard = False
+            self._deadline = now + self._idle_s
         self._deadline = deadline = min(self._deadline, self._total_at)
-        if deadline == inf:
-            return
-        if self._loop.time() + TIMER_EARLY_S < deadline:
-            self._limit(deadline)
-        else:
+        if now + TIMER_EARLY_S >= deadline:
             self._lose(self._timed_out())
+        elif self._between_chunks is not None:
+            self._look_by(min(deadline, now + self._idle_s / LOOKS))
+        elif deadline < inf:
+            self._look_by(deadline)
 
     def _timed_out(self) -> TimedOut:
         limits = self._timeouts

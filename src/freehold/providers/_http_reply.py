@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol, Self
 
-from msgspec import Struct, field
-
 from freehold.core.errors import BrokenOff, FreeholdError, Internal, TooLarge, Unavailable
 
 INFLATED_PIECE_BYTES_MAX = 64 * 1024
@@ -29,38 +27,37 @@ class Source(Protocol):
     def abort(self) -> None: ...
 
 
-class Reply(Struct, eq=False):
+class Reply:
     """Read it to its end or close it (`async with`): an unfinished answer holds its connection.
 
     Iterating gives pieces of the body as they come; pieces that came while the reader was busy are joined. One reader
     at a time. A reader that is cancelled may go on reading; only closing hangs up.
     """
 
-    status: int
-    _head: bytes
-    _name: str
-    _source: Source | None
-    told: "Callable[[Reply], None] | None" = None
-    """Called once, when the body has ended or must be read before more of it comes. For whoever waits for nothing before."""
+    __slots__ = ("_ended", "_failure", "_first", "_head", "_headers", "_inflate", "_left_bytes", "_limit_bytes", "_name", "_parts",
+                 "_source", "_stopped", "_waiter", "_write", "size", "status", "told")  # fmt: skip
 
-    size: int = 0
-    """Bytes that wait for the reader."""
-
-    _headers: dict[str, str] | None = None
-    _parts: list[bytes] = field(default_factory=list)
-    _ended: bool = False
-    _failure: FreeholdError | None = None
-    _inflate: "_Inflate | None" = None
-    _waiter: "asyncio.Future[None] | None" = None
-    _write: Callable[[bytes], bool] | None = None
-    """Of whoever pours, until it has enough for now."""
-
-    _stopped: FreeholdError | None = None
-    """What it raised."""
-
-    _first: bytes = b""
-    _limit_bytes: int = sys.maxsize
-    _left_bytes: int = sys.maxsize
+    def __init__(self, status: int, head: bytes, name: str, source: Source) -> None:
+        self.status = status
+        self._head = head
+        self._name = name
+        self._source: Source | None = source
+        self.told: Callable[[Reply], None] | None = None
+        """Called once, when the body has ended or must be read before more of it comes. For whoever waits for nothing before."""
+        self.size = 0
+        """Bytes that wait for the reader."""
+        self._headers: dict[str, str] | None = None
+        self._parts: list[bytes] = []
+        self._ended = False
+        self._failure: FreeholdError | None = None
+        self._inflate: _Inflate | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._write: Callable[[bytes], bool] | None = None
+        """Of whoever pours, until it has enough for now."""
+        self._stopped: FreeholdError | None = None
+        """What it raised."""
+        self._first = b""
+        self._limit_bytes = self._left_bytes = sys.maxsize
 
     @property
     def headers(self) -> dict[str, str]:

@@ -78,8 +78,8 @@ class Exchange:
     What the protocol reads and sets besides: uvicorn's names.
     """
 
-    __slots__ = ("_expects", "_opening", "_protocol", "body", "disconnected", "gone", "head", "keep_alive", "message_event",
-                 "more_body", "response_complete", "started", "task")  # fmt: skip
+    __slots__ = ("_expects", "_flow", "_opening", "_plain", "_protocol", "_put", "body", "disconnected", "gone", "head", "keep_alive",
+                 "message_event", "more_body", "response_complete", "started", "task")  # fmt: skip
 
     direct = True
     """Whether `write` and `answer` are there: exchanges of another kind only `send` and `respond`."""
@@ -228,6 +228,8 @@ class Exchange:
         """A stream. Its head goes out with its first piece."""
         framing = b"transfer-encoding: chunked\r\n\r\n" if not self.head.old else b"\r\n"
         self._opening = self._opened(status, lines, framing)
+        self._plain = False
+        self._put, self._flow = self._protocol.transport.write, self._protocol.flow
 
     async def send(self, data: bytes) -> None:
         """A piece of a stream, not empty. Waits where the client is slow to read."""
@@ -243,14 +245,14 @@ class Exchange:
         """As `send`, but at once, whatever waits already. False where that is enough for now: then await `drained`."""
         if self.disconnected:
             return True
-        if not self.head.old:
-            size = len(data)
-            data = (_SIZE_LINES[size] if size < _SIZES else b"%x\r\n" % size) + data + b"\r\n"
-        if self._opening:
-            data, self._opening = self._opening + data, b""
-        protocol = self._protocol
-        protocol.transport.write(data)
-        return not protocol.flow.write_paused
+        size = len(data)
+        if self._plain and size < _SIZES:
+            self._put(_SIZE_LINES[size] + data + b"\r\n")
+        else:
+            head, self._opening = self._opening, b""
+            self._put(b"%b%x\r\n%b\r\n" % (head, size, data) if not self.head.old else head + data)
+            self._plain = not self.head.old
+        return not self._flow.write_paused
 
     async def drained(self) -> None:
         await self._protocol.flow.drain()

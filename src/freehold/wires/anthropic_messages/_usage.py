@@ -103,6 +103,8 @@ class _OnlyUsage(Struct):
 _ONLY_USAGE: Final = msgspec.json.Decoder(_OnlyUsage)
 _USAGE: Final = b'"usage"'
 _STOPS: Final = (b'"type":"message_stop"', b'"type": "message_stop"')
+_MOULD: Final = (b'event: content_block_delta\ndata: {"type":"content_block_delta",', b"}\n\n")
+"""Usage and end come in events of other types."""
 
 
 def _shape_in(body: bytes) -> UsageShape | None:
@@ -130,6 +132,9 @@ class AnthropicUsageTap:
 
     def feed(self, data: bytes) -> None:
         self._look(self._lines.feed(data))
+
+    def mould(self, event: bytes) -> tuple[bytes, bytes] | None:
+        return _MOULD if event.startswith(_MOULD[0]) else None
 
     def _look(self, lines: bytes) -> None:
         if _USAGE in lines:

@@ -143,6 +143,9 @@ _NO_USAGE: Final = b'"usage":null'
 _REASON: Final = b'"finish_reason"'
 _NO_REASON: Final = b'"finish_reason":null'
 _DONE: Final = b"[DONE]"
+_CHOICE: Final = b'"choices":[{'
+_PADDING: Final = b'"obfuscation":"'
+"""What OpenAI fills its events up with, behind all else: https://platform.openai.com/docs/api-reference/chat/create (include_obfuscation)."""
 _NULL_BYTES_MAX: Final = 8
 """Of what stands after a field's name, so much is looked at: a colon, spaces, null."""
 
@@ -167,6 +170,19 @@ class OpenAIUsageTap:
 
     def feed(self, data: bytes) -> None:
         self._look(self._lines.feed(data))
+
+    def mould(self, event: bytes) -> tuple[bytes, bytes] | None:
+        """All but a choice's beginning stays as it is. What stands behind padding that follows `"usage":null` is not looked at."""
+        start, end = event.find(_CHOICE), event.rfind(_NO_REASON)
+        if start < 0 or end < start or not event.startswith(b"data:"):
+            return None
+        begins, ends = event[: start + len(_CHOICE)], event[end:]
+        if _says(begins + ends, _USAGE, _NO_USAGE) or _REASON in begins:
+            return None
+        padding = ends.find(_PADDING)
+        if padding >= 0 and _NO_USAGE in ends[:padding]:
+            ends = ends[: padding + len(_PADDING)]
+        return begins, ends
 
     def _look(self, lines: bytes) -> None:
         """A server that says `"usage":null` in every chunk is not read chunk by chunk for it; one that counts in each, at the last."""

@@ -86,6 +86,7 @@ _FAILED: Final = "response.failed"
 _RESPONSE: Final = b'"response"'
 """In the first and the last events only, so that most are looked at once."""
 
+_MOULD: Final = (b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta",', b"}\n\n")
 _MARKS: Final = tuple(f'"{name}"'.encode() for name in (*_FINISHED, _FAILED))
 
 
@@ -109,6 +110,9 @@ class ResponsesUsageTap:
 
     def feed(self, data: bytes) -> None:
         self._look(self._lines.feed(data))
+
+    def mould(self, event: bytes) -> tuple[bytes, bytes] | None:
+        return _MOULD if event.startswith(_MOULD[0]) else None
 
     def _look(self, lines: bytes) -> None:
         if _RESPONSE in lines and any(mark in lines for mark in _MARKS):
