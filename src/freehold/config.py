@@ -243,7 +243,7 @@ def _shape(tree: dict[str, Any], path: Path) -> Config:
     try:
         return msgspec.convert(tree, Config, strict=False, dec_hook=_hook)
     except msgspec.ValidationError as error:
-        wrong = explained(error, known=Config.__struct_fields__)
+        wrong = explained(error, shape=Config)
         raise BadRequest(f"configuration ({path} or the environment): {wrong}") from error
 
 

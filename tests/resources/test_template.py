@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.errors import BadRequest, TooLarge
-from freehold.core.resources import KINDS, Agent, Rules, Tool
+from freehold.core.resources import KINDS, Agent, Limits, Rules, Tool
 from freehold.resources.template import TEMPLATE_BYTES_MAX, read_template
 
 AGENT = "kind: agent\nname: clerk\n"
@@ -37,7 +37,8 @@ def only(text: str, **variables: str) -> Agent | Tool | Rules:
          ("shop.yaml:3: agent clerk: modle: unknown field 'modle' (did you mean 'model'?); known: "
          + ", ".join(Agent.__struct_fields__))),
         (AGENT + "limits:\n  steps_max: 3\n  stepsmax: 4\n",
-         "shop.yaml:5: agent clerk: limits.stepsmax: unknown field 'stepsmax'"),
+         ("shop.yaml:5: agent clerk: limits.stepsmax: unknown field 'stepsmax' (did you mean 'steps_max'?); known: "
+         + ", ".join(Limits.__struct_fields__))),
         (AGENT + "tools: [a, b,\n  7]\n", "shop.yaml:4: agent clerk: tools[2]: expected 'str', got 'int'"),
         ("kind: agent\nmodel: auto\n", "shop.yaml:1: agent: name: required, but missing"),
         ("kind: agent\nname: Über\n",

@@ -132,7 +132,7 @@ async def test_the_native_api_names_the_field_and_what_is_known(
         ("/v1/sessions?limit=0", "limit: expected 1 to 100, got 0"),
         ("/v1/sessions?limit=many", "limit: expected"),
         ("/v1/sessions?limit=1&limit=2", "limit: expected once, came several times"),
-        ("/v1/sessions?statuses=odd", "statuses[0]: invalid enum value 'odd'"),
+        ("/v1/sessions?statuses=odd", "statuses[0]: expected one of"),
         ("/v1/sessions?page=%00%ff", "listing sessions: the database cannot hold this text"),
         ("/v1/sessions/sess_short/events", "session_id: expected an id like sess_01j…, got 'sess_short'"),
         ("/v1/sessions/sess_01m7xs6x5j0hqa1hz5wtgtb61p/events?page=x", "page: expected an event's cursor like 12.0, got 'x'"),

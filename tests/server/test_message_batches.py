@@ -150,7 +150,7 @@ WRONG: list[tuple[Any, str]] = [
     ([{**GOOD, "params": {"model": CLAUDE, "messages": HELLO}}], "requests[0].params.max_tokens: required"),
     (
         [GOOD, {"custom_id": "x", "params": {**PARAMS, "messages": [{"role": "robot", "content": "Hi"}]}}],
-        "requests[1].params.messages[0].role: invalid enum value 'robot'",
+        "requests[1].params.messages[0].role: expected one of assistant, system, user; got 'robot'",
     ),
     ([{**GOOD, "params": {**PARAMS, "model": "rules/nobody"}}], "requests[0].params.model: "),
 ]

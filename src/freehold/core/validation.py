@@ -2,16 +2,21 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from freehold.core.errors import BadRequest
 
 _AT: Final = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<field>.*)`")
 _MISSING: Final = re.compile(r"Object missing required field `(?P<field>.*)`")
+_NO_CHOICE: Final = re.compile(r"Invalid enum value (?P<given>.*)", re.DOTALL)
+_STEP: Final = re.compile(r"\.(?P<name>[^.\[]+)|\[[^\]]*\]")
+_SHAPES_MAX: Final = 256
 _JSON_AT: Final = re.compile(r"\(byte (?P<byte>\d+)\)")
 _MARKS: Final = str.maketrans({"`": "'"})
 
@@ -24,13 +29,25 @@ def near(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
-def explained(error: msgspec.ValidationError, *, root: str = "", known: Iterable[str] = ()) -> BadRequest:
-    """`root` stands before the path; `known` are the outermost object's fields."""
+def explained(
+    error: msgspec.ValidationError, *, root: str = "", known: Iterable[str] = (), shape: object = None
+) -> BadRequest:
+    """`root` stands before the path. `shape` is what was expected, and `known` its own fields, where they are told in other words."""
     text = str(error)
     at = _AT.search(text)
-    path = root + (at["path"] if at else "")
+    inside = at["path"] if at else ""
+    path = root + inside
     said = text[: at.start()] if at else text
-    names = () if at else tuple(known)
+    there = () if shape is None else _expected(shape, inside)
+    names = tuple(() if at else known) or _names(there)
+    if choice := _NO_CHOICE.match(said):
+        choices = [
+            str(value) for one in there if isinstance(one, inspect.LiteralType) for value in one.values
+        ]
+        given = choice["given"]
+        if choices:
+            listed = f"expected one of {', '.join(choices)}; got {given}{near(given.strip(chr(39)), choices)}"
+            return BadRequest(listed, field=path.lstrip(".") or None)
     if unknown := _UNKNOWN.match(said):
         field = unknown["field"]
         listed = f"; known: {', '.join(names)}" if names else ""
@@ -38,6 +55,41 @@ def explained(error: msgspec.ValidationError, *, root: str = "", known: Iterable
     if missing := _MISSING.match(said):
         return BadRequest("required, but missing", field=_join(path, missing["field"]))
     return BadRequest(said[:1].lower() + said[1:].translate(_MARKS), field=path.lstrip(".") or None)
+
+
+@lru_cache(maxsize=_SHAPES_MAX)
+def _read(shape: Any) -> inspect.Type:
+    return inspect.type_info(shape)
+
+
+def _expected(shape: Any, path: str) -> Sequence[inspect.Type]:
+    """What may stand at the path; nothing where that is not known."""
+    found = _among(_read(shape))
+    for step in _STEP.finditer(path):
+        found = [deeper for one in found for deeper in _inside(one, step["name"])]
+    return found
+
+
+def _inside(outer: inspect.Type, name: str | None) -> Sequence[inspect.Type]:
+    match outer:
+        case inspect.StructType():
+            return [one for field in outer.fields if field.encode_name == name for one in _among(field.type)]
+        case inspect.ListType() | inspect.VarTupleType():
+            return _among(outer.item_type)
+        case inspect.DictType():
+            return _among(outer.value_type)
+        case _:
+            return ()
+
+
+def _among(one: inspect.Type) -> Sequence[inspect.Type]:
+    return one.types if isinstance(one, inspect.UnionType) else (one,)
+
+
+def _names(expected: Sequence[inspect.Type]) -> tuple[str, ...]:
+    """Of the fields of the one kind of object that is expected."""
+    shapes = [one for one in expected if isinstance(one, inspect.StructType)]
+    return tuple(field.encode_name for field in shapes[0].fields) if len(shapes) == 1 else ()
 
 
 def _join(path: str, field: str) -> str:
@@ -49,7 +101,7 @@ def convert(value: object, shape: type[T], *, root: str = "") -> T:
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
-        raise explained(error, root=root, known=_fields(shape)) from error
+        raise explained(error, root=root, shape=shape) from error
 
 
 def decode(
@@ -59,7 +111,7 @@ def decode(
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise explained(error, root=root, known=known) from error
+        raise explained(error, root=root, known=known, shape=decoder.type) from error
     except msgspec.DecodeError as error:
         at = _JSON_AT.search(str(error))
         where = f" at byte {at['byte']}" if at else ""
@@ -81,7 +133,3 @@ def _start(body: bytes) -> str:
     if not body:
         return "an empty body"
     return f"it begins with {body[:40].decode('utf-8', 'replace')!r}"
-
-
-def _fields(shape: Any) -> tuple[str, ...]:
-    return tuple(getattr(shape, "__struct_encode_fields__", ()))

@@ -7,7 +7,7 @@ a value (encoded as JSON) or a Starlette response. What it raises becomes an err
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct, field, structs
@@ -100,7 +100,7 @@ def endpoint(operation: Operation, door: Door) -> Endpoint:
         body: Any = None
         if operation.raw_body or decoder is not None:
             data = await read_body(request, operation.body_bytes_max or door.body_bytes_max)
-            body = data if decoder is None else decode(data, decoder, known=_fields(operation.body))
+            body = data if decoder is None else decode(data, decoder)
         answered = await operation.handler(
             Call(
                 principal=principal,
@@ -197,10 +197,6 @@ def too_large(size_max: int) -> TooLarge:
     return TooLarge(f"a request body may have {size_max} bytes at most (server.body_bytes_max)")
 
 
-def _fields(shape: Any) -> tuple[str, ...]:
-    return cast("tuple[str, ...]", getattr(shape, "__struct_encode_fields__", ()))
-
-
 def _query(request: Request, shape: type[Struct]) -> Struct:
     """Repeated names (`types=a&types=b`, also `types[]=`) are lists."""
     lists = {field.encode_name for field in msgspec.structs.fields(shape) if "tuple" in str(field.type)}
@@ -218,4 +214,4 @@ def _query(request: Request, shape: type[Struct]) -> Struct:
     try:
         return msgspec.convert(found, shape, strict=False)
     except msgspec.ValidationError as error:
-        raise explained(error, known=shape.__struct_encode_fields__) from error
+        raise explained(error, shape=shape) from error
