@@ -1,6 +1,7 @@
 """`freehold experiments`: how the arms of a route's experiment do."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -57,7 +58,8 @@ def _rows(arm: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 def _against(one: dict[str, Any] | None) -> str:
     if one is None:
         return ""
-    return f"{one['estimate']:+.4g} {_interval(one)}{', decided' if one['decided'] else ''}"
+    sign = "+" if one["estimate"] >= 0 else ""
+    return f"{sign}{_number(one['estimate'])} {_interval(one)}{', decided' if one['decided'] else ''}"
 
 
 def _interval(one: dict[str, Any]) -> str:
@@ -67,4 +69,5 @@ def _interval(one: dict[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    """Four digits, and no exponent: the cost of a call has its first digit late."""
+    return "-" if value is None else f"{Decimal(f'{value:.4g}'):f}"
