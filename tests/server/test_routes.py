@@ -204,6 +204,22 @@ async def test_what_a_provider_offers_may_be_named_by_a_later_template(own: Worl
 
 
 @pytest.mark.slow
+async def test_what_holds_for_no_provider_there_is_is_told(own: World) -> None:
+    """A budget of a mistyped provider would limit nobody."""
+    refused = await own.http.post("/v1/drains", json={"models": "opnai/gpt-4o"})
+    assert refused.status_code == 404
+    assert "no provider is called 'opnai' (did you mean 'openai'?)" in refused.json()["error"]["message"]
+    limit = "kind: limit\nname: odd\nrequests_per_minute: 5\nmodels: {}"
+    for models, said in [("opnai/*", "did you mean 'openai'?"), ("route/smart", "no model that answers")]:
+        planned = await own.json("POST", "/v1/templates/plan", {"template": limit.format(models)})
+        (warning,) = planned["warnings"]
+        assert warning.startswith("template:4: limit odd: models: holds for no model: ")
+        assert said in warning
+    for models in ("openai/never-heard-of", "*/gpt-4o", "openai*/gpt-4o"):
+        planned = await own.json("POST", "/v1/templates/plan", {"template": limit.format(f"'{models}'")})
+        assert planned["warnings"] == []
+
+
 async def test_a_drain_holds_in_every_process_until_it_is_ended(
     own: World, url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

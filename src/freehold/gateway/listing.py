@@ -16,12 +16,14 @@ from freehold.core.policy import Principal, allowed
 from freehold.core.ports import Clock, ModelInfo
 from freehold.core.resources import Provider, Resource, Rules
 from freehold.core.routes import PREFIX, Route
+from freehold.core.validation import near
 from freehold.gateway.models import AUTO, RULES, ModelTable
 from freehold.gateway.pipeline import ACTION
 from freehold.gateway.targets import Upstream
 
 LIST_S: Final = 5.0
 MODELS_MAX: Final = 20_000
+ANY: Final = "*"
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +93,15 @@ def _known(info: ModelInfo, upstream: Upstream, models: ModelTable, clock: Clock
 
 
 async def check_model(table: ModelTable, tenant: str, model: str, beside: Sequence[Resource]) -> None:
-    """Whether an agent may name this model. What is declared in the same template counts; `auto` is always right."""
+    """Whether an agent may name this model. What is declared in the same template counts; `auto` is always right. Of `provider/*` the
+    provider is looked at alone.
+    """
     if model == AUTO:
         return
     prefix, _, name = model.partition("/")
+    if name == ANY:
+        await check_provider(table, tenant, prefix, beside)
+        return
     declared_rules = {one.name for one in beside if isinstance(one, Rules)}
     declared_providers = {one.name for one in beside if isinstance(one, Provider)}
     declared_routes = {one.name for one in beside if isinstance(one, Route)}
@@ -108,3 +115,18 @@ async def check_model(table: ModelTable, tenant: str, model: str, beside: Sequen
     upstreams = [one for one in await table.usable(tenant) if one.row.name == target.provider.name]
     if target.listed is None and not any(one.may_have(target.name) for one in upstreams):
         raise NotFound(f"{target.provider.name} is not known to have a model {target.name!r}", field="model")
+
+
+async def check_provider(table: ModelTable, tenant: str, name: str, beside: Sequence[Resource] = ()) -> None:
+    """Whether it is declared or in the catalog, usable or not. Raises NotFound."""
+    if name == PREFIX:
+        raise NotFound(
+            f"{PREFIX}/... is no model that answers: name those that the route chooses among", field="models"
+        )
+    known = {one.name for one in await table.states(tenant)} | {RULES}
+    known |= {one.name for one in beside if isinstance(one, Provider)}
+    if name not in known:
+        raise NotFound(
+            f"no provider is called {name[:80]!r}{near(name, known)}; freehold models --all lists them",
+            field="models",
+        )

@@ -166,6 +166,9 @@ class Templates:
                 elif unknown:
                     hint = "(--allow-unknown-models applies it all the same)"
                     problems.append(check.told(one, path, f"{unknown} {hint}"))
+            for path, provider in _providers_named(one.resource):
+                if unknown := await self._model_problem(tenant, f"{provider}/*", check.beside):
+                    check.warnings.append(check.told(one, path, f"holds for no model: {unknown}"))
         refuse(problems)
 
     def _problems(self, check: "_Check") -> Iterator[str]:
@@ -305,6 +308,19 @@ def _models_named(resource: Resource) -> Sequence[tuple[str, str]]:
             return named
         case _:
             return ()
+
+
+def _providers_named(resource: Resource) -> Sequence[tuple[str, str]]:
+    """By patterns of models that say one provider, with the path of each."""
+    match resource:
+        case Limit() | Budget() | Capacity() | Drain():
+            patterns = [("models", resource.models or "*")]
+        case PriceBook():
+            patterns = [(f"prices[{place}].models", one.models) for place, one in enumerate(resource.prices)]
+        case _:
+            return ()
+    named = [(path, models.partition("/")[0]) for path, models in patterns]
+    return [(path, provider) for path, provider in named if not {"*", "?"} & set(provider)]
 
 
 def _unknown_problems(deployment: Deployment, names: frozenset[tuple[Kind, str]]) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ from freehold.core.pricing import decimal
 from freehold.core.routes import Drain, check
 from freehold.core.validation import near
 from freehold.gateway.figures import Refresh
+from freehold.gateway.listing import check_provider
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
 from freehold.gateway.routing import Candidate
@@ -127,6 +128,9 @@ class RouteApi:
         """Idempotent. Keeps the name under which the same models were drained before."""
         body: DrainBody = call.body
         tenant, models = call.principal.tenant, _pattern(body.models)
+        provider = models.partition("/")[0]
+        if not {"*", "?"} & set(provider):
+            await check_provider(self._gateway.models, tenant, provider)
         there = [one for one in await self._declared(tenant) if one.models == models]
         drain = Drain(
             name=there[0].name if there else _name(models),
