@@ -428,26 +428,6 @@ async def test_silence_ends_with_the_name_and_size_of_the_limit(scripted, start,
         assert pool.use(target).open_count == 0
 
 
-async def test_a_stream_that_falls_silent_after_single_chunks_runs_into_the_idle_limit(scripted):
-    read = asyncio.Event()
-
-    async def script(call):
-        await call.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        for _ in range(5):
-            read.clear()
-            await call.send(b"1\r\n.\r\n")
-            await read.wait()
-        await call.client_gone()
-
-    async with scripted(script) as server, HttpPool() as pool:
-        reply = await pool.request(Target(server.url), path="/", timeouts=Timeouts(idle_s=0.2))
-        for _ in range(5):
-            assert await anext(reply) == b"."
-            read.set()
-        with pytest.raises(TimedOut, match=r"idle_s = 0\.2"):
-            await anext(reply)
-
-
 async def test_a_request_that_nobody_reads_runs_into_the_idle_limit(scripted):
     deaf = asyncio.Event()
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests._waiting import within
 
+from freehold.core.errors import TimedOut
 from freehold.providers._http_chunk import CHUNK_BYTES_MAX
 from freehold.providers._http_connection import Connection, Timeouts
 from freehold.providers._http_reply import Reply
@@ -41,12 +43,14 @@ class Socket:
     def closed(self, connection: Connection) -> None: ...
 
 
-async def opened() -> tuple[Connection, Socket, Reply]:
+async def opened(timeouts: Timeouts | None = None) -> tuple[Connection, Socket, Reply]:
     socket: Any = Socket()
     connection = Connection(socket, "vendor")
     connection.connection_made(socket)
     asked = asyncio.create_task(
-        connection.exchange(b"GET / HTTP/1.1\r\n\r\n", b"", Timeouts(), bodiless=False, total_at=1e9)
+        connection.exchange(
+            b"GET / HTTP/1.1\r\n\r\n", b"", timeouts or Timeouts(), bodiless=False, total_at=1e9
+        )
     )
     await asyncio.sleep(0)
     connection.data_received(HEAD)
@@ -151,6 +155,17 @@ async def test_a_chunk_of_any_size_is_read_whole(size: int, line: bytes) -> None
         1,
         False,
     )
+
+
+async def test_silence_after_single_chunks_runs_into_the_idle_limit() -> None:
+    connection, socket, reply = await opened(Timeouts(idle_s=0.5))
+    for _ in range(5):
+        connection.data_received(framed(EVENT))
+    assert await anext(reply) == EVENT * 5
+    async with within("the silence is told"):
+        with pytest.raises(TimedOut, match=r"idle_s = 0\.5"):
+            await anext(reply)
+    assert socket.aborted
 
 
 async def test_a_reader_that_is_far_behind_has_the_server_wait() -> None:
