@@ -156,7 +156,6 @@ class Told(Metered):
         self.is_language_model = target.provider.is_language_model
         self.request = request
         self.response = response
-        meter.first_event()
 
     @property
     def usage(self) -> Usage | None:

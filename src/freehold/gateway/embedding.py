@@ -67,7 +67,6 @@ class Texts:
             body, usage = await self._passed(target)
         else:
             body, usage = await self._translated(target, target.embeds)
-        meter.first_event()
         return Embedded(body, target.provider.name, target.name, usage, meter.choice, meter.taken)
 
     async def _passed(self, target: Target) -> tuple[bytes, Usage | None]:

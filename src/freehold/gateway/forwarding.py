@@ -58,7 +58,6 @@ class Passed(Metered):
         """Of what has passed, where it is to be kept."""
         if meter.keeping is not None:
             self.copy = WholeCopy(body, wire, self.provider)
-        meter.first_event()
 
     async def close(self) -> None:
         pass

@@ -97,6 +97,7 @@ class Meter(Struct, eq=False):
             self.account = structs.replace(self.account, user=user[:USER_CHARS_MAX])
 
     def first_event(self) -> None:
+        """It is there. Of a whole answer, which comes at its end, nobody says so."""
         if self.first_s is None:
             self.first_s = self.clock.monotonic_s()
 
@@ -120,6 +121,8 @@ class Meter(Struct, eq=False):
         self, id_: str, arm: str | None, target: Target | None, outcome: str, usage: Usage
     ) -> CallRecord:
         now_s, started_s, first_s = self.clock.monotonic_s(), self.started_s, self.first_s
+        if first_s is None and outcome == OK:
+            self.first_s = first_s = now_s
         account, choice, principal = self.account, self.choice, self.principal
         saved_pico = 0
         if choice.cached is None:

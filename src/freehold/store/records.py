@@ -8,10 +8,9 @@ UNSPOOLED_MAX; only beyond that are records dropped, counted and logged. A recor
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +56,9 @@ class PostgresCallRecords:
     def __init__(self, database: Database, spool: Spool | None) -> None:
         self._database = database
         self._spool = spool
-        self._held: deque[tuple[CallRecord, Segment | None]] = deque()
+        self._held: list[CallRecord] = []
+        self._segments: list[Segment | None] = []
+        """Where each of those held is on disk."""
         self._some = asyncio.Event()
         self._writing = asyncio.Lock()
         self._on_disk_count = 0
@@ -97,14 +98,16 @@ class PostgresCallRecords:
             segment = self._spool.append(payload) if payload else None
         held = len(self._held)
         if held < HELD_MAX or (segment is None and held < UNSPOOLED_MAX):
-            self._held.append((record, segment))
+            self._held.append(record)
+            self._segments.append(segment)
         elif segment is not None:
             segment.unheld_count += 1
             self._on_disk_count += 1
         else:
             self._drop(1, "the database is away for too long, and the disk takes no more")
             return
-        self._some.set()
+        if not held:
+            self._some.set()
 
     async def flush(self) -> None:
         """Raises Unavailable when what was added before cannot be written; it is kept and tried again."""
@@ -128,17 +131,17 @@ class PostgresCallRecords:
     async def run(self) -> None:
         """For ever: a batch every PAUSE_S, or as soon as one is full."""
         while True:
-            await self._some.wait()
+            if not self.waiting_count:
+                self._some.clear()
+                await self._some.wait()
             if len(self._held) < BATCH_MAX:
                 await asyncio.sleep(PAUSE_S)
-            self._some.clear()
             try:
                 await self.flush()
             except FreeholdError as error:
                 log.warning(
                     "store.records.waiting", extra={"count": self.waiting_count, "detail": error.detail}
                 )
-                self._some.set()
                 await asyncio.sleep(RETRY_PAUSE_S)
 
     async def sync(self, spool: Spool) -> None:
@@ -173,14 +176,14 @@ class PostgresCallRecords:
             spool.release(leftover)
 
     async def _write_held(self) -> None:
-        batch = list(islice(self._held, BATCH_MAX))
-        if not batch or not await self._write([record for record, _ in batch]):
+        batch = self._held[:BATCH_MAX]
+        if not batch or not await self._write(batch):
             return
+        written = self._segments[: len(batch)]
         # Only now: until then they wait, and are counted.
-        for _ in batch:
-            self._held.popleft()
+        del self._held[: len(batch)], self._segments[: len(batch)]
         if self._spool is not None:
-            for segment, count in Counter(segment for _, segment in batch).items():
+            for segment, count in Counter(written).items():
                 if segment is not None:
                     self._spool.settle(segment, count)
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from freehold.core.errors import FreeholdError
-from freehold.core.messages import ModelRequest, ModelResponse, Usage
+from freehold.core.messages import ModelRequest, ModelResponse
+from freehold.core.messages import Usage as Usage
 from freehold.core.ports import ErrorBody, StreamDecoder, StreamEncoder, UsageTap, Wire
 from freehold.wires._fields import Advisory
 from freehold.wires.anthropic_messages import _errors, _request_decode, _request_encode, _response
@@ -69,8 +70,7 @@ class AnthropicMessages:
     def encode_error(self, error: FreeholdError, request_id: str) -> ErrorBody:
         return _errors.encode_error(error, request_id)
 
-    def usage_of(self, body: bytes) -> Usage | None:
-        return usage_of(body)
+    usage_of = staticmethod(usage_of)
 
     def usage_tap(self) -> UsageTap:
         return AnthropicUsageTap()

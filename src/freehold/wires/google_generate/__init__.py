@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from freehold.core.errors import FreeholdError
-from freehold.core.messages import ModelRequest, ModelResponse, Usage
+from freehold.core.messages import ModelRequest, ModelResponse
+from freehold.core.messages import Usage as Usage
 from freehold.core.ports import ErrorBody, StreamDecoder, StreamEncoder, UsageTap, Wire
 from freehold.wires import _google_errors
 from freehold.wires._fields import Advisory
@@ -71,8 +72,7 @@ class GoogleGenerate:
     def encode_error(self, error: FreeholdError, request_id: str) -> ErrorBody:
         return _google_errors.encode_error(error, request_id)
 
-    def usage_of(self, body: bytes) -> Usage | None:
-        return usage_of(body)
+    usage_of = staticmethod(usage_of)
 
     def usage_tap(self) -> UsageTap:
         return GoogleUsageTap()
