@@ -1,6 +1,6 @@
-"""What a provider's calls may offer besides being entered: asking for a whole answer without a coroutine. Values and ports only.
+"""What a provider's calls may offer besides being entered: asking for an answer without a coroutine. Values and ports only.
 
-Not here: the provider itself (ports.py), and streams, which are poured (`Pours`).
+Not here: the provider itself (ports.py), and what comes of a stream after its beginning, which is poured (`Pours`).
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ HangUp: TypeAlias = Callable[[], None]
 
 
 class Begins(Protocol[T_co]):
-    """A call or a forward that is not entered yet, and is for no stream."""
+    """A call or a forward that is not entered yet."""
 
     def begin(self, done: "Done[T_co]") -> HangUp | None:
-        """Asks at once. `done` hears later, once, of the answer or of what entering would have raised; not at all if what comes
-        back was called before, which hangs up. None where something has to be waited for first: nothing was done then.
+        """Asks at once. `done` hears later, once, of the answer (of a stream: when some of it is there) or of what entering would have
+        raised; not at all if what comes back was called before, which hangs up. None where something has to be waited for first: nothing was done then.
         """
         ...

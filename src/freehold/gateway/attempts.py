@@ -4,14 +4,14 @@ The plan says who is asked, in order, and is made without waiting (pipeline.py).
 answer's first event is there; only before it may another target be asked. The settlement comes once, however the call ends,
 also where no plan was made. What is asked has three shapes: values (calling.py), bytes (forwarding.py), texts (embedding.py).
 
-Most calls for a whole answer wait for nothing but that. They can be begun (`PromptCall`), which takes no task and no coroutine: what
-happens on the way is the same.
+Most calls wait for nothing but their answer. They can be begun (`PromptCall`), which takes no task and no coroutine until the first
+event is there, nor to the end where the answer is whole: what happens on the way is the same.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from msgspec import Struct
 
@@ -19,6 +19,7 @@ from freehold.catalog.models import ModelFacts
 from freehold.core.begins import Done, HangUp
 from freehold.core.errors import Internal
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
+from freehold.core.ports import RawAnswer
 from freehold.gateway.bounds import Most
 from freehold.gateway.cache_copies import Copy
 from freehold.gateway.capabilities import Lack
@@ -112,19 +113,19 @@ class Asked(Protocol[A_co]):
         ...
 
 
-Whole: TypeAlias = bytes | ModelResponse
-"""A provider's whole answer, as it passes or in values."""
+Came: TypeAlias = bytes | ModelResponse | RawAnswer
+"""A provider's whole answer, as it passes or in values; or a stream as it passes, of which some is there."""
 
 
 class Prompt(Asked[A_co], Protocol[A_co, W_co]):
-    """What can be asked of one target without waiting for anything but its whole answer."""
+    """What can be asked of one target without waiting for anything but its answer."""
 
-    def begin(self, target: Target, done: Done[Whole]) -> HangUp | None:
-        """As `core.begins.Begins` has it; None for a stream, too. An `ask` of the same target goes on from there."""
+    def begin(self, target: Target, done: Done[Came]) -> HangUp | None:
+        """As `core.begins.Begins` has it. An `ask` of the same target goes on from there."""
         ...
 
-    def whole(self, came: Whole, target: Target, meter: Meter) -> W_co:
-        """The answer that `done` heard of."""
+    def begun(self, came: Came, target: Target, meter: Meter) -> W_co:
+        """The answer that `done` heard of; of a stream, as `ask` gives it."""
         ...
 
 
@@ -143,7 +144,7 @@ Settle: TypeAlias = Callable[[Meter, Asked[A], "A | None", BaseException | None]
 
 
 class Call(Struct, Generic[A], eq=False):
-    """Entered once, left once. Entering waits for the first event; leaving early hangs up on the provider."""
+    """Entered once, left once. Entering waits for the first event, unless it is there; leaving early hangs up on the provider."""
 
     _asked: Asked[A]
     _meter: Meter
@@ -153,6 +154,8 @@ class Call(Struct, Generic[A], eq=False):
     _made: Plan | None = None
 
     async def __aenter__(self) -> A:
+        if self._answer is not None:
+            return self._answer
         try:
             plan = self._made or await self._plan(self._meter, self._asked)
             self._answer = answer = await self._attempt(plan)
@@ -195,8 +198,8 @@ class PromptCall(Call[A], Generic[A, W]):
     _ready: Done[W] | None = None
 
     def begin(self, ready: Done[W]) -> bool:
-        """As entering and leaving. `ready` hears later, once, after the settlement, of the whole answer or of what entering would
-        have raised; not at all if `leave` comes before.
+        """As entering; of a whole answer, as leaving too. `ready` hears later, once, of the answer or of what entering would have raised; not
+        at all if `leave` comes before. Of a stream, it is still to be entered, which takes no time, and left.
 
         Raises as entering does. False where something has to be waited for first: enter it then, and nothing is done twice.
         """
@@ -216,25 +219,28 @@ class PromptCall(Call[A], Generic[A, W]):
         return True
 
     def leave(self) -> None:
-        """Nobody waits any more for the answer of a call that was begun. Idempotent."""
+        """Nobody waits any more for the answer of a call that was begun, nor has entered it. Idempotent."""
         hang_up, self._hang_up = self._hang_up, None
         if hang_up is not None:
             hang_up()
-            self._settle(self._meter, self._asked, None, asyncio.CancelledError())
+            self._settle(self._meter, self._asked, self._answer, asyncio.CancelledError())
 
-    def _done(self, came: Whole | BaseException) -> None:
-        self._hang_up = None
+    def _done(self, came: Came | BaseException) -> None:
         meter, ready = self._meter, self._ready
         if meter.target is None or ready is None:
             raise Internal("an answer to a call that was not begun")
+        hang_up, self._hang_up = self._hang_up, None
         told: W | BaseException
         try:
             if isinstance(came, BaseException):
                 told = came
                 self._settle(meter, self._asked, None, came)
             else:
-                told = answer = self._asked.whole(came, meter.target, meter)
-                self._settle(meter, self._asked, answer, None)
+                told = answer = self._asked.begun(came, meter.target, meter)
+                if meter.streamed:
+                    self._answer, self._hang_up = cast("A", answer), hang_up
+                else:
+                    self._settle(meter, self._asked, answer, None)
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
             told = error
         ready(told)

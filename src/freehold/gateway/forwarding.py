@@ -16,6 +16,7 @@ from freehold.core.begins import Done, HangUp
 from freehold.core.errors import BadRequest, BrokenOff, FreeholdError, Internal, TooLarge
 from freehold.core.messages import ModelRequest, ModelResponse, Usage
 from freehold.core.ports import Chunks, RawAnswer, Wire
+from freehold.gateway.attempts import Came
 from freehold.gateway.bounds import Most, holds_more, most_of_body
 from freehold.gateway.cache_copies import Copy, StreamCopy, WholeCopy
 from freehold.gateway.calling import Answer, Asking, Told, answered_again
@@ -95,19 +96,28 @@ class Passing(Metered):
         """Its events: vendors send about one a token."""
         return 0 if self._tap is None else self._tap.event_count
 
+    def begin(self, raw: RawAnswer, wire: Wire, *, hidden: bool) -> None:
+        """Its first chunk is there. `hidden`: its client did not ask for usage."""
+        self._opened(raw, wire, hidden=hidden)
+        self.meter.first_event()
+
     async def start(self, raw: RawAnswer, wire: Wire, *, hidden: bool) -> None:
-        """Waits for the first chunk. `hidden`: its client did not ask for usage."""
-        self._raw = raw.chunks()
+        """As `begin`, waiting for the first chunk."""
+        chunks, tap = self._opened(raw, wire, hidden=hidden)
+        try:
+            self._first = tap.feed(await anext(chunks))
+        except StopAsyncIteration:
+            raise BrokenOff(f"{self.provider} answered without a single event") from None
+        self.meter.first_event()
+
+    def _opened(self, raw: RawAnswer, wire: Wire, *, hidden: bool) -> tuple[Chunks, Tapped]:
+        self._raw = chunks = raw.chunks()
         tap = wire.usage_tap()
         if self.meter.keeping is not None:
             tap = self.copy = StreamCopy(tap, wire, self.provider)
         self._hidden = UsageHidden() if hidden else None
-        self._tap = Tapped(tap, wire.stream_content_type, self._hidden)
-        try:
-            self._first = self._tap.feed(await anext(self._raw))
-        except StopAsyncIteration:
-            raise BrokenOff(f"{self.provider} answered without a single event") from None
-        self.meter.first_event()
+        self._tap = tapped = Tapped(tap, wire.stream_content_type, self._hidden)
+        return chunks, tapped
 
     async def close(self) -> None:
         await self._open.__aexit__(None, None, None)
@@ -243,9 +253,7 @@ class Bytes(Struct, eq=False):
             raise
         return answer
 
-    def begin(self, target: Target, done: Done[bytes | ModelResponse]) -> HangUp | None:
-        if self._envelope.stream:
-            return None
+    def begin(self, target: Target, done: Done[Came]) -> HangUp | None:
         if not self._passes_to(target):
             self._begun = asking = self._asking(target)
             hang_up = asking.begin(done)
@@ -253,14 +261,23 @@ class Bytes(Struct, eq=False):
                 self._request = None  # Read again only where the call fails, to be counted.
             return hang_up
         self._begun = forwarded = self._forwarded(target)
-        begin: Callable[[Done[bytes]], HangUp | None] | None = getattr(forwarded.opening, "begin", None)
+        begin: Callable[[Done[bytes | RawAnswer]], HangUp | None] | None = getattr(
+            forwarded.opening, "begin", None
+        )
         return None if begin is None else begin(done)
 
-    def whole(self, came: bytes | ModelResponse, target: Target, meter: Meter) -> Passed | Told:
+    def begun(self, came: Came, target: Target, meter: Meter) -> Passing | Passed | Told:
+        if isinstance(came, bytes):
+            return Passed(target, came, self._wire, meter)
         if isinstance(came, ModelResponse):
             begun = self._begun
             return Told(target, begun.request if isinstance(begun, Asking) else self._decoded(), came, meter)
-        return Passed(target, came, self._wire, meter)
+        forwarded, self._begun = self._begun, None
+        if not isinstance(forwarded, _Forwarded):
+            raise Internal("a stream that nobody asked for")
+        answer = Passing(target, forwarded.opening, meter)
+        answer.begin(came, self._wire, hidden=forwarded.hidden)
+        return answer
 
     def _asking(self, target: Target) -> Asking:
         return Asking(target, self._decoded(), wire=self._wire, body=self.body)

@@ -140,7 +140,7 @@ class Gateway:
         wire: Wire,
         headers: Mapping[str, str] = _NO_HEADERS,
         call_id: str | None = None,
-    ) -> PromptCall[Passing | Passed | Answer, Passed | Told]:
+    ) -> PromptCall[Passing | Passed | Answer, Passing | Passed | Told]:
         """Gives bytes of `wire`, which is the client's, where who answers speaks it, else events.
 
         `headers` are the client's, names lower-cased. `call_id` is its record's, where there is one already. Raises as `call` does, and BadRequest for what `wire` cannot read.

@@ -105,8 +105,10 @@ class HttpPool:
             connection = await origin.acquire(timeouts, total_at=total_at)
             return await connection.exchange(head, body, timeouts, bodiless=bodiless, total_at=total_at)
 
-    def begin(self, target: Target, data: bytes, timeouts: Timeouts, told: Told) -> Connection | None:
-        """A request that is whole (`Target.post`), over an idle connection, which `abort` hangs up. `told` is as in `Connection.begin`.
+    def begin(
+        self, target: Target, data: bytes, timeouts: Timeouts, told: Told, *, early: bool
+    ) -> Connection | None:
+        """A request that is whole (`Target.post`), over an idle connection, which `abort` hangs up. `told` and `early` are as in `Connection.begin`.
 
         None where something would have to be waited for: nothing was done then. A Stale that is told of was not tried again.
         """
@@ -116,7 +118,7 @@ class HttpPool:
         now = loop.time()
         connection = origin.take(now)
         if connection is not None:
-            connection.begin(data, timeouts, now, told)
+            connection.begin(data, timeouts, now, told, early=early)
         return connection
 
     def use(self, target: Target) -> PoolUse:

@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
     While the parser stands between two chunks of a body, a read that is one plain chunk passes it by: it stands there still.
     """
 
-    __slots__ = ("_between_chunks", "_bodiless", "_chunk_over", "_complete", "_deadline", "_fruitless_bytes", "_head",
+    __slots__ = ("_between_chunks", "_bodiless", "_chunk_over", "_complete", "_deadline", "_early", "_fruitless_bytes", "_head",
                  "_heard", "_idle_s", "_interim_count", "_keep", "_keeper", "_loop", "_name", "_parser", "_parts", "_paused", "_phase",
                  "_reply", "_sent_at", "_served_count", "_silent", "_timeouts", "_timer", "_timer_at", "_told", "_total_at", "_transport",
                  "_waiter", "_writable", "expires_at", "idle_s_max")  # fmt: skip
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
         self._told: Told | None = None
         self._writable: asyncio.Future[None] | None = None
         self._between_chunks: Reply | None = None
-        self._paused = self._silent = self._chunk_over = self._heard = False
+        self._paused = self._silent = self._chunk_over = self._heard = self._early = False
         self._served_count = 0
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -165,13 +165,14 @@ class Connection(asyncio.Protocol):
             return answered
         raise answered
 
-    def begin(self, data: bytes, timeouts: Timeouts, now: float, told: "Told") -> None:
+    def begin(self, data: bytes, timeouts: Timeouts, now: float, told: "Told", *, early: bool) -> None:
         """As `exchange`, without waiting: of a request of up to WRITE_BYTES_MAX, for an answer that may have a body, while `usable`.
 
-        `told` comes once: with the reply when that has ended (well or not) or must be read on, or with what kept it from beginning.
+        `told` comes once: with the reply when that has ended (well or not) or must be read on (`early`: when some of it is there), or
+        with what kept it from beginning.
         """
         self._expect(timeouts, inf if timeouts.total_s is None else now + timeouts.total_s, now)
-        self._told = told
+        self._told, self._early = told, early
         self._phase = _HEAD
         first_byte_s = timeouts.first_byte_s
         deadline = self._total_at
@@ -459,6 +460,8 @@ class Connection(asyncio.Protocol):
             self._pause(reply)
         else:
             self._limit(self._loop.time() + self._idle_s)
+            if self._early and piece:
+                reply.tell()
 
     def _pause(self, reply: Reply) -> None:
         self._paused = True

@@ -168,6 +168,12 @@ class Reply:
             return None
         return b"".join(self._parts) or None
 
+    def beginning(self, expected: tuple[bytes, ...]) -> bytes:
+        """What of the body is here, at once, where it begins in one of these ways; else nothing is taken."""
+        if self._inflate is not None or not b"".join(self._parts).startswith(expected):
+            return b""
+        return self._take()
+
     @property
     def ended(self) -> bool:
         """Its connection is done with it, however that came."""

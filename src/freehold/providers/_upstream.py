@@ -121,12 +121,15 @@ class Upstream:
         self._beginnings = beginnings
         self._bearer = bearer
 
-    def begin(self, body: bytes, headers: HeaderBlock, path: str | None, told: Told) -> Connection | None:
+    def begin(
+        self, body: bytes, headers: HeaderBlock, path: str | None, told: Told, *, early: bool
+    ) -> Connection | None:
         """As `HttpPool.begin`; the reply's status may be any."""
         if self._bearer is not None:
             return None
         target = self._target
-        return self._pool.begin(target, target.post(path or self._path, headers, body), self.timeouts, told)
+        data = target.post(path or self._path, headers, body)
+        return self._pool.begin(target, data, self.timeouts, told, early=early)
 
     async def send(
         self, body: bytes, headers: HeaderBlock, path: str | None = None, *, fresh: bool = False
@@ -166,6 +169,10 @@ class Upstream:
         if body.find(b'"error"', 0, ERROR_PEEK_BYTES) >= 0:
             self.raise_inside(body, reply)
         return body
+
+    def first_now(self, reply: Reply) -> bytes:
+        """As `first`, where it is here and begins as a stream does; else nothing, and `first` is to be asked."""
+        return reply.beginning(self._beginnings)
 
     async def first(self, reply: Reply) -> bytes:
         """The first piece of a stream of events. Raises as `read` does; a whole answer instead of a stream is `NotStreamed`."""
@@ -278,23 +285,28 @@ class Call:
         return {} if self._reply is None else self._reply.headers
 
     def begin(self, done: Done[ModelResponse]) -> HangUp | None:
-        """As `core.ports.Begins` has it."""
+        """As `core.begins.Begins` has it; None for a stream, too."""
         if self._stream:
             return None
+        begun = Begun(self, done)
+        begun.connection = connection = self._upstream.begin(
+            self._body, self._headers, self._path, begun.told, early=False
+        )
+        return None if connection is None else begun.hang_up
+
+    def taken_now(self, reply: Reply) -> ModelResponse | None:
+        body = reply.whole() if reply.status == 200 else None
+        return None if body is None else self._decoded(self._upstream.judged(reply, body))
+
+    async def taken(self, reply: Reply) -> ModelResponse:
         upstream = self._upstream
+        return self._decoded(await upstream.read(await upstream.accepted(reply)))
 
-        def decoded(body: bytes | BaseException) -> None:
-            if isinstance(body, BaseException):
-                done(body)
-                return
-            try:
-                response = upstream.wire.decode_response(body, provider=upstream.name)
-            except Exception as error:  # noqa: BLE001 - nobody else would hear of it
-                done(error)
-            else:
-                done(response)
+    async def again(self) -> ModelResponse:
+        return await self.taken(await self._upstream.send(self._body, self._headers, self._path, fresh=True))
 
-        return Begun(upstream, self._body, self._headers, self._path, decoded).begin()
+    def _decoded(self, body: bytes) -> ModelResponse:
+        return self._upstream.wire.decode_response(body, provider=self._upstream.name)
 
     async def __aenter__(self) -> AsyncIterator[StreamEvent]:
         upstream = self._upstream
@@ -470,30 +482,53 @@ class Forward(msgspec.Struct, eq=False):
     path: str | None = None
     _reply: Reply | None = None
 
-    def begin(self, done: Done[bytes]) -> HangUp | None:
-        """As `core.ports.Begins` has it."""
-        if self.stream:
+    def begin(self, done: "Done[bytes | Passed]") -> HangUp | None:
+        """As `core.begins.Begins` has it; of a stream, `done` hears once its first piece is there."""
+        begun = Begun(self, done)
+        begun.connection = connection = self.upstream.begin(
+            self.body, self.headers, self.path, begun.told, early=self.stream
+        )
+        return None if connection is None else begun.hang_up
+
+    def taken_now(self, reply: Reply) -> "bytes | Passed | None":
+        if reply.status != 200:
             return None
-        return Begun(self.upstream, self.body, self.headers, self.path, done).begin()
+        if self.stream:
+            first = self.upstream.first_now(reply)
+            return self._begins(reply, first) if first else None
+        body = reply.whole()
+        return None if body is None else self.upstream.judged(reply, body)
+
+    async def taken(self, reply: Reply) -> "bytes | Passed":
+        raw = await self._opened(await self.upstream.accepted(reply))
+        return raw if self.stream else await raw.read()
+
+    async def again(self) -> "bytes | Passed":
+        return await self.taken(await self.upstream.send(self.body, self.headers, self.path, fresh=True))
 
     async def __aenter__(self) -> "Passed":
-        upstream = self.upstream
-        body, self.body = self.body, b""
-        self._reply = reply = await upstream.send(body, self.headers, self.path)
+        return await self._opened(await self.upstream.send(self.body, self.headers, self.path))
+
+    async def _opened(self, reply: Reply) -> "Passed":
+        upstream, body, self.body = self.upstream, self.body, b""
+        self._reply = reply
         try:
             if not self.stream:
                 return Passed(reply, await upstream.read(reply), "application/json", whole=True)
             try:
-                first = await upstream.first(reply)
+                return self._begins(reply, await upstream.first(reply))
             except NotStreamed as whole:
                 return await self._not_streamed(reply, body, whole.piece)
-            begin = first[:ERROR_PEEK_BYTES]
-            if b"error" in begin or b":exception-type" in begin:
-                self._raise_first(first)
-            return Passed(reply, first, upstream.wire.stream_content_type, whole=False)
         except BaseException:
             reply.close()
             raise
+
+    def _begins(self, reply: Reply, first: bytes) -> "Passed":
+        begin = first[:ERROR_PEEK_BYTES]
+        if b"error" in begin or b":exception-type" in begin:
+            self._raise_first(first)
+        self.body, self._reply = b"", reply
+        return Passed(reply, first, self.upstream.wire.stream_content_type, whole=False)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

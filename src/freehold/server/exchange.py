@@ -99,7 +99,7 @@ class Exchange:
         self._opening = b""
         self.task: asyncio.Task[Any] | None = None
         self.gone: Callable[[], None] | None = None
-        """Where no task answers: called when the client hangs up before it was answered."""
+        """Where no task answers, or none yet: called when the client hangs up before it was answered."""
 
     @property
     def method(self) -> bytes:
@@ -166,10 +166,10 @@ class Exchange:
         self.disconnected = True
         if self.response_complete:
             return
+        if self.gone is not None:
+            self.gone()
         if self.task is not None:
             self.task.cancel()
-        elif self.gone is not None:
-            self.gone()
 
     # What whoever answers calls.
 

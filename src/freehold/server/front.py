@@ -37,8 +37,9 @@ _WHOLE_KIND: Final = "application/json"
 MODELS_TOLD_MAX: Final = 1024
 
 
-_Asked: TypeAlias = PromptCall[Passing | Passed | Answer, Passed | Told]
+_Begun: TypeAlias = Passing | Passed | Told
 _Answer: TypeAlias = Passing | Passed | Answer | Told
+_Asked: TypeAlias = PromptCall[Passing | Passed | Answer, _Begun]
 
 Ask: TypeAlias = Callable[[], Awaitable[tuple[Principal, Envelope]]]
 """Who asks, and what. Raises what is wrong with it."""
@@ -178,11 +179,11 @@ class _Call(Struct, eq=False):
     _over: "asyncio.Future[None] | None" = None
 
     def begin(self, principal: Principal, envelope: Envelope) -> "Answering | None":
-        """Without a task, where nothing is to be waited for but a whole answer. Else returns what is to be awaited."""
+        """Without a task, where nothing is to be waited for but the answer. Else returns what is to be awaited."""
         exchange = self._exchange
         asked = self._asked(principal, envelope)
-        if envelope.stream or not asked.begin(self._ready):
-            return partial(self._follow_at_edge, asked, envelope.stream)
+        if not asked.begin(self._ready):
+            return partial(self._follow_at_edge, asked, stream=envelope.stream)
         self._begun = asked
         exchange.gone = self._leave
         self._front.begun.add(self)
@@ -198,10 +199,13 @@ class _Call(Struct, eq=False):
             call_id=ids.alike("call", self.request_id),
         )
 
-    def _ready(self, answer: Passed | Told | BaseException) -> None:
-        """The call is over: all that is left is to say so."""
-        self._ended()
+    def _ready(self, answer: _Begun | BaseException) -> None:
+        """The call is over: all that is left is to say so. Or it is a stream, which goes on in a task."""
         exchange = self._exchange
+        if isinstance(answer, Passing):
+            exchange.start(self._stream)
+            return
+        self._ended()
         try:
             if isinstance(answer, BaseException):
                 raise answer
@@ -218,6 +222,14 @@ class _Call(Struct, eq=False):
         created = self._front.door.clock.now_ms() // 1000
         response = identified_whole(told.response, self.request_id)
         return self._wire.encode_response(response, created=created, request=told.request)
+
+    async def _stream(self, exchange: Exchange) -> None:
+        asked, self._begun, exchange.gone = self._begun, None, None
+        try:
+            if asked is not None:
+                await self._follow_at_edge(asked, exchange, stream=True)
+        finally:
+            self._ended()
 
     def _leave(self) -> None:
         """The client has gone."""
@@ -240,10 +252,14 @@ class _Call(Struct, eq=False):
 
     def stop(self) -> "asyncio.Task[None] | None":
         self._leave()
-        self._exchange.start(partial(self.tell, stopping()))
-        return self._exchange.task
+        exchange = self._exchange
+        if exchange.task is None:
+            exchange.start(partial(self.tell, stopping()))
+        else:
+            exchange.task.cancel()
+        return exchange.task
 
-    async def _follow_at_edge(self, asked: "_Asked", stream: bool, _: Exchange) -> None:  # noqa: FBT001
+    async def _follow_at_edge(self, asked: "_Asked", _: Exchange, *, stream: bool) -> None:
         await at_the_edge(
             self._follow(asked, stream),
             self.refuse,
