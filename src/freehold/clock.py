@@ -4,6 +4,7 @@ import os
 import struct
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from freehold.core.ids import CHANCE_BYTES
@@ -15,8 +16,7 @@ READY_MAX: Final = 256
 class SystemClock:
     """Implements core.ports.Clock."""
 
-    def now(self) -> datetime:
-        return datetime.now(UTC)
+    now = staticmethod(partial(datetime.now, UTC))
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -6,7 +6,7 @@ client didn't ask to be told; what the provider then adds for it is taken out ag
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -46,38 +46,21 @@ class Envelope:
         """
         self.body = body
         try:
-            self.fields = _fields.decode(body)
+            self.fields = fields = _fields.decode(body)
         except _MISREAD as error:
             raise BadRequest(f"the body is no JSON object: {error}") from error
         self.addressed = model is not None
         if model is None:
-            self.model, self.stream = self._said()
-        else:
-            self.model, self.stream = model, stream
-        if (
-            not self.model.isprintable()
-        ):  # It goes into a header, and into a record that could not be written.
+            try:
+                model = _str.decode(fields["model"])
+                stream = "stream" in fields and bool(_bool.decode(fields["stream"]))
+            except (KeyError, *_MISREAD) as error:
+                raise _misread(fields) from error
+        self.model, self.stream = model, stream
+        if not model.isprintable():  # It goes into a header, and into a record that could not be written.
             raise BadRequest(
-                f"expected the name of a model, got control characters: {self.model[:40]!r}", field="model"
+                f"expected the name of a model, got control characters: {model[:40]!r}", field="model"
             )
-
-    def _said(self) -> tuple[str, bool]:
-        model = self.fields.get("model")
-        if model is None:
-            raise BadRequest("expected the name of a model, the field is missing", field="model")
-        try:
-            name = _str.decode(model)
-        except _MISREAD as error:
-            raise BadRequest(
-                f"expected the name of a model as text, got {bytes(model)[:40]!r}", field="model"
-            ) from error
-        stream = self.fields.get("stream")
-        try:
-            return name, stream is not None and bool(_bool.decode(stream))
-        except _MISREAD as error:
-            raise BadRequest(
-                f"expected true or false, got {bytes(stream or b'')[:40]!r}", field="stream"
-            ) from error
 
     def further_models(self) -> Sequence[str]:
         """Models that the provider may answer with instead (OpenRouter's `models`): a policy must allow them too.
@@ -145,6 +128,18 @@ class Envelope:
             wish = Raw(msgspec.json.encode({**options, "include_usage": True})) if options else _WITH_USAGE
             fields = {**fields, "stream_options": wish}
         return msgspec.json.encode(fields)
+
+
+def _misread(fields: Mapping[str, Raw]) -> BadRequest:
+    """What of a body's top level cannot be read."""
+    model = fields.get("model")
+    if model is None:
+        return BadRequest("expected the name of a model, the field is missing", field="model")
+    try:
+        _str.decode(model)
+    except _MISREAD:
+        return BadRequest(f"expected the name of a model as text, got {bytes(model)[:40]!r}", field="model")
+    return BadRequest(f"expected true or false, got {bytes(fields['stream'])[:40]!r}", field="stream")
 
 
 class _Chunk(msgspec.Struct):

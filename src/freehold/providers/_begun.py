@@ -74,7 +74,8 @@ class Begun(Struct, Generic[T], eq=False):
         if came is None:
             self._go_on(self._asks.taken(outcome))
         else:
-            self._end(came)
+            done, self._done = self._done, None
+            done(came)
 
     def _end(self, outcome: T | BaseException) -> None:
         done, self._done = self._done, None
