@@ -277,7 +277,7 @@ class Connection(asyncio.Protocol):
             return
         self._deliver(len(data))
         # The chunk's end was its last callback, and what comes after it is no half of a size line, which has no line's end.
-        if self._chunk_over and data.endswith(CRLF):
+        if self._chunk_over and self._reply is not None and data.endswith(CRLF):
             self._between_chunks = self._reply
             self._look_by(self._loop.time() + self._idle_s / LOOKS)
 
