@@ -48,6 +48,14 @@ def test_a_mistyped_command_is_corrected(freehold: Freehold) -> None:
     assert "did you mean 'sessions'?" in done.err
 
 
+def test_a_word_alone_is_answered_with_what_goes_on_from_it(freehold: Freehold) -> None:
+    done = freehold("routes")
+    assert done.code == 2
+    assert done.err.count("Usage:") == 1
+    assert "explain" in done.err
+    assert "error:" not in done.err
+
+
 def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     for name in group.list_commands(click.Context(group)):
         command = group.get_command(click.Context(group), name)

@@ -157,6 +157,25 @@ async def test_sessions_and_embeddings_are_held_too(own: World) -> None:
         assert "budget none ($0 for team/none" in msgspec.json.encode(log).decode()
 
 
+async def test_limits_for_each_are_listed_before_anybody_and_then_with_whom_they_hold_for(own: World) -> None:
+    """Also where a limit and a budget are called the same."""
+
+    async def listed() -> list[Any]:
+        found = [(await own.json("GET", f"/v1/{kind}"))["data"] for kind in ("limits", "budgets")]
+        return [(one["scope"], one["subject"]) for data in found for one in data if one["name"] == "alike"]
+
+    await own.apply(
+        "kind: limit\nname: alike\nscope: user/*\nmodels: openai/alike\nrequests_per_minute: 7\n---\n"
+        "kind: budget\nname: alike\nscope: team/*\nmodels: openai/alike\namount_usd: '7'"
+    )
+    assert await listed() == [("user/*", ""), ("team/*", "")]
+    own.script("openai", answer_of(1))
+    async with await key(own, user="zoe", team="seven") as client:
+        asked = await client.post("/v1/chat/completions", json={**CHAT, "model": "openai/alike"})
+        assert asked.status_code == 200
+    assert await listed() == [("user/*", "zoe"), ("team/*", "seven")]
+
+
 async def test_whom_a_client_names_has_a_limit_of_his_own(own: World) -> None:
     await own.apply("kind: limit\nname: each\nscope: user/*\nrequests_per_minute: 1")
     own.script("openai", answer_of(1))

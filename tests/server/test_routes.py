@@ -142,6 +142,10 @@ async def test_where_nobody_can_answer_the_client_hears_when_to_come_back(own: W
             "constraints.price_max: expected money",
         ),
         ("{models: [{model: openai/gpt-4o, weight: 0}]}", "models[0].weight"),
+        (
+            "{models: [{model: openai/gpt-4o, weight: 1.0e+308}]}",
+            "models[0].weight: expected more than 0, up to",
+        ),
         ("{models: [openai/gpt-4o], timeouts: {idle_s: -1}}", "timeouts.idle_s: expected more than 0"),
         ("{models: [openai/gpt-4o], retries: {share_max: 2}}", "retries.share_max: expected 0 to 1"),
         ("models: [nobody/gpt]", "models[0]: "),

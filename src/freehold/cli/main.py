@@ -121,6 +121,9 @@ def main() -> None:
 
 
 def _wrong_usage(error: click.ClickException) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and not _wants_json():
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is not None and not _wants_json():
         click.echo(f"{context.get_usage()}\nTry '{context.command_path} --help'.\n", err=True)

@@ -236,7 +236,7 @@ class AllowanceLeases(Protocol):
     async def states(self, allowances: Sequence[Allowance]) -> Sequence[AllowanceState]: ...
 
     async def subjects(self, tenant: str) -> Sequence[tuple[str, str, str]]:
-        """(name, subject, label) of allowances that are in use."""
+        """(measure, name, subject) of allowances that are in use."""
         ...
 
     def on_recall(self, hear: Callable[[str], None]) -> None:

@@ -19,6 +19,7 @@ PREFIX: Final = ROUTE.rstrip("/")
 """`route/NAME` is the model's name of a route wherever its bare name could mean something else."""
 
 MODELS_MAX: Final = 50
+WEIGHT_MAX: Final = 1e6
 AGAIN_MAX: Final = 5
 WAITING_MAX: Final = 10_000
 WAIT_S_MAX: Final = 300.0
@@ -242,8 +243,8 @@ def _constraint_problems(route: Route) -> Iterator[tuple[str, str]]:
 
 
 def _model_problems(one: RouteModel, path: str) -> Iterator[tuple[str, str]]:
-    if not 0 < one.weight < float("inf"):
-        yield f"{path}.weight", f"expected more than 0, got {one.weight}"
+    if not 0 < one.weight <= WEIGHT_MAX:
+        yield f"{path}.weight", f"expected more than 0, up to {WEIGHT_MAX:g}, got {one.weight:g}"
     if one.concurrent_max is not None and not 0 < one.concurrent_max <= CONCURRENT_MAX:
         yield f"{path}.concurrent_max", f"expected 1 to {CONCURRENT_MAX}, got {one.concurrent_max}"
     yield from timeout_problems(one.timeouts, f"{path}.timeouts")

@@ -84,8 +84,8 @@ FROM allowances AS a LEFT JOIN allowance_leases AS l
 WHERE a.id = ANY($1) GROUP BY a.id
 """
 _SUBJECTS: Final = """
-SELECT DISTINCT a.name, a.subject, a.label FROM allowances AS a
-WHERE a.tenant = $1 AND (a.ends_at IS NULL OR a.ends_at > now()) ORDER BY a.name, a.subject, a.label LIMIT $2
+SELECT DISTINCT a.measure, a.name, a.subject FROM allowances AS a
+WHERE a.tenant = $1 AND (a.ends_at IS NULL OR a.ends_at > now()) ORDER BY a.measure, a.name, a.subject LIMIT $2
 """
 _TELL: Final[Mapping[BudgetNews, str]] = {
     "threshold_reached": """
@@ -194,7 +194,7 @@ class PostgresAllowances:
 
     async def subjects(self, tenant: str) -> Sequence[tuple[str, str, str]]:
         rows = await self._database.fetch("looking at limits and budgets", _SUBJECTS, tenant, SUBJECTS_MAX)
-        return [(row["name"], row["subject"], row["label"]) for row in rows]
+        return [(row["measure"], row["name"], row["subject"]) for row in rows]
 
     def on_recall(self, hear: Callable[[str], None]) -> None:
         self._hearers.append(hear)

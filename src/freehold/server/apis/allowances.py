@@ -102,7 +102,7 @@ class AllowancesApi:
 
     async def _states(self, tenant: str, *, budgets: bool) -> list[tuple[Rule, Allowance, AllowanceState]]:
         rules = [rule for rule in await self._limiting.rules(tenant) if (rule.measure == "money") == budgets]
-        subjects: Mapping[str, set[str]] = {}
+        subjects: Mapping[tuple[str, str], set[str]] = {}
         if any(rule.scope.name == EACH for rule in rules):
             subjects = await self._subjects(tenant)
         now = self._clock.now()
@@ -110,17 +110,19 @@ class AllowancesApi:
             (rule, allowance_of(rule, tenant, subject, now))
             for rule in rules
             for subject in (
-                sorted(subjects.get(rule.name, ())) if rule.scope.name == EACH else [rule.scope.name]
+                sorted(subjects.get((rule.measure, rule.name), ())) or [""]
+                if rule.scope.name == EACH
+                else [rule.scope.name]
             )
         ]
         states = await self._leases.states([one for _, one in found])
         return [(rule, one, state) for (rule, one), state in zip(found, states, strict=True)]
 
-    async def _subjects(self, tenant: str) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = defaultdict(set)
-        for name, subject, _ in await self._leases.subjects(tenant):
+    async def _subjects(self, tenant: str) -> dict[tuple[str, str], set[str]]:
+        found: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for measure, name, subject in await self._leases.subjects(tenant):
             if subject:
-                found[name].add(subject)
+                found[measure, name].add(subject)
         return found
 
 
