@@ -27,6 +27,7 @@ from freehold.core.messages import (
     ToolResult,
 )
 from freehold.core.pricing import ModelPrice, TokenPrice
+from freehold.wires import holds_two
 
 ADDED_TOKENS: Final = 1_000
 CONTEXT_TOKENS: Final = 1_000_000
@@ -94,13 +95,13 @@ def most_of_body(
             number, count = _nested(raw)
             asked = number if asked is None else max(asked, number or 0)
             answers = max(answers, count)
-    elsewhere = not _ELSEWHERE.isdisjoint(fields) or (body.count(_LIST) > 1 and holds_more())
+    elsewhere = not _ELSEWHERE.isdisjoint(fields) or (holds_two(body, _LIST) and holds_more())
     return _most(len(body), asked, answers, facts, elsewhere=elsewhere)
 
 
 def most_of_request(request: ModelRequest, facts: ModelFacts | None) -> Most:
     parts = [part for message in request.messages for part in message.content]
-    size = sum(len(text.text.encode()) for text in request.instructions) + sum(_size(part) for part in parts)
+    size = sum(len(text.text.encode()) for text in request.instructions) + sum(map(_size, parts))
     size += sum(len(msgspec.json.encode(tool)) for tool in request.tools) + MESSAGE_BYTES * len(
         request.messages
     )
@@ -179,7 +180,7 @@ def _size(part: Part) -> int:
         case ToolCall():
             return len(part.name) + len(part.arguments.encode())
         case ToolResult():
-            return sum(_size(inner) for inner in part.content)
+            return sum(map(_size, part.content))
         case Carried():
             return len(bytes(part.block))
         case _ as unreachable:
@@ -189,11 +190,12 @@ def _size(part: Part) -> int:
 def holds_more(request: ModelRequest) -> bool:
     """Anything but text and tools that the client runs: pictures, what only one vendor understands, tools that it runs itself."""
     return any(isinstance(tool, CarriedTool) for tool in request.tools) or any(
-        _is_more(part) for message in request.messages for part in message.content
+        any(map(_is_more, message.content)) for message in request.messages
     )
 
 
 def _is_more(part: Part) -> bool:
-    if isinstance(part, ToolResult):
-        return any(_is_more(inner) for inner in part.content)
-    return isinstance(part, Media | Carried)
+    # Quicker than isinstance, which a Struct's type makes slow when it says no.
+    if type(part) is ToolResult:
+        return any(map(_is_more, part.content))
+    return type(part) is Media or type(part) is Carried

@@ -15,6 +15,7 @@ from freehold.catalog.models import Ability, ModelFacts
 from freehold.core import tokens
 from freehold.core.errors import ContextTooLong, FreeholdError, Unsupported
 from freehold.core.messages import Media, ModelRequest, Part, Text, ToolCall, ToolResult
+from freehold.wires import holds_two
 
 SURELY: Final = 0.7
 """Of an estimate of tokens, the part that is there without doubt: only what is too long even so is refused."""
@@ -167,7 +168,7 @@ class Suspicion:
         for name in _OUTPUT_FIELDS:
             if name in fields and len(bytes(fields[name])) >= self._output_digits:
                 return True
-        if body.count(_LIST) <= 1:
+        if not holds_two(body, _LIST):
             return False
         for sign in self._signs if len(body) < AUDIO_BYTES_MIN else self._every_sign:
             if sign in body:

@@ -12,6 +12,7 @@ from pkgutil import iter_modules
 from freehold.core.errors import NotFound
 from freehold.core.ports import Wire
 from freehold.wires._marks import holds as holds
+from freehold.wires._marks import holds_two as holds_two
 from freehold.wires._opaque import holds_packed as holds_packed
 from freehold.wires._paths import path_in as path_in
 

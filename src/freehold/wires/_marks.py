@@ -23,3 +23,8 @@ def holds(body: bytes, mark: bytes, rare: bytes) -> bool:
             return True
         at = body.find(rare, at + 1)
     return at >= 0 and body.find(mark, max(0, at - offset)) >= 0
+
+
+def holds_two(body: bytes, byte: bytes) -> bool:
+    """As `body.count(byte) > 1`, which takes 12 to 20 us for 30 KB, where finding takes one."""
+    return body.find(byte, body.find(byte) + 1) >= 0
