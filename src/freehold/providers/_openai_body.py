@@ -27,10 +27,10 @@ class Fitting:
 
     def fitted(self, body: bytes, *, metered: bool) -> bytes:
         """Untouched, and not even parsed, where it has none of the differing fields."""
-        marked = body.find(b"_") >= 0
+        marked, wanted = body.find(b"_") >= 0, metered and self._stream_options
         rename = marked and bool(self._tokens_max_field) and holds(body, self._other_field_json, b"_")
-        options = marked and holds(body, _OPTIONS, b"_")
-        add, drop = metered and self._stream_options and not options, options and not self._stream_options
+        options = marked and (wanted or not self._stream_options) and holds(body, _OPTIONS, b"_")
+        add, drop = wanted and not options, options and not self._stream_options
         if not (rename or add or drop):
             return body
         fields = msgspec.json.decode(body, type=dict[str, Raw])

@@ -104,11 +104,9 @@ def _decode(body: bytes) -> ModelRequest:
     if (carried := structs.astuple(shape)[-len(CARRIED) :]) != _NONE_CARRIED:
         said = zip(CARRIED, carried, strict=True)
         extra = {name: value for name, value in said if says_something(name, value)} | extra
-    config = dict(shape.output_config or {})
-    output = _output(config, shape.output_format)
-    reasoning = _reasoning(config, shape.thinking, extra)
-    if config:
-        extra.update((OUTPUT_CONFIG + name, value) for name, value in config.items() if not is_null(value))
+    output, reasoning = None, None
+    if shape.output_config or shape.output_format is not UNSET or shape.thinking is not UNSET:
+        output, reasoning = _settings(shape, extra)
     return ModelRequest(
         model=shape.model,
         messages=_messages(shape.messages, unknown.messages),
@@ -273,6 +271,17 @@ def _tool_choice(shape: ToolChoiceShape) -> ToolChoice:
         shape.name if shape.type == "tool" else None,
         None if disabled is None else not disabled,
     )
+
+
+def _settings(
+    shape: RequestShape, extra: dict[str, Raw]
+) -> tuple[JsonOutput | None, ReasoningSetting | None]:
+    config = dict(shape.output_config or {})
+    output = _output(config, shape.output_format)
+    reasoning = _reasoning(config, shape.thinking, extra)
+    if config:
+        extra.update((OUTPUT_CONFIG + name, value) for name, value in config.items() if not is_null(value))
+    return output, reasoning
 
 
 class _Format(Struct):

@@ -25,13 +25,13 @@ from freehold.core.messages import (
     ToolCall,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import NULL, OBJECT, UNREADABLE, is_null, own, spliced
+from freehold.wires._fields import NULL, OBJECT, UNREADABLE, own, spliced
 from freehold.wires._openai_errors import error_in_stream
 from freehold.wires._openai_usage import USAGE
 from freehold.wires.openai_chat._custom import call_of, is_custom_call, names_of, told
 from freehold.wires.openai_chat._parts_encode import call_fields, details_of
 from freehold.wires.openai_chat._shapes import NAME
-from freehold.wires.openai_chat._usage import USAGE_SHAPE, own_usage, usage_from, usage_json
+from freehold.wires.openai_chat._usage import read_usage, usage_json
 
 MESSAGE_FIELDS: Final = frozenset({
     "role",
@@ -195,7 +195,8 @@ def _told(
     """`fields` are those that only this vendor has."""
     model = answer.model or ""
     content = _content(message, Origin(provider, model))
-    fields.update(own_usage(answer.usage))
+    usage, more = read_usage(answer.usage)
+    fields.update(more)
     stop_reason = reason_of(choice.finish_reason, content, stop_sequence)
     if choice.finish_reason == LEGACY_FINISH:
         fields["choice.finish_reason"] = Raw(_encode(LEGACY_FINISH))
@@ -204,15 +205,10 @@ def _told(
         model=model,
         content=content,
         stop_reason=stop_reason,
-        usage=_NO_USAGE
-        if is_null(answer.usage)
-        else usage_from(decode(bytes(answer.usage), USAGE_SHAPE, root="usage")),
+        usage=usage,
         stop_sequence=stop_sequence,
         extra={NAME: fields} if fields else {},
     )
-
-
-_NO_USAGE: Final = ModelResponse(id="", model="", content=(), stop_reason="end_turn").usage
 
 
 def _tells(value: Raw) -> bool:

@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from freehold.core.messages import Usage
+from freehold.core.messages import NO_USAGE, Usage
+from freehold.core.validation import decode
 from freehold.wires._fields import UNREADABLE
 from freehold.wires._openai_usage import Counted, told_again, uncounted
 from freehold.wires._sse import Lines
@@ -69,23 +70,30 @@ class _CompletionAlone(_CompletionDetails, forbid_unknown_fields=True):
     rejected_prediction_tokens: Literal[0] | None = None
 
 
-class _CountsAlone(Struct, forbid_unknown_fields=True):
-    """A usage that says nothing but what the heart counts."""
+class _CountsAlone(UsageShape, forbid_unknown_fields=True):
+    """A usage that says nothing but what the heart counts, as most do."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
     prompt_tokens_details: _PromptAlone | None = None
     completion_tokens_details: _CompletionAlone | None = None
+    prompt_cache_hit_tokens: None = None
 
 
-_COUNTS_ALONE: Final = msgspec.json.Decoder(_CountsAlone)
+_COUNTS_ALONE: Final = msgspec.json.Decoder(_CountsAlone | None)
+
+
+def read_usage(usage: Raw) -> tuple[Usage, dict[str, Raw]]:
+    """And what of it no count of the heart says, by path. Raises BadRequest, and what reading hostile JSON raises (UNREADABLE)."""
+    try:
+        alone = _COUNTS_ALONE.decode(usage)
+    except UNREADABLE:
+        return usage_from(decode(bytes(usage), USAGE_SHAPE, root="usage")), own_usage(usage)
+    return NO_USAGE if alone is None else usage_from(alone), {}
 
 
 def own_usage(usage: Raw) -> dict[str, Raw]:
-    """What of a usage no count of the heart says, by path. Raises what reading hostile JSON raises (UNREADABLE)."""
+    """Of `read_usage`, what is no count's. Raises what reading hostile JSON raises (UNREADABLE)."""
     try:
-        _COUNTS_ALONE.decode(usage)  # As most do.
+        _COUNTS_ALONE.decode(usage)
         return {}
     except UNREADABLE:
         pass
