@@ -26,3 +26,7 @@ def test_a_route_is_explained_and_its_models_are_drained(served: Freehold) -> No
     assert told["models"][0]["why"] == "drained: tidying"
     served.ok("models", "undrain", "rules/clerk")
     assert served("models", "undrain", "rules/clerk").code == 1
+    options = ("--label", "eu", "--session", "s1", "--user", "zoë", "--json")
+    told = served.ok("routes", "explain", "smart", *options).json
+    assert (told["affinity"], told["models"][0]["place"]) == ("s1", None)
+    assert told["models"][0]["why"].startswith("the request is labelled eu")

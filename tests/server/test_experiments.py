@@ -88,6 +88,22 @@ async def test_a_session_stays_in_its_arm_and_arms_are_compared_with_feedback(ow
     assert old["differences"] == {}
 
 
+async def test_explaining_tells_the_arm_of_whom_the_request_names(own: World) -> None:
+    arms = "arms: [{model: openai/gpt-4o, percent: 50}, {model: anthropic/claude-haiku-4-5, percent: 50}]"
+    models = "models: [openai/gpt-4o, anthropic/claude-haiku-4-5]"
+    await own.apply(f"{{kind: route, name: people, {models}, experiment: {{sticky_by: user, {arms}}}}}")
+    own.script("openai", reply(OPENAI_TEXT))
+    own.script("anthropic", reply(ANTHROPIC_TEXT))
+    asked = set()
+    for number in range(8):
+        body = {"model": "people", "messages": [{"role": "user", "content": "Hi"}], "user": f"user-{number}"}
+        told = await own.json("POST", "/v1/routes/people/explain", body)
+        answer = await own.http.post("/v1/chat/completions", json=body)
+        assert answer.headers["x-freehold-model"] == told["arm"]
+        asked.add(told["arm"])
+    assert len(asked) == 2
+
+
 async def test_an_arm_that_fails_over_has_an_error_and_its_client_an_answer(own: World) -> None:
     own.script("openai", reply(OPENAI_TEXT))
     own.script("anthropic", BUSY)

@@ -25,17 +25,32 @@ def routes() -> None:
 @click.option("--request", "request", metavar="FILE", help="A request's body in JSON, as a client sends it; - reads standard input. [default: a short question]")  # fmt: skip
 @click.option("--wire", default=DEFAULT_WIRE, show_default=True, help="The format of the request: openai_chat, anthropic_messages ...")  # fmt: skip
 @click.option("--draw", type=click.FloatRange(0, 1, max_open=True), help="Chance, for routes that go by it. [default: random]")  # fmt: skip
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="LABEL",
+    help="As if it were labelled so, e.g. eu; repeatable.",
+)
+@click.option(
+    "--session", metavar="ID", help="As if it were of this session: for sticky routes and experiments."
+)
+@click.option("--user", metavar="NAME", help="As if it were for this user.")
 @json_option
 @click.pass_context
 def explain(
-    ctx: click.Context, *, name: str, request: str | None, wire: str, draw: float | None, as_json: bool
-) -> None:
+    ctx: click.Context, *, name: str, request: str | None, wire: str, draw: float | None, labels: tuple[str, ...],
+    session: str | None, user: str | None, as_json: bool,
+) -> None:  # fmt: skip
     """Print which models the route NAME would ask, in order, and why each is taken or left. No model is asked."""
     chosen = settings(ctx)
     body = _body(request, name=name, wire=wire)
     with connected(chosen) as client:
         path = f"/v1/routes/{name}/explain"
-        told = client.request("POST", path, content=body, query={"wire": wire, "draw": draw})
+        query = {"wire": wire, "draw": draw}
+        told = client.request(
+            "POST", path, content=body, query=query, headers=_headers(labels, session, user)
+        )
     if chosen.output.as_json:
         chosen.output.json(told)
         return
@@ -49,6 +64,12 @@ def explain(
         f"{told['route']}{arm} ({told['strategy']}), about {told['input_tokens']} tokens of input"
     )
     chosen.output.table(("ASKED", "MODEL", "WHY", "EXPECTED", "LATELY"), rows, empty="No models.")
+
+
+def _headers(labels: tuple[str, ...], session: str | None, user: str | None) -> dict[str, bytes]:
+    """As a client sends them."""
+    given = {"x-freehold-labels": ",".join(labels), "x-freehold-session": session, "x-freehold-user": user}
+    return {name: value.encode() for name, value in given.items() if value}
 
 
 def _body(request: str | None, *, name: str, wire: str) -> bytes:

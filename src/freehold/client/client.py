@@ -58,16 +58,18 @@ class Client:
         body: object = None,
         content: bytes | None = None,
         query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, bytes] | None = None,
         idempotency_key: str | None = None,
     ) -> Any:
         """The answer's JSON, or its bytes where it isn't JSON. Raises ApiError, ServerAway."""
-        headers = {"content-type": "application/json"}
+        sent = {b"content-type": b"application/json"}
+        sent |= {name.encode(): value for name, value in (headers or {}).items()}
         if idempotency_key:
-            headers["idempotency-key"] = idempotency_key
+            sent[b"idempotency-key"] = idempotency_key.encode()
         data = content if content is not None else (msgspec.json.encode(body) if body is not None else None)
         given = {name: value for name, value in (query or {}).items() if value is not None}
         try:
-            answer = self._http.request(method, path, content=data, params=given, headers=headers)
+            answer = self._http.request(method, path, content=data, params=given, headers=sent)
         except httpx2.HTTPError as error:
             raise ServerAway(f"no answer from {self.base_url}: {error}") from error
         if answer.status_code >= 400:

@@ -204,8 +204,10 @@ class Gateway:
         authorize(principal, ACTION, target.resource)
         if target.route is None:
             raise Internal("a route's name stands for something else")
+        meter = meter_of(self._clock, self._records, principal, wire=wire.name, requested=envelope.model)
+        _note_user(meter, headers, envelope)
         return explained(
-            target.route, principal, ACTION, Bytes(envelope, wire, headers),
+            target.route, principal, ACTION, Bytes(envelope, wire, headers), user=meter.account.user,
             draw=self._chance() if draw is None else draw,
             now_s=self._clock.monotonic_s(), at=self._clock.now(),
             canary_percent=self._canaries(principal.tenant, target.route.route),

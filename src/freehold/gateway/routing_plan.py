@@ -185,7 +185,7 @@ def routed_plan(
 
 def explained(
     routed: Routed, principal: Principal, action: str, asked: Asked[Answered], *,
-    draw: float, now_s: float, at: datetime, canary_percent: float,
+    user: str | None, draw: float, now_s: float, at: datetime, canary_percent: float,
 ) -> Explained:  # fmt: skip
     found, _ = look(
         routed,
@@ -193,7 +193,7 @@ def explained(
         action,
         asked,
         session_id=None,
-        user=principal.account.user,
+        user=user,
         streamed=False,
         draw=draw,
         now_s=now_s,
