@@ -75,7 +75,8 @@ def text_of(events) -> str:
     return "".join(one.text for one in events if isinstance(one, LiveText))
 
 
-async def test_who_watches_in_one_process_sees_what_another_carries(database_url):
+async def test_who_watches_in_one_process_sees_what_another_carries(database_url, monkeypatch):
+    monkeypatch.setattr(relaying, "ANNOUNCE_S", 0.1)  # the first word may go out before the worker listens
     opened = [open_store(database_url, objects=None, process_id=name) for name in ("door", "worker")]
     async with opened[0] as one, opened[1] as two, processes(one.live, two.live) as (door, worker):
         with door.reading("sess_1", asyncio.Event()) as reader:
