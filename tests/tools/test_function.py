@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from freehold.core.errors import BadRequest, NotFound, TimedOut, Unavailable
+from freehold.core.ports import OpenTool
 from freehold.tools.function import KIND
 from tests._waiting import eventually
 from tests.tools._host import Host, data, opened, parameters, read, run
@@ -94,6 +96,15 @@ def host(folder: Path) -> Host:
     return Host(function_folders=[folder], databases={"sales": "postgresql://reader@here/sales"})
 
 
+@pytest.fixture(scope="module")
+async def total(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OpenTool]:
+    """`total`, for tests that only call it: each start of a process costs more than all their calls."""
+    folder = tmp_path_factory.mktemp("functions")
+    (folder / "mine.py").write_text(FILE)
+    async with using(Host(function_folders=[folder]), "total", bind={"url": "x"}) as tool:
+        yield tool
+
+
 def using(host: Host, function: str, **config):
     return opened(KIND, host, {"file": "mine.py", "function": function, **config}, description="Ours.")
 
@@ -106,23 +117,22 @@ def gone(pid: int) -> bool:
         return True
 
 
-async def test_a_signature_becomes_the_schema_and_its_docstring_the_description(host: Host):
-    async with using(host, "total", bind={"url": "x"}) as tool:
-        (function,) = tool.functions
-        assert function.spec.name == ""
-        assert function.effect == "pure"
-        assert function.spec.description == "Ours.\n\nAdds up the lines.\n\nBy the rate."
-        schema = parameters(tool, "")
-        assert set(schema["properties"]) == {"lines", "rate", "how"}
-        assert schema["required"] == ["lines"]
-        assert schema["properties"]["lines"]["items"]["properties"]["units"] == {
-            "type": "integer",
-            "minimum": 1,
-        }
-        assert schema["additionalProperties"] is False
-        lines = [{"sku": "A", "units": 2}, {"sku": "B", "units": 5}]
-        assert await data(tool, "", lines=lines, rate=2.0) == {"units": 14, "due": "2026-11-15"}
-        assert (await data(tool, "", lines=lines, how="max"))["units"] == 5
+async def test_a_signature_becomes_the_schema_and_its_docstring_the_description(total: OpenTool):
+    (function,) = total.functions
+    assert function.spec.name == ""
+    assert function.effect == "pure"
+    assert function.spec.description == "Ours.\n\nAdds up the lines.\n\nBy the rate."
+    schema = parameters(total, "")
+    assert set(schema["properties"]) == {"lines", "rate", "how"}
+    assert schema["required"] == ["lines"]
+    assert schema["properties"]["lines"]["items"]["properties"]["units"] == {
+        "type": "integer",
+        "minimum": 1,
+    }
+    assert schema["additionalProperties"] is False
+    lines = [{"sku": "A", "units": 2}, {"sku": "B", "units": 5}]
+    assert await data(total, "", lines=lines, rate=2.0) == {"units": 14, "due": "2026-11-15"}
+    assert (await data(total, "", lines=lines, how="max"))["units"] == 5
 
 
 @pytest.mark.parametrize(
@@ -136,11 +146,10 @@ async def test_a_signature_becomes_the_schema_and_its_docstring_the_description(
         ({"lines": [{"sku": "A", "units": 1}], "url": "mine"}, "url", "unknown"),
     ],
 )
-async def test_arguments_that_do_not_fit_are_refused_with_their_path(host: Host, arguments, field, said):
-    async with using(host, "total", bind={"url": "x"}) as tool:
-        with pytest.raises(BadRequest, match=said) as caught:
-            await run(tool, "", **arguments)
-        assert caught.value.field == field
+async def test_arguments_that_do_not_fit_are_refused_with_their_path(total: OpenTool, arguments, field, said):
+    with pytest.raises(BadRequest, match=said) as caught:
+        await run(total, "", **arguments)
+    assert caught.value.field == field
 
 
 async def test_bound_parameters_come_from_the_host(host: Host, monkeypatch: pytest.MonkeyPatch):
@@ -287,10 +296,10 @@ async def test_a_file_outside_the_folders_is_refused(host: Host, folder: Path, n
     ("source", "function", "error", "said"),
     [
         ("x = 1 +", "f", BadRequest, "SyntaxError"),
-        ("import nothing_such", "f", BadRequest, "nothing_such"),
-        ("def other(): pass", "f", BadRequest, "it has: other"),
-        ("def f(x): pass", "f", BadRequest, "has no type"),
-        ("def f(*x: int): pass", "f", BadRequest, "by name"),
+        pytest.param("import nothing_such", "f", BadRequest, "nothing_such", marks=pytest.mark.slow),
+        pytest.param("def other(): pass", "f", BadRequest, "it has: other", marks=pytest.mark.slow),
+        pytest.param("def f(x): pass", "f", BadRequest, "has no type", marks=pytest.mark.slow),
+        pytest.param("def f(*x: int): pass", "f", BadRequest, "by name", marks=pytest.mark.slow),
         ("import os; os._exit(3)", "f", Unavailable, "died"),
     ],
 )
