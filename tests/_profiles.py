@@ -8,7 +8,7 @@ from typing import Final
 
 from hypothesis import HealthCheck, settings
 
-EXAMPLES: Final = {"fast": 6, "full": 60, "nightly": 2_000}
+EXAMPLES: Final = {"fast": 3, "full": 60, "nightly": 2_000}
 CHOSEN: Final = os.environ.get("FREEHOLD_TEST_PROFILE", "fast")
 SUPPRESSED: Final = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture)
 """Values of whole conversations are large, and the machine is shared."""

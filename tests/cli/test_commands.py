@@ -100,6 +100,7 @@ def test_completion_is_there_for_the_shell(freehold: Freehold, shell: str, has: 
     assert has in freehold.ok("completion", shell).out
 
 
+@pytest.mark.slow
 def test_commands_are_completed(freehold: Freehold) -> None:
     asked = Freehold(
         freehold.folder,
@@ -129,6 +130,7 @@ def test_output_into_a_pipe_has_no_colours(freehold: Freehold) -> None:
     assert "\x1b" not in done.out + done.err
 
 
+@pytest.mark.slow
 def test_wrong_settings_name_the_file_and_the_key(freehold: Freehold) -> None:
     freehold.folder.mkdir()
     (freehold.folder / "freehold.toml").write_text("[server]\nprot = 1\n")

@@ -19,6 +19,8 @@ import pytest
 from tests._waiting import PATIENCE_S, until
 from tests.cli._freehold import Freehold, stop
 
+pytestmark = pytest.mark.slow
+
 OPENAI_ANSWER = {
     "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "served-by-upstream",
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "from the openai upstream"}}],
@@ -197,7 +199,6 @@ def test_without_its_key_nobody_comes_in(throwaway: tuple[dict[str, str], Path])
         client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_when_it_is_stopped(tmp_path: Path, kind: signal.Signals) -> None:
     here, temporary = throwaway_home(tmp_path)
@@ -210,7 +211,6 @@ def test_nothing_is_left_when_it_is_stopped(tmp_path: Path, kind: signal.Signals
     assert os.listdir(temporary) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0.7, 1.0, 1.4])
 def test_nothing_is_left_when_it_is_stopped_while_it_starts(tmp_path: Path, after_s: float) -> None:
     """Whatever it had got to: before its first line it may also be too early for an orderly end, with nothing made yet."""
@@ -223,7 +223,6 @@ def test_nothing_is_left_when_it_is_stopped_while_it_starts(tmp_path: Path, afte
     assert os.listdir(temporary) == []
 
 
-@pytest.mark.slow
 def test_nothing_is_left_when_it_is_stopped_as_soon_as_there_is_something(tmp_path: Path) -> None:
     here, temporary = throwaway_home(tmp_path)
     process = here.start("dev")
@@ -233,7 +232,6 @@ def test_nothing_is_left_when_it_is_stopped_as_soon_as_there_is_something(tmp_pa
     assert os.listdir(temporary) == []
 
 
-@pytest.mark.slow
 def test_wrong_upstreams_are_refused(freehold: Freehold) -> None:
     for wrong, says in (
         ("opnai=http://x", "one of openai, anthropic, bedrock"),

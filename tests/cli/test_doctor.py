@@ -45,6 +45,7 @@ def test_a_database_that_is_away_must_be_mended(freehold: Freehold) -> None:
     assert "hunter2" not in done.out + done.err
 
 
+@pytest.mark.slow
 def test_a_server_whose_database_is_away_says_so_and_ends(freehold: Freehold) -> None:
     away = Freehold(freehold.folder, AWAY)
     done = away.process("serve", "--port", "0")

@@ -502,6 +502,7 @@ PLAIN_BEHAVIOURS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", PLAIN_BEHAVIOURS)
 def test_it_holds_on_uvloop_too(behaviour, request):
     test = getattr(sys.modules[__name__], behaviour)

@@ -60,6 +60,7 @@ async def waits_for_a_place(place: World, session_id: str) -> None:
     assert row.waits.until is None
 
 
+@pytest.mark.slow
 async def test_all_workers_together_run_a_tool_no_more_often_than_it_says(database_url: str) -> None:
     async with world(database_url, once_each(LOOK)) as place, AsyncExitStack() as workers:
         await place.declare(at_once(2))

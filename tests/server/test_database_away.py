@@ -122,15 +122,9 @@ class Traffic:
         await eventually(lambda: len(self.answered) >= wanted)
 
 
-@pytest.mark.parametrize(
-    ("away_s", "how"),
-    [
-        (1.0, "cut"),
-        pytest.param(1.0, "frozen", marks=pytest.mark.slow),
-        pytest.param(60.0, "cut", marks=pytest.mark.slow),
-        pytest.param(60.0, "frozen", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("away_s", [1.0, 60.0])
+@pytest.mark.parametrize("how", ["cut", "frozen"])
 async def test_calls_go_on_and_afterwards_none_is_lost_and_none_is_double(
     postgres_server: EmbeddedServer, tmp_path: Path, away_s: float, how: str
 ) -> None:

@@ -154,6 +154,7 @@ async def test_a_run_by_hand_begins_a_session(shared: World, sdk: AsyncAnthropic
     assert runs == [again[0].id, run.id]
 
 
+@pytest.mark.slow
 async def test_one_time_comes_by_itself_and_its_run_says_when(sdk: AsyncAnthropic) -> None:
     at, one = await made_for_soon(sdk, overlap="queue")
     assert one.schedule is None

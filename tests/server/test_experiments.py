@@ -135,6 +135,7 @@ async def test_a_shadow_is_asked_and_recorded_and_nobody_waits_for_it(own: World
     await eventually(recorded)
 
 
+@pytest.mark.slow
 async def test_a_canary_goes_up_by_itself(own: World) -> None:
     own.script("openai", reply(OPENAI_TEXT))
     own.script("anthropic", reply(ANTHROPIC_TEXT))
@@ -218,6 +219,7 @@ experiment:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slo", "said"),
     [

@@ -170,6 +170,7 @@ async def test_other_doors_count_as_google_counts(place: Place) -> None:
     assert place.vendor.asked[1].json["generateContentRequest"]["contents"][0]["parts"] == [{"text": "hi"}]
 
 
+@pytest.mark.slow
 async def test_models_are_listed_page_by_page(place: Place) -> None:
     pager = await place.client.models.list(config={"page_size": 2})
     assert len(pager) == 2

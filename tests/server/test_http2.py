@@ -174,6 +174,7 @@ async def test_a_long_body_comes_through_windows(shared: World) -> None:
     assert asked.asked[0].body == body.replace(b"openai/", b"")
 
 
+@pytest.mark.slow
 async def test_too_long_a_body_is_refused_and_the_connection_goes_on(shared: World) -> None:
     shared.script("openai", reply(OPENAI_TEXT))
     async with speaking(shared) as client:

@@ -30,6 +30,7 @@ few = partial(
 )
 
 
+@pytest.mark.slow
 @few(max_examples=1)
 @seeded
 async def test_money_is_conserved_whatever_vendors_and_clients_do(

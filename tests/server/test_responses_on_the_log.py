@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import openai
+import pytest
 
 from freehold.app import open_house, open_workshop
 from freehold.config import Config, Database, Models
@@ -123,6 +124,7 @@ async def test_whoever_may_read_sessions_may_not_yet_read_responses(shared: Worl
         assert (refused.status_code, "response:Get" in refused.text) == (403, True)
 
 
+@pytest.mark.slow
 async def test_a_worker_without_a_door_makes_what_a_server_that_does_not_work_took(
     database_url: str, tmp_path: Path
 ) -> None:

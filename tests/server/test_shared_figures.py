@@ -63,6 +63,7 @@ async def explained(own: World, route: str) -> list[dict[str, Any]]:
     return list(answer.json().get("models", ()))
 
 
+@pytest.mark.slow
 async def test_an_idle_server_knows_how_quick_models_are(two: tuple[World, World]) -> None:
     here, there = two
     here.script("openai", stream(*OPENAI_STREAM))
@@ -78,6 +79,7 @@ async def test_an_idle_server_knows_how_quick_models_are(two: tuple[World, World
     assert first["tokens_per_s"] > 0
 
 
+@pytest.mark.slow
 async def test_what_burns_in_one_server_is_asked_last_in_the_other(two: tuple[World, World]) -> None:
     """Every other call fails, so that the breaker has a say only late."""
     here, there = two

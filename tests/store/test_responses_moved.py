@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from freehold.core.response_facts import ResponseTold
 from freehold.store.blobs import open_objects
@@ -27,6 +28,7 @@ INSERT INTO conversation_items (conversation_id, seq, item_id, body) VALUES
 """
 
 
+@pytest.mark.slow
 async def test_responses_and_conversations_of_an_earlier_release_are_moved(
     database_url: str, tmp_path: Path
 ) -> None:
