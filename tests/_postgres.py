@@ -1,4 +1,4 @@
-"""A real PostgreSQL for every test that wants one: `database_url` is an empty database of the test's own.
+"""A real PostgreSQL for every test that wants one: `database_url` is a database of the test's own, with Freehold's tables; `empty_url` one without.
 
 One cluster a process, so one a worker of pytest-xdist. It forgets everything in the end and so need not sync to disk, nor be on
 one; what depends on durability starts its own. The first test that asks waits about a second, each one after that about 0.02 s.
@@ -49,6 +49,12 @@ def _roomy_memory() -> Path | None:
 
 @pytest.fixture
 async def database_url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
+    async with fresh_database(postgres_server, template=MIGRATED) as url:
+        yield url
+
+
+@pytest.fixture
+async def empty_url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
     async with fresh_database(postgres_server) as url:
         yield url
 

@@ -8,14 +8,15 @@ import pytest
 from tests._waiting import eventually
 
 from freehold.store._pool import Pool
+from freehold.store.embedded import EmbeddedServer
 
 
 @pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
+async def pool(postgres_server: EmbeddedServer) -> AsyncIterator[Pool]:
     opened: list[asyncpg.Connection] = []
 
     async def connect() -> asyncpg.Connection:
-        opened.append(await asyncpg.connect(database_url))
+        opened.append(await asyncpg.connect(postgres_server.dsn()))
         return opened[-1]
 
     made = Pool(connect, size_max=2, idle_s=60)
@@ -109,8 +110,8 @@ async def test_a_connection_that_the_server_ended_is_replaced_and_one_waiting_is
     assert (pool.size, pool.idle_count) == (2, 2)
 
 
-async def test_connections_that_nobody_needs_are_closed(database_url: str) -> None:
-    pool = Pool(lambda: asyncpg.connect(database_url), size_max=2, idle_s=0.05)
+async def test_connections_that_nobody_needs_are_closed(postgres_server: EmbeddedServer) -> None:
+    pool = Pool(lambda: asyncpg.connect(postgres_server.dsn()), size_max=2, idle_s=0.05)
     connection = await pool.take(1)
     pool.give_back(connection, None)
     await eventually(connection.is_closed)

@@ -30,14 +30,14 @@ INSERT INTO conversation_items (conversation_id, seq, item_id, body) VALUES
 
 @pytest.mark.slow
 async def test_responses_and_conversations_of_an_earlier_release_are_moved(
-    database_url: str, tmp_path: Path
+    empty_url: str, tmp_path: Path
 ) -> None:
-    async with open_database(database_url) as database:
+    async with open_database(empty_url) as database:
         await migrate(database, [one for one in known() if one.version < MOVES])
-    connection = await asyncpg.connect(database_url, server_settings={"search_path": SCHEMA})
+    connection = await asyncpg.connect(empty_url, server_settings={"search_path": SCHEMA})
     await connection.execute(BEFORE)
     await connection.close()
-    async with open_store(database_url, objects=open_objects(str(tmp_path)), process_id="here") as store:
+    async with open_store(empty_url, objects=open_objects(str(tmp_path)), process_id="here") as store:
         one = await store.responses.get("t", "resp_1")
         assert (one.status, one.created_by, one.head) == ("completed", 'key "1"', b'{"model":"m","a":1}')
         assert (one.input, one.output) == (b'[{"a":1}]', b'[{"id":"msg_1"}]')
