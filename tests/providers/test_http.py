@@ -436,6 +436,7 @@ async def test_a_request_that_nobody_reads_runs_into_the_idle_limit(scripted):
         assert "idle_s = 0.1" in error.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("framing", "piece"), [(b"", b"."), (b"transfer-encoding: chunked\r\n", b"1\r\n.\r\n")]
 )
@@ -498,7 +499,8 @@ def test_any_cutting_of_an_answer_gives_the_same_body(scripted):
 PLAIN_BEHAVIOURS = [
     name
     for name, test in list(globals().items())
-    if name.startswith("test_") and iscoroutinefunction(test) and not hasattr(test, "pytestmark")
+    if name.startswith("test_") and iscoroutinefunction(test)
+    if all(mark.name != "parametrize" for mark in getattr(test, "pytestmark", ()))
 ]
 
 

@@ -41,7 +41,15 @@ async def _ended(place: World, agent: str) -> tuple[SessionRow, TurnFinished]:
     return row, events_of(await place.log_of(row.id), TurnFinished)[-1]
 
 
-@pytest.mark.parametrize("usd", ["0.0001", "0.002", "0.0123", "0.05"])
+@pytest.mark.parametrize(
+    "usd",
+    [
+        "0.0001",
+        pytest.param("0.002", marks=pytest.mark.slow),
+        "0.0123",
+        pytest.param("0.05", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("limit", ["cost_max_usd", "session_cost_max_usd"])
 async def test_no_turn_and_no_session_costs_more_than_it_may(database_url: str, limit: str, usd: str) -> None:
     agent = structs.replace(AGENT, limits=structs.replace(UNBOUND, **{limit: usd}))

@@ -299,6 +299,7 @@ async def _ended(place: World, lease) -> None:
         return
 
 
+@pytest.mark.slow
 async def test_what_a_subagent_asks_is_known_at_the_top_also_where_its_worker_dies(database_url: str) -> None:
     middle = Agent(name="middle", model="scripted/scripted-1", instructions="Middle.", tools=("deeper",))
     deeper = Tool(name="deeper", type="agent", config={"agent": "clerk"})

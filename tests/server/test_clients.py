@@ -52,6 +52,7 @@ async def test_a_client_that_goes_away_hangs_up_on_the_vendor(shared: World) -> 
         await vendor.hung_up.wait()
 
 
+@pytest.mark.slow
 async def test_a_client_that_reads_nothing_holds_the_vendor_back(shared: World) -> None:
     """The vendor could go on for ever; only sockets' buffers fill."""
     taken = 0

@@ -182,6 +182,7 @@ async def test_one_time_comes_by_itself_and_its_run_says_when(sdk: AsyncAnthropi
     assert [each.id async for each in listed(deployment_id="depl_unknown")] == []
 
 
+@pytest.mark.slow
 async def test_a_time_that_has_passed_is_refused_when_it_is_said_and_not_afterwards(
     sdk: AsyncAnthropic,
 ) -> None:

@@ -100,6 +100,7 @@ async def test_no_name_of_a_model_breaks_out_of_its_header_or_its_record(shared:
     assert "x-evil" not in answer.headers
 
 
+@pytest.mark.slow
 async def test_an_idle_connection_is_closed_in_its_time_and_not_before(
     shared: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

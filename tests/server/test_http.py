@@ -129,6 +129,7 @@ async def test_a_request_that_does_not_come_on_is_hung_up_on(
                 await raw.closed()
 
 
+@pytest.mark.slow
 async def test_a_connection_that_was_answered_is_kept_longer_than_a_request_may_take(
     shared: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ class TestPrivacy:
     async def test_freeholds_own_role_is_no_superuser(self, postgres_server: EmbeddedServer):
         assert await fetch(postgres_server.dsn(), "SHOW is_superuser") == "off"
 
+    @pytest.mark.slow
     async def test_every_file_of_the_data_folder_is_closed_to_others(self, made: Path):
         open_to_others = [path for path in made.rglob("*") if path.lstat().st_mode & 0o077]
         assert open_to_others == []
@@ -155,6 +156,7 @@ class TestPrivacy:
         assert not [line for line in running_in(postgres_server.socket_folder) if password in line]
         assert password not in postgres_server.log_path.read_text()
 
+    @pytest.mark.slow
     async def test_nothing_above_the_data_folder_changes_its_mode(self, made: Path):
         before = modes(made)
         assert PRIVATE in before.values()
@@ -185,6 +187,7 @@ def inet_sockets_of(process_ids: set[str]) -> list[str]:
     return [row[1] for row in rows if row[9] in inodes]
 
 
+@pytest.mark.slow
 class TestItsOwnersLife:
     async def test_a_second_server_on_the_folder_is_refused_and_told_who_has_it(self, made: Path):
         async with embedded(made):
@@ -198,7 +201,6 @@ class TestItsOwnersLife:
         assert not running_in(server.socket_folder)
         assert not server.socket_folder.exists()
 
-    @pytest.mark.slow
     async def test_a_killed_holder_takes_postgres_with_it(self, made: Path):
         with holding(made) as holder:
             assert running_in(holder.socket_folder)
@@ -207,7 +209,6 @@ class TestItsOwnersLife:
                 lambda: not running_in(holder.socket_folder) and not holder.socket_folder.exists()
             )
 
-    @pytest.mark.slow
     async def test_after_a_kill_the_next_start_is_quick_and_has_what_was_committed(self, made: Path):
         with holding(made) as holder:
             await execute(
@@ -218,7 +219,6 @@ class TestItsOwnersLife:
                 assert await fetch(server.dsn(), "SELECT n FROM kept") == 42
                 assert await fetch(server.dsn(), "SELECT n FROM late") == 1
 
-    @pytest.mark.slow
     async def test_a_postgres_that_lost_its_guard_too_is_stopped_by_the_next_start(self, made: Path):
         with holding(made) as holder:
             guard = next(line for line in running_in(holder.socket_folder) if "_embedded_guard" in line)
@@ -237,7 +237,6 @@ class TestItsOwnersLife:
         async with embedded(made) as server:
             assert await fetch(server.dsn(), "SELECT n FROM kept") == 42
 
-    @pytest.mark.slow
     async def test_a_start_that_is_cancelled_leaves_nothing_running_and_no_lock(self, made: Path):
         for delay_s in (0.0, 0.02, 0.05, 0.08):
             start = asyncio.ensure_future(hold(made))
@@ -259,6 +258,7 @@ async def hold(folder: Path) -> None:
 
 
 class TestFoldersAndUsers:
+    @pytest.mark.slow
     async def test_a_long_path_with_spaces_and_unicode_works(self, made: Path):
         assert len(os.fsencode(made)) > 150
         async with embedded(made) as server:
@@ -298,6 +298,7 @@ class TestFoldersAndUsers:
                 pass
         assert (folder / "postgres" / "precious.txt").read_text() == "mine"
 
+    @pytest.mark.slow
     async def test_a_lost_password_file_is_named(self, made: Path):
         passwords = made / "postgres-passwords.json"
         aside = passwords.rename(made / "aside.json")
@@ -308,6 +309,7 @@ class TestFoldersAndUsers:
         finally:
             aside.rename(passwords)
 
+    @pytest.mark.slow
     async def test_a_password_file_of_another_database_is_named(self, made: Path):
         passwords = made / "postgres-passwords.json"
         right = passwords.read_text()
@@ -319,6 +321,7 @@ class TestFoldersAndUsers:
         finally:
             passwords.write_text(right)
 
+    @pytest.mark.slow
     async def test_a_postgres_that_cannot_start_gives_its_last_words_as_detail(self, made: Path):
         with pytest.raises(Unavailable, match="did not start") as caught:
             async with embedded(made, settings={"shared_buffers": "plenty"}):
@@ -331,6 +334,7 @@ class TestFoldersAndUsers:
             async with embedded(folder):
                 pass
 
+    @pytest.mark.slow
     async def test_a_full_disk_is_called_so(self, folder: Path):
         with small_disk(folder, size="60m"), pytest.raises(Unavailable, match=r"disk of .* is full"):
             async with embedded(folder):
