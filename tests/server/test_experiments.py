@@ -175,6 +175,11 @@ async def test_an_arm_may_be_a_route_and_circles_are_refused_with_their_path(own
     assert answer.status_code == 400
     said = answer.json()["error"]["message"]
     assert "experiment.arms[1].model: the route comes to itself again: plain > outer > plain" in said
+    answer = await own.http.delete("/v1/resources/route/plain")
+    assert answer.status_code == 409
+    assert "route plain is an arm of route outer" in answer.json()["error"]["message"]
+    for name in ("outer", "plain"):
+        await own.json("DELETE", f"/v1/resources/route/{name}")
 
 
 async def test_a_route_goes_by_the_quality_that_people_see(own: World) -> None:

@@ -6,10 +6,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from freehold.core.errors import BadRequest
+from freehold.core.errors import BadRequest, Conflict
 from freehold.core.policy import authorize
 from freehold.core.ports import Resources, Versioned
 from freehold.core.resources import KINDS, Kind, kind_of
+from freehold.core.routes import Route
 from freehold.core.validation import near
 from freehold.resources.plan import Plan
 from freehold.resources.templates import Templates
@@ -125,9 +126,20 @@ class TemplateApi:
     async def archive(self, call: Call) -> ResourceShown:
         kind, name = kind_named(call.path["kind"]), call.path["name"]
         authorize(call.principal, f"{kind}:Archive", f"{kind}/{name}")
+        if kind == "route":
+            await self._check_no_arm(call.principal.tenant, name)
         await self._resources.archive(call.principal.tenant, kind, name, by=call.principal.id)
         newest, *_ = await self._resources.versions(call.principal.tenant, kind, name)
         return shown(newest)
+
+    async def _check_no_arm(self, tenant: str, name: str) -> None:
+        """Raises Conflict where another route's experiment would be without one of its arms."""
+        for one in await self._resources.list(tenant, "route"):
+            experiment = one.resource.experiment if isinstance(one.resource, Route) else None
+            if experiment is not None and name in {arm for _, arm in experiment.routes()}:
+                raise Conflict(
+                    f"route {name} is an arm of route {one.resource.name}: change or archive that one first"
+                )
 
 
 def operations(templates: Templates, resources: Resources) -> list[Operation]:
