@@ -140,21 +140,25 @@ def _ascii_counts(characters: bytes, classes: bytes) -> tuple[int, ...]:
 
 
 def of_request(request: ModelRequest) -> int:
-    """What a model would read of this."""
-    said = sum(estimate(text.text) for text in request.instructions)
+    """What a model would read of this. What is said in all messages is looked at together, and so sampled if it is long."""
+    instructed = sum(estimate(text.text) for text in request.instructions)
     tools = sum(_of_tool(tool) for tool in request.tools)
     schema = request.output.schema if request.output is not None else None
+    said: list[str] = []
+    beside = sum(_beside(message, said) for message in request.messages)
     return (
-        said
+        instructed
         + tools
-        + sum(of_message(message) for message in request.messages)
-        + (estimate(bytes(schema)) if schema is not None else 0)
+        + beside
+        + estimate(" ".join(said))
+        + (0 if schema is None else estimate(bytes(schema)))
     )
 
 
 def of_message(message: Message) -> int:
     """With what stands around it."""
-    return MESSAGE_TOKENS + sum(_of_part(part) for part in message.content)
+    said: list[str] = []
+    return _beside(message, said) + sum(map(estimate, said))
 
 
 def _of_tool(tool: ToolSpec | CarriedTool) -> int:
@@ -163,17 +167,25 @@ def _of_tool(tool: ToolSpec | CarriedTool) -> int:
     return TOOL_TOKENS + estimate(tool.name) + estimate(tool.description) + estimate(bytes(tool.parameters))
 
 
-def _of_part(part: Part) -> int:
+def _beside(message: Message, said: list[str]) -> int:
+    """All but the words, which are added to `said`."""
+    return MESSAGE_TOKENS + sum(_beside_part(part, said) for part in message.content)
+
+
+def _beside_part(part: Part, said: list[str]) -> int:
     match part:
         case Text() | Refusal() | Reasoning():
-            return estimate(part.text)
+            said.append(part.text)
+            return 0
         case Media():
             return MEDIA_TOKENS
         case ToolCall():
-            return TOOL_TOKENS + estimate(part.name) + estimate(part.arguments)
+            said += (part.name, part.arguments)
+            return TOOL_TOKENS
         case ToolResult():
-            return MESSAGE_TOKENS + sum(_of_part(inner) for inner in part.content)
+            return MESSAGE_TOKENS + sum(_beside_part(inner, said) for inner in part.content)
         case Carried():
-            return estimate(bytes(part.block))
+            said.append(bytes(part.block).decode("utf-8", "replace"))
+            return 0
         case _ as unreachable:
             assert_never(unreachable)
