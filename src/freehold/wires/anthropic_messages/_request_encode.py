@@ -108,7 +108,7 @@ def _messages(request: ModelRequest, provider: str) -> list[Any]:
     encoded: list[Any] = []
     after_results = False  # A user's words join the results before them: one turn, results first.
     for index, message in enumerate(request.messages):
-        content = _content(message, f"messages[{index}]", provider)
+        content = _content(message, index, provider)
         if after_results and message.role == "user" and not message.extra:
             encoded[-1].content += _listed(content)
             after_results = False
@@ -119,12 +119,14 @@ def _messages(request: ModelRequest, provider: str) -> list[Any]:
                 after_results = False
                 continue  # Nothing was said, or nothing that may go back here; an empty turn is refused.
             content = ""
-        shape = MessageShape(_ROLES[message.role], content)
-        encoded.append(with_extra(shape, message.extra, "message", f"messages[{index}]"))
+        shape: Any = MessageShape(_ROLES[message.role], content)
+        if message.extra:
+            shape = with_extra(shape, message.extra, "message", f"messages[{index}]")
+        encoded.append(shape)
     return encoded
 
 
-def _content(message: Message, path: str, provider: str) -> Any:
+def _content(message: Message, index: int, provider: str) -> Any:
     parts = message.content
     named = message.name is not None and message.role == "user"
     if len(parts) == 1 and not named:
@@ -135,7 +137,7 @@ def _content(message: Message, path: str, provider: str) -> Any:
     for place, part in enumerate(parts):
         if isinstance(part, Text) and not part.text:
             continue  # Empty texts are refused here, and say nothing.
-        told = block(part, message.role, f"{path}.content[{place}]", provider)
+        told = block(part, message.role, f"messages[{index}].content[{place}]", provider)
         if told is not None:
             blocks.append(told)
     return blocks
