@@ -58,7 +58,7 @@ def own(extra: Extra, wire: str) -> Mapping[str, Raw]:
 
 
 def extra_of(wire: str, fields: Mapping[str, Raw] | None) -> Extra:
-    return {wire: dict(fields)} if fields else {}
+    return {wire: dict(fields)} if fields else NO_EXTRA
 
 
 def spliced(encoded: bytes, fields: Mapping[str, Raw]) -> Raw:

@@ -19,7 +19,7 @@ from freehold.core.messages import (
     VendorFile,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import NO_FIELDS, UNREADABLE, extra_of, is_null
+from freehold.wires._fields import NO_EXTRA, NO_FIELDS, UNREADABLE, extra_of, is_null
 from freehold.wires._media import from_base64, source_of
 from freehold.wires._opaque import unpacked
 from freehold.wires.openai_chat._custom import call_of
@@ -144,7 +144,7 @@ def assistant_parts(
     said = shape.content
     if isinstance(said, str):
         if said:
-            content.append(Text(said))
+            content.append(Text(said, None, NO_EXTRA))
     elif isinstance(said, list):
         content += (
             text_part(one, parts.get(place)) if isinstance(one, TextPart) else Refusal(one.refusal)
@@ -166,7 +166,7 @@ def _call(shape: ToolCallShape, unknown: Mapping[str, Raw] | None, place: int) -
         seal = None if shape.extra_content is UNSET else seal_of(shape.extra_content)
         return called if seal is None else structs.replace(called, opaque=seal)
     if not unknown and shape.extra_content is UNSET:
-        return ToolCall(shape.id or "", function.name, function.arguments or "")
+        return ToolCall(shape.id or "", function.name, function.arguments or "", None, None, NO_EXTRA)
     extra = extra_of(NAME, unknown)
     opaque = None if shape.extra_content is UNSET else seal_of(shape.extra_content)
     return ToolCall(shape.id or "", function.name, function.arguments or "", opaque, None, extra)

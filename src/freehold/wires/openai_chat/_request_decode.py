@@ -26,7 +26,17 @@ from freehold.core.messages import (
     ToolSpec,
 )
 from freehold.core.validation import decode
-from freehold.wires._fields import ARRAY, NO_FIELDS, OBJECT, UNREADABLE, extra_of, is_null, parted, text_in
+from freehold.wires._fields import (
+    ARRAY,
+    NO_EXTRA,
+    NO_FIELDS,
+    OBJECT,
+    UNREADABLE,
+    extra_of,
+    is_null,
+    parted,
+    text_in,
+)
 from freehold.wires.openai_chat._custom import CUSTOM, spec_of
 from freehold.wires.openai_chat._parts_decode import assistant_parts, marks, part, text_part
 from freehold.wires.openai_chat._shapes import (
@@ -171,7 +181,7 @@ def _instructions(shape: SystemMessage | DeveloperMessage, note: Found) -> list[
 def _message(shape: MessageShape, note: Found, index: int) -> Message:
     if type(shape) is AssistantMessage:
         return _assistant(shape, note)
-    extra: Extra = {NAME: note.fields} if note.fields else {}
+    extra: Extra = {NAME: note.fields} if note.fields else NO_EXTRA
     match shape:
         case UserMessage():
             return Message("user", _user_parts(shape.content, note, index), shape.name, extra)
@@ -188,7 +198,7 @@ def _message(shape: MessageShape, note: Found, index: int) -> Message:
 
 def _user_parts(content: str | list[UserPart], note: Found, index: int) -> tuple[Part, ...]:
     if isinstance(content, str):
-        return (Text(content),) if content else ()
+        return (Text(content, None, NO_EXTRA),) if content else ()
     at = f"messages[{index}].content"
     return tuple(part(one, note.parts.get(place), f"{at}[{place}]") for place, one in enumerate(content))
 
@@ -196,7 +206,7 @@ def _user_parts(content: str | list[UserPart], note: Found, index: int) -> tuple
 def _assistant(shape: AssistantMessage, note: Found) -> Message:
     content = assistant_parts(shape, note.parts, note.calls)
     if note is _NOTHING_FOUND and shape.audio is shape.function_call is shape.annotations is UNSET:
-        return Message("assistant", content, shape.name)
+        return Message("assistant", content, shape.name, NO_EXTRA)
     fields = note.fields
     for name in ("audio", "function_call", "annotations"):
         value = getattr(shape, name)
@@ -221,7 +231,8 @@ def _late_instruction(shape: SystemMessage | DeveloperMessage, note: Found) -> M
 def _result(shape: ToolMessage, note: Found, path: str) -> ToolResult:
     fields, content = note.fields, shape.content
     if note is _NOTHING_FOUND and shape.name is None and isinstance(content, str):
-        return ToolResult(shape.tool_call_id, (Text(content),) if content else ())
+        said = (Text(content, None, NO_EXTRA),) if content else ()
+        return ToolResult(shape.tool_call_id, said, extra=NO_EXTRA)
     if shape.name is not None:
         fields = {**fields, "name": Raw(_encode(shape.name))}
     if isinstance(content, str):
