@@ -1,5 +1,7 @@
 """What is wrong with input is told by its path, in words, with the near miss."""
 
+from datetime import date, datetime
+
 import msgspec
 import pytest
 
@@ -37,6 +39,13 @@ def test_the_path_and_what_was_expected(value: object, field: str, words: str) -
         convert(value, Agent)
     assert refused.value.field == field
     assert words in refused.value.message
+
+
+def test_a_time_that_is_none_is_answered_with_one() -> None:
+    with pytest.raises(BadRequest, match="expected a time like 2026-11-21T04:36:00Z"):
+        convert("yesterday", datetime)
+    with pytest.raises(BadRequest, match="expected a day like 2026-11-21"):
+        convert("2026-13-01", date)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def told(answer: httpx2.Response | Any, path: str) -> str:
         (b"null", "object"),
         (b'{"agent": ' + b"[" * 100_000 + b"]" * 100_000 + b', "model": "x"}', ""),
         (b"{}", "missing"),
+        (b'{"agent": 5, "model": 5}', ", got "),
     ],
 )
 async def test_a_body_that_is_no_request_is_refused(
@@ -53,6 +54,7 @@ async def test_a_body_that_is_no_request_is_refused(
     answer = await shared.http.post(path, content=body)
     assert answer.status_code == 400, answer.text
     assert words in told(answer, path)
+    assert "b'" not in told(answer, path)
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-4o", "anthropic/claude-sonnet-4-5"])

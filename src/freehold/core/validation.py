@@ -15,6 +15,10 @@ _AT: Final = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<field>.*)`")
 _MISSING: Final = re.compile(r"Object missing required field `(?P<field>.*)`")
 _NO_CHOICE: Final = re.compile(r"Invalid enum value (?P<given>.*)", re.DOTALL)
+_TIMES: Final = {
+    "Invalid RFC3339 encoded datetime": "expected a time like 2026-11-21T04:36:00Z",
+    "Invalid RFC3339 encoded date": "expected a day like 2026-11-21",
+}
 _STEP: Final = re.compile(r"\.(?P<name>[^.\[]+)|\[[^\]]*\]")
 _SHAPES_MAX: Final = 256
 _JSON_AT: Final = re.compile(r"\(byte (?P<byte>\d+)\)")
@@ -54,6 +58,7 @@ def explained(
         return BadRequest(f"unknown field {field!r}{near(field, names)}{listed}", field=_join(path, field))
     if missing := _MISSING.match(said):
         return BadRequest("required, but missing", field=_join(path, missing["field"]))
+    said = _TIMES.get(said, said)
     return BadRequest(said[:1].lower() + said[1:].translate(_MARKS), field=path.lstrip(".") or None)
 
 

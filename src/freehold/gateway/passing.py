@@ -138,8 +138,12 @@ def _misread(fields: Mapping[str, Raw]) -> BadRequest:
     try:
         _str.decode(model)
     except _MISREAD:
-        return BadRequest(f"expected the name of a model as text, got {bytes(model)[:40]!r}", field="model")
-    return BadRequest(f"expected true or false, got {bytes(fields['stream'])[:40]!r}", field="stream")
+        return BadRequest(f"expected the name of a model as text, got {_start(model)}", field="model")
+    return BadRequest(f"expected true or false, got {_start(fields['stream'])}", field="stream")
+
+
+def _start(raw: Raw) -> str:
+    return bytes(raw)[:40].decode("utf-8", "replace")
 
 
 class _Chunk(msgspec.Struct):
