@@ -132,6 +132,11 @@ async def test_a_question_that_means_the_same_is_answered_by_an_earlier_answer(
         own, "meant", "How can I reset the password?", tools=[{"type": "function", "function": {"name": "f"}}]
     )
     assert told.headers["x-freehold-cache"] == "miss"  # Otherwise not the same.
+    own.script("openai", far, reply(other))
+    await ask(own, "meant", "What does it cost?", user="looked-for")
+    cost = await own.json("GET", "/v1/costs?by=user,model")
+    lines = [one["group"]["model"] for one in cost["lines"] if one["group"]["user"] == "looked-for"]
+    assert "one/text-embedding-3-small" in lines
 
 
 async def _until_hit(own: World, text: str, embedded: list[Step]) -> httpx2.Response:

@@ -263,7 +263,8 @@ class Gateway:
         if (routed := target.route) is not None and routed.route.cache is not None:
             authorize(meter.principal, ACTION, target.resource)
             request, wanted = asked.cacheable()
-            earlier = await self._caching.earlier(meter, request, wanted, routed, ACTION, self._meaning)
+            meaning = partial(self._meaning, meter.account.user)
+            earlier = await self._caching.earlier(meter, request, wanted, routed, ACTION, meaning)
             if earlier is not None:
                 return Plan((earlier.target,), earlier=earlier.response)
         plan = self._planned(meter, asked, target)
@@ -382,10 +383,13 @@ class Gateway:
         if response is not None and target is not None:
             self._caching.keep(keeping, response, f"{target.provider.name}/{target.name}")
 
-    async def _meaning(self, principal: Principal, model: str, text: str) -> Sequence[float]:
-        """A text's vector, by a call of its own."""
+    async def _meaning(
+        self, user: str | None, principal: Principal, model: str, text: str
+    ) -> Sequence[float]:
+        """A text's vector, by a call of its own, for the same user."""
         envelope = Envelope(msgspec.json.encode({"model": model, "input": text}))
-        return vector_in((await self.embed(principal, envelope, wire=EMBEDDINGS)).body)
+        headers = _NO_HEADERS if user is None else {USER_HEADER: user}
+        return vector_in((await self.embed(principal, envelope, wire=EMBEDDINGS, headers=headers)).body)
 
     def _refusal(
         self, meter: Meter, target: Target, body: bytes, lack: Lack, request: ModelRequest
