@@ -430,6 +430,6 @@ def _billed(meter: Meter, asked: Asked[Answered], answer: Answered | None, ended
     if answer is None:
         return estimated(None, asked, facts) if target is not None and may_be_billed(ended) else Usage()
     usage = answer.usage
-    if usage is not None and answer.finished:
+    if usage is not None and (ended == OK or answer.finished):
         return usage
     return estimated(usage, asked, facts, output_tokens=answer.output_tokens_estimated)

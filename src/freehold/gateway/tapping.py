@@ -78,23 +78,25 @@ class Tapped:
             self._text_at = len(mould[0])
 
     def _read(self) -> None:
-        if self._pieces:
-            data = b"".join(self._pieces)
-            self._pieces.clear()
-            self._tap.feed(data)
-            self._event_count += data.count(self._mark)
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self._tap.feed(data)
+        self._event_count += data.count(self._mark)
 
     @property
     def usage(self) -> Usage | None:
-        self._read()
+        if self._pieces:
+            self._read()
         return self._tap.usage
 
     @property
     def finished(self) -> bool:
-        self._read()
+        if self._pieces:
+            self._read()
         return self._tap.finished
 
     @property
     def event_count(self) -> int:
-        self._read()
+        if self._pieces:
+            self._read()
         return self._event_count

@@ -24,7 +24,7 @@ from freehold.gateway.calling import Answer, Told
 from freehold.gateway.forwarding import Passed, Passing
 from freehold.gateway.passing import Envelope
 from freehold.gateway.pipeline import Gateway
-from freehold.server.edge import at_the_edge, tell
+from freehold.server.edge import tell
 from freehold.server.exchange import Answer as Answering
 from freehold.server.exchange import Exchange, header_lines, printable
 from freehold.server.limit_lines import limit_lines, lines_after
@@ -259,14 +259,11 @@ class _Call(Struct, eq=False):
             exchange.task.cancel()
         return exchange.task
 
-    async def _follow_at_edge(self, asked: "_Asked", _: Exchange, *, stream: bool) -> None:
-        await at_the_edge(
-            self._follow(asked, stream),
-            self.refuse,
-            exchange=self._exchange,
-            door=self._front.door,
-            request_id=self.request_id,
-        )
+    async def _follow_at_edge(self, asked: "_Asked", exchange: Exchange, *, stream: bool) -> None:
+        try:
+            await self._follow(asked, stream)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the outermost edge of the task
+            await self.tell(error, exchange)
 
     async def tell(self, error: BaseException, exchange: Exchange) -> None:
         await tell(error, self.refuse, exchange=exchange, door=self._front.door, request_id=self.request_id)
