@@ -103,7 +103,7 @@ class Front(Struct, frozen=True, kw_only=True):
     door: Door
     keepers: Mapping[str, Keeper] = {}
     begun: set["_Call"] = field(default_factory=set)
-    """Calls that are answered without a task."""
+    """Calls that began without a task, until they are over."""
 
     def begin(self, exchange: Exchange) -> "Answering | None":
         """At one of `paths`, with its body whole. Returns what is still to be awaited; mostly nothing is."""
@@ -121,7 +121,7 @@ class Front(Struct, frozen=True, kw_only=True):
             return partial(call.tell, error)
 
     def ends(self) -> "Sequence[asyncio.Future[None]]":
-        """Of each call that is answered without a task, when that is done."""
+        """Of each call that began without a task, when it is over."""
         return [call.end() for call in self.begun]
 
     def stop(self) -> "Sequence[asyncio.Task[None]]":
