@@ -125,6 +125,32 @@ def test_help_loads_neither_http_nor_terminal_nor_server(freehold: Freehold) -> 
     assert loaded & {"httpx2", "rich", "msgspec", "uvicorn", "asyncpg", "asyncio", "freehold.app"} == set()
 
 
+def test_an_interrupt_while_a_command_is_loaded_is_told_and_not_lost(freehold: Freehold) -> None:
+    """One that would pass an `exec`, and one that would be raised in a weak reference's callback."""
+    for interrupted in ("exec('interrupt()')", "kept = weakref.ref(one := Found(), interrupt); del one"):
+        program = f"""
+import os, signal, sys, weakref
+import freehold.cli._output
+from freehold.cli.main import main
+
+class Found:
+    def find_spec(self, name, *_):
+        if name == "freehold.cli.doctor":
+            {interrupted}
+
+def interrupt(_=None):
+    os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Found())
+sys.argv = ["freehold", "doctor"]
+main()
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=freehold.environment(), capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr.strip()) == (130, "error: interrupted")
+
+
 def test_output_into_a_pipe_has_no_colours(freehold: Freehold) -> None:
     done = freehold("get", "nothing", "here")
     assert "\x1b" not in done.out + done.err

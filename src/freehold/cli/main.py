@@ -5,7 +5,10 @@ Exit codes: 0 done; 1 refused or failed, and the message says why; 2 wrong usage
 
 import importlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -52,6 +55,23 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """A SIGINT meanwhile is heard in the end, here.
+
+    In the middle of an import it may be lost (what a weak reference's callback raises is only printed), or end the process by
+    the signal instead of with its exit code (where it passes an `exec`, as of named tuples, Python does so although it was caught).
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Lazy(Commands):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
@@ -59,7 +79,8 @@ class _Lazy(Commands):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"freehold.cli.{_COMMANDS[cmd_name][0]}")
+        with _interrupted_afterwards():
+            module = importlib.import_module(f"freehold.cli.{_COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
         return command
 
