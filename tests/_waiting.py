@@ -17,9 +17,13 @@ T = TypeVar("T")
 
 
 async def eventually(
-    holds: Callable[[], Awaitable[T]] | Callable[[], T], wanted: str = "", *, timeout_s: float = PATIENCE_S
+    holds: Callable[[], Awaitable[T]] | Callable[[], T],
+    wanted: str = "",
+    *,
+    timeout_s: float = PATIENCE_S,
+    every_s: float = POLL_S,
 ) -> T:
-    """What `holds` returned, once that was true."""
+    """What `holds` returned, once that was true. What makes work for others is asked seldom: `every_s`."""
     seen: list[object] = []
     async with within(wanted or _name(holds), seen, timeout_s=timeout_s):
         while True:
@@ -28,7 +32,7 @@ async def eventually(
             if result:
                 return result
             seen[:] = [result]
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(every_s)
     raise AssertionError
 
 

@@ -1,11 +1,13 @@
 """Experiments over the whole server: arms that stick, shadows that nobody waits for, a canary that goes up and comes back, feedback."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 
 import pytest
 
+from freehold.gateway.canaries import LOOK_S_MIN
 from freehold.gateway.qualities import SCORES_MIN
 from tests._waiting import eventually
 from tests.gateway._vendors import (
@@ -41,6 +43,8 @@ retries: { again_max: 0 }
 experiment:
   canary: { model: anthropic/claude-sonnet-4-5, steps: [50, 100], step_s: 0.1, calls_min: 3, error_rate_max: 0.2 }
 """
+CALLS_A_LOOK = 12
+"""At 50 % some of them go to the canary, and enough for a step soon; more often than it looks nothing changes."""
 BUSY = reply(b'{"error":{"message":"no"}}', status=503)
 
 
@@ -143,11 +147,11 @@ async def test_a_canary_goes_up_by_itself(own: World) -> None:
     steps: list[dict[str, Any]] = []
 
     async def done() -> bool:
-        await ask(own, "growing", f"s{next(numbers)}")
+        await asyncio.gather(*(ask(own, "growing", f"s{next(numbers)}") for _ in range(CALLS_A_LOOK)))
         steps[:] = (await own.json("GET", "/v1/experiments/growing"))["steps"]
         return bool(steps and steps[0]["status"] == "done")
 
-    await eventually(done)
+    await eventually(done, every_s=LOOK_S_MIN)
     assert [(one["percent"], one["status"]) for one in reversed(steps)] == [
         (50, "running"),
         (100, "running"),
@@ -243,18 +247,20 @@ async def test_a_canary_steps_back_where_its_vendor_turns_bad(own: World, slo: s
 
     async def stepped(status: str, least: int) -> bool:
         body = {"model": name, "messages": [{"role": "user", "content": "Hi"}], "stream": name == "slow"}
-        session = {"x-freehold-session": f"s{next(numbers)}"}
-        answer = await own.http.post("/v1/chat/completions", json=body, headers=session)
-        assert answer.status_code == 200, "its clients have an answer all the while"
+        sessions = [{"x-freehold-session": f"s{next(numbers)}"} for _ in range(CALLS_A_LOOK)]
+        answers = await asyncio.gather(
+            *(own.http.post("/v1/chat/completions", json=body, headers=session) for session in sessions)
+        )
+        assert {answer.status_code for answer in answers} == {200}, "its clients have an answer all the while"
         steps[:] = (await own.json("GET", f"/v1/experiments/{name}"))["steps"]
         return len(steps) >= least and steps[0]["status"] == status
 
     if name == "erring":
         own.script("openai", reply(OPENAI_TEXT))
         own.script("anthropic", reply(ANTHROPIC_TEXT))
-        await eventually(lambda: stepped("running", 2))
+        await eventually(lambda: stepped("running", 2), every_s=LOOK_S_MIN)
         own.script("anthropic", BUSY)
-    await eventually(lambda: stepped("stepped_back", 2))
+    await eventually(lambda: stepped("stepped_back", 2), every_s=LOOK_S_MIN)
     assert steps[0]["percent"] == 0
     assert said in steps[0]["reason"]
     vendor = own.script("anthropic", reply(ANTHROPIC_TEXT))
@@ -267,7 +273,7 @@ async def test_a_canary_steps_back_where_its_vendor_turns_bad(own: World, slo: s
             await ask(own, name, f"t{number}")
         return len(vendor.asked) == before
 
-    await eventually(left)
+    await eventually(left, every_s=LOOK_S_MIN)
 
 
 @pytest.mark.parametrize(
