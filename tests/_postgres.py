@@ -17,6 +17,7 @@ import pytest
 from freehold.store.database import open_database
 from freehold.store.embedded import EmbeddedServer, embedded
 from freehold.store.migrations import migrate
+from tests._waiting import eventually
 
 FORGETFUL = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off"}
 QUICK = {"scram_iterations": "1"}
@@ -57,6 +58,33 @@ async def database_url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
 async def empty_url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
     async with fresh_database(postgres_server) as url:
         yield url
+
+
+async def disconnect_all(url: str) -> None:
+    """Ends every connection of ours to that database, as an administrator does, and waits until all of them are gone.
+
+    Not with `pg_terminate_backend(pid, timeout)`: it waits for one after the other, and says nothing where it waits in vain.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        there = await connection.fetch(
+            "SELECT pid, backend_start FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name LIKE 'freehold%'"
+        )
+        pids, since = [row["pid"] for row in there], [row["backend_start"] for row in there]
+
+        async def gone() -> bool:
+            left = await connection.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " JOIN unnest($1::int[], $2::timestamptz[]) AS them (pid, backend_start) USING (pid, backend_start)",
+                pids,
+                since,
+            )
+            return not left
+
+        await eventually(gone, f"connections {pids} to be gone")
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from freehold.core.resources import Tool
 from freehold.core.session import ModelAnswered, ToolFinished, ToolStarted, TurnFinished
 from freehold.runtime.worker import WorkerSettings
 from freehold.tools import timer
+from tests._postgres import disconnect_all
 from tests._waiting import eventually, within
 from tests.runtime._world import (
     AGENT,
@@ -212,14 +213,7 @@ async def _rests_by_now(here: World, session_id: str) -> bool:
 
 async def _cut(url: str, *, times: int) -> None:
     for _ in range(times):
-        connection = await asyncpg.connect(url)
-        try:
-            await connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-        finally:
-            await connection.close()
+        await disconnect_all(url)
         await asyncio.sleep(0.02)
 
 

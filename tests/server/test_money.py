@@ -7,14 +7,13 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from functools import partial
 from pathlib import Path
 
-import asyncpg
 import httpx2
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from freehold.store.embedded import EmbeddedServer
-from tests._postgres import MIGRATED, fresh_database
+from tests._postgres import MIGRATED, disconnect_all, fresh_database
 from tests._waiting import PATIENCE_S, eventually, until
 from tests.gateway._vendors import Vendor
 from tests.server._money import TEAMS, Plan, Traffic, conserved
@@ -119,12 +118,7 @@ async def trouble(traffic: Traffic, plan: Plan, url: str, killed: Running | None
         if kill and killed is not None:
             await asyncio.to_thread(killed.ended, signal.SIGKILL)
         elif not kill:
-            connection = await asyncpg.connect(url)
-            await connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-            await connection.close()
+            await disconnect_all(url)
 
 
 def is_adopted(spool: Path) -> bool:

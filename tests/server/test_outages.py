@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from freehold.config import Runtime
+from tests._postgres import disconnect_all
 from tests._waiting import within
 from tests.gateway._vendors import ANTHROPIC_TEXT, OPENAI_TEXT, reply
 from tests.server._raw import connected, request
@@ -137,14 +137,9 @@ async def test_sessions_under_way_survive_every_connection_being_killed(
     own: World, database_url: str
 ) -> None:
     ids = [await own.session("counter", "how many SKU-1") for _ in range(10)]
-    killer = await asyncpg.connect(database_url)
     for _ in range(5):
-        await killer.execute(
-            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        await disconnect_all(database_url)
         await asyncio.sleep(0.02)
-    await killer.close()
     await healthy(own)
     for session_id in ids:
         found = kinds(await own.until_idle(session_id))

@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import TypeVar
 
-import asyncpg
 import pytest
+from tests._postgres import disconnect_all
 from tests._waiting import eventually, within
 from tests.store._parts import CLOCK, STARTED, begun, claimed, new_row, said, texts
 from tests.store._proxy import Proxy
@@ -151,12 +151,7 @@ async def test_work_that_came_during_an_outage_wakes_the_worker_after_it(
 async def test_every_backend_killed_by_an_administrator_is_replaced(store: Store, store_url: str) -> None:
     row = await begun(store.log)
     for number in range(3):
-        administrator = await asyncpg.connect(store_url)
-        await administrator.execute(
-            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'freehold%' AND datname = current_database() AND pid <> pg_backend_pid()"
-        )
-        await administrator.close()
+        await disconnect_all(store_url)
         await eventually(lambda number=number: appended(store, row.id, str(number)))
         await eventually(lambda: alive(store))
     assert texts(await store.log.read(row.id)) == ["0", "1", "2"]
