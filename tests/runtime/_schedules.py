@@ -24,6 +24,10 @@ MINUTE = timedelta(minutes=1)
 MINUTELY = Cron(expression="* * * * *", timezone="UTC")
 
 
+def minutely(name: str, **fields: Any) -> Deployment:
+    return Deployment(name=name, **{"agent": "clerk", "messages": ("go",), "schedule": MINUTELY} | fields)
+
+
 class SetClock(SystemClock):
     """The real one, until it is put forward: then it stands still."""
 
@@ -53,10 +57,17 @@ class Bench:
         self.service = DeploymentService(self.kept, here.store.resources, self.scheduler, clock)
 
     async def declare(self, name: str, **fields: Any) -> Deployment:
-        declared = {"agent": "clerk", "messages": ("go",), "schedule": MINUTELY} | fields
-        deployment = Deployment(name=name, **declared)
-        await self.here.store.resources.put(TENANT, [deployment], by=OWNER.id)
+        deployment = minutely(name, **fields)
+        await self.declare_all(deployment)
         return deployment
+
+    async def declare_all(self, *deployments: Deployment) -> None:
+        """At one moment."""
+        await self.here.store.resources.put(TENANT, deployments, by=OWNER.id)
+
+    async def first(self, name: str) -> datetime:
+        """The first slot of what was declared, and is to run each minute: of the minute of the database, not of who asks later."""
+        return next_minute((await self.kept.get(TENANT, name)).done_until)
 
     async def at(self, at: datetime) -> None:
         """All that is due then."""

@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-import asyncpg
 import pytest
 from msgspec.structs import replace
 
@@ -20,8 +19,9 @@ from freehold.core.schedules import Deployment, Once
 from freehold.core.session import UserSpoke
 from freehold.runtime import schedules_worker
 from freehold.runtime.schedules_worker import CLAIMED_AT_ONCE_MAX, LEASE_S, Scheduler
+from tests._postgres import disconnect_all
 from tests._waiting import eventually
-from tests.runtime._schedules import MINUTE, MINUTELY, Bench, bench, next_minute, slots
+from tests.runtime._schedules import MINUTE, MINUTELY, Bench, bench, minutely, slots
 from tests.runtime._world import OWNER, TENANT, events_of
 
 PROCESSES = 3
@@ -31,17 +31,10 @@ KILLED_AT = (
 )
 
 
-LEFT_S = 4
-"""No minute turns between what a test declares and when it says that the first slot is."""
-
-
 @pytest.fixture
 async def here(database_url: str) -> AsyncIterator[Bench]:
     """Nothing that one test declares is due in another."""
     async with bench(database_url) as opened:
-        await eventually(
-            lambda: datetime.now(UTC).second < MINUTE.seconds - LEFT_S, "some seconds of a minute"
-        )
         yield opened
         for row in (await opened.kept.list(TENANT, limit=100)).rows:
             await opened.service.archive(OWNER, row.deployment.name)
@@ -49,7 +42,7 @@ async def here(database_url: str) -> AsyncIterator[Bench]:
 
 async def test_a_slot_begins_a_session_to_which_everything_is_said(here: Bench) -> None:
     await here.declare("says", messages=("one", (Text("two"), Text("three"))), title="Says things")
-    first = next_minute()
+    first = await here.first("says")
     await here.at(first)
     [run] = await here.runs("says")
     assert (run.slot, run.error_code, run.missed_count, run.run_by) == (first, None, 0, OWNER.id)
@@ -70,7 +63,7 @@ async def test_a_slot_begins_a_session_to_which_everything_is_said(here: Bench) 
 
 async def test_slots_come_one_after_the_other_and_each_once(here: Bench) -> None:
     await here.declare("steady")
-    first = next_minute()
+    first = await here.first("steady")
     for number in range(5):
         await here.at(first + number * MINUTE)
         await here.at(first + number * MINUTE + MINUTE / 3)
@@ -78,12 +71,13 @@ async def test_slots_come_one_after_the_other_and_each_once(here: Bench) -> None
 
 
 async def test_after_an_outage_it_runs_once_or_each_or_not_by_its_policy(here: Bench) -> None:
-    for missed in ("skip", "run_once", "run_all"):
-        await here.declare(missed, missed=missed)
-    first = next_minute()
+    await here.declare_all(
+        *(minutely(missed, missed=missed) for missed in ("skip", "run_once", "run_all")),
+        minutely("strict", missed="skip", starting_deadline_s=30.0),
+    )
+    first = await here.first("strict")
     back = first + timedelta(minutes=9, seconds=59)
     last = first + 9 * MINUTE
-    await here.declare("strict", missed="skip", starting_deadline_s=30.0)
     await here.at(back)
     [once] = await here.runs("run_once")
     assert (once.slot, once.missed_count, once.error_code) == (last, 9, None)
@@ -95,7 +89,7 @@ async def test_after_an_outage_it_runs_once_or_each_or_not_by_its_policy(here: B
 
 async def test_a_pause_holds_and_what_passed_meanwhile_is_missed(here: Bench) -> None:
     await here.declare("paused")
-    first = next_minute()
+    first = await here.first("paused")
     row = await here.service.pause(OWNER, "paused")
     assert row.paused_at is not None
     await here.at(first + 5 * MINUTE)
@@ -108,7 +102,7 @@ async def test_a_pause_holds_and_what_passed_meanwhile_is_missed(here: Bench) ->
 
 async def test_a_pause_is_heeded_by_a_worker_that_had_claimed_before(here: Bench) -> None:
     await here.declare("stopped")
-    first = next_minute()
+    first = await here.first("stopped")
     here.clock.put(first)
     deal = here.kept.deal
 
@@ -123,7 +117,7 @@ async def test_a_pause_is_heeded_by_a_worker_that_had_claimed_before(here: Bench
 
 async def test_a_changed_schedule_begins_anew_and_an_unchanged_one_goes_on(here: Bench) -> None:
     declared = await here.declare("edited", missed="run_all")
-    first = next_minute()
+    first = await here.first("edited")
     await here.at(first)
     await here.here.declare(replace(declared, description="same times"))
     await here.at(first + 2 * MINUTE)
@@ -138,9 +132,8 @@ async def test_a_changed_schedule_begins_anew_and_an_unchanged_one_goes_on(here:
 
 
 async def test_overlap_skips_or_queues_while_the_former_session_works(here: Bench) -> None:
-    await here.declare("skips", overlap="skip")
-    await here.declare("queues", overlap="queue")
-    first = next_minute()
+    await here.declare_all(minutely("skips", overlap="skip"), minutely("queues", overlap="queue"))
+    first = await here.first("queues")
     for number in range(3):
         await here.at(first + number * MINUTE)
     skips = await here.runs("skips")
@@ -160,11 +153,10 @@ async def test_overlap_skips_or_queues_while_the_former_session_works(here: Benc
 async def test_what_keeps_a_session_from_beginning_is_told_and_the_schedule_goes_on(here: Bench) -> None:
     resources = here.here.store.resources
     await here.here.declare(Agent(name="leaver", model="scripted/scripted-1"))
-    await here.declare("lost", agent="leaver", agent_version=1)
-    await here.declare("revoked")
+    await here.declare_all(minutely("lost", agent="leaver", agent_version=1), minutely("revoked"))
     await resources.archive(TENANT, "agent", "leaver", by="test")
     here.here.principals.revoked.add(OWNER.id)
-    first = next_minute()
+    first = await here.first("revoked")
     await here.at(first)
     [revoked], [lost] = await here.runs("revoked"), await here.runs("lost")
     assert (revoked.error_code, revoked.session_id) == (Unauthenticated.code, None)
@@ -184,7 +176,7 @@ class OnlyReads(Principals):
 
 async def test_who_declared_it_needs_the_right_at_each_run(here: Bench) -> None:
     await here.declare("demoted")
-    here.clock.put(next_minute())
+    here.clock.put(await here.first("demoted"))
     await Scheduler(replace(here.means, principals=OnlyReads())).begin_due()
     [run] = await here.runs("demoted")
     assert run.error_code == Forbidden.code
@@ -205,7 +197,7 @@ async def test_by_hand_it_runs_at_once_and_a_repeated_request_does_not(here: Ben
 
 async def test_a_dead_workers_claim_is_taken_up_when_it_runs_out(here: Bench) -> None:
     await here.declare("held")
-    first = next_minute()
+    first = await here.first("held")
     [claim] = await here.kept.claim(first, limit=1, lease_s=LEASE_S)
     assert claim.row.deployment.name == "held"
     await here.at(first)
@@ -241,11 +233,7 @@ async def test_a_running_scheduler_begins_a_slot_when_its_time_comes(
 async def test_a_running_scheduler_outlives_its_connections(here: Bench, database_url: str) -> None:
     async with here.scheduler.running():
         name, _ = await declared_for_soon(here, "cut-off")
-        connection = await asyncpg.connect(database_url)
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-        await connection.close()
+        await disconnect_all(database_url)
         await eventually(lambda: has_run_by_now(here, name))
     assert len(await here.runs(name)) == 1
 
@@ -274,7 +262,7 @@ async def test_each_slot_begins_one_session_however_workers_are_killed(
     names = [f"killed-{number}" for number in range(4)]
     for name in names:
         await here.declare(name, missed="run_all")
-    first = next_minute()
+    first = await here.first(names[-1])
     until = first + 11 * MINUTE
     killed = 0
     for points in KILLED_AT:
