@@ -26,6 +26,7 @@ from freehold.wires.anthropic_messages import WIRE as ANTHROPIC_MESSAGES
 from freehold.wires.openai_chat import WIRE as OPENAI_CHAT
 
 BOOK = prices.load()
+CREATES = plugins.found(providers, "create")
 WIRES = {wire.name: wire for wire in (OPENAI_CHAT, ANTHROPIC_MESSAGES)}
 ANN = Principal("acme", "service", "key_ann", (ALLOW_ALL,))
 
@@ -95,7 +96,7 @@ def adapters(pool: HttpPool, timeouts: Timeouts) -> Mapping[str, OpenProvider]:
 
         return open_
 
-    return {name: opening(name, create) for name, create in plugins.found(providers, "create").items()}
+    return {name: opening(name, create) for name, create in CREATES.items()}
 
 
 @asynccontextmanager
