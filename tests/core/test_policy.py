@@ -110,6 +110,13 @@ def test_what_is_given_on_is_within_a_pattern_of_ones_own(own: str, wanted: str,
     assert given_on(everybody, asked) == asked
 
 
+def test_a_policy_that_would_take_for_ever_to_compare_is_refused_at_once() -> None:
+    who = Principal("acme", "service", "key_1", (policy(ALLOW),))
+    many = policy(ALLOW | {"Action": ["model:Call"] * 10_000, "Resource": ["model/openai/*"] * 10_000})
+    with pytest.raises(BadRequest, match="too large to be held against the policy of service key_1"):
+        given_on(who, many)
+
+
 def test_every_layer_must_allow() -> None:
     key = Principal("t", "user", "ann", (policy(ALLOW),))
     agent = key.narrowed("agent", "clerk", policy(ALLOW | {"Resource": "model/*/small"}))

@@ -8,7 +8,7 @@ Not here yet: Condition, Principal, NotAction, NotResource; a policy that has th
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -33,6 +33,9 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, rename="pascal"):
     version: str = "2012-10-17"
     id: str | None = None
 
+
+COMPARED_MAX: Final = 5_000_000
+"""Characters of one policy times those of another, against which it is held: a second or so where both are hostile."""
 
 ALLOW_ALL = Policy(statement=(Statement("Allow", "*", "*"),))
 
@@ -130,6 +133,11 @@ def given_on(principal: Principal, policy: Policy) -> Policy:
     for layer in principal.layers:
         if layer == ALLOW_ALL:
             continue
+        if _size(policy) * _size(layer) > COMPARED_MAX:
+            raise BadRequest(
+                f"too large to be held against the policy of {principal.kind} {principal.id} (COMPARED_MAX)",
+                field="policy",
+            )
         may = [one for one in layer.statement if one.effect == "Allow"]
         denials += [one for one in layer.statement if one.effect == "Deny"]
         for place, statement in enumerate(policy.statement):
@@ -143,10 +151,21 @@ def given_on(principal: Principal, policy: Policy) -> Policy:
     return replace(policy, statement=(*policy.statement, *further)) if further else policy
 
 
+def _size(policy: Policy) -> int:
+    """Characters of all pairs of actions and resources."""
+    size = 0
+    for statement in policy.statement:
+        actions, resources = _patterns(statement.action), _patterns(statement.resource)
+        size += len(resources) * sum(map(len, actions)) + len(actions) * sum(map(len, resources))
+    return size
+
+
+def _patterns(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else given
+
+
 def _pairs(statement: Statement) -> Iterator[tuple[str, str]]:
-    actions = (statement.action,) if isinstance(statement.action, str) else statement.action
-    resources = (statement.resource,) if isinstance(statement.resource, str) else statement.resource
-    return product(actions, resources)
+    return product(_patterns(statement.action), _patterns(statement.resource))
 
 
 def _holds(outer: Statement, action: str, resource: str) -> bool:
