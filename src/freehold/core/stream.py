@@ -240,7 +240,8 @@ def identified(event: StreamEvent, answer: str) -> StreamEvent:
 
 def identified_whole(response: ModelResponse, answer: str) -> ModelResponse:
     """As `identified`, of a whole answer."""
-    if response.id and all(type(part) is not ToolCall or part.id for part in response.content):
+    nameless = [part for part in response.content if type(part) is ToolCall and not part.id]
+    if response.id and not nameless:
         return response
     return fold(identified(event, answer) for event in unfold(response))
 

@@ -25,7 +25,7 @@ from freehold.core.messages import (
 )
 from freehold.core.validation import decode
 from freehold.wires._arguments import object_of, text_of
-from freehold.wires._fields import OBJECT, UNREADABLE, extra_of, is_null, own, spliced, text_in
+from freehold.wires._fields import NO_FIELDS, OBJECT, UNREADABLE, extra_of, is_null, own, spliced, text_in
 from freehold.wires.anthropic_messages._blocks_encode import client_thinking, client_tool_use
 from freehold.wires.anthropic_messages._errors import error_in_stream
 from freehold.wires.anthropic_messages._shapes import NAME, TextBlock, says_something
@@ -173,7 +173,7 @@ STOPS: Final[dict[StopReason, str]] = {reason: said for said, reason in REASONS.
 
 def encode_response(response: ModelResponse) -> bytes:
     fields = dict(own(response.extra, NAME))
-    usage = take_usage_fields(fields)
+    usage = take_usage_fields(fields) if fields else NO_FIELDS
     body: dict[str, Any] = {
         "id": response.id,
         "type": "message",

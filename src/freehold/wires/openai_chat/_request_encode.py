@@ -198,7 +198,7 @@ def _tool(tool: ToolSpec | CarriedTool, path: str) -> Any:
 
 
 def _messages(request: ModelRequest, provider: str) -> list[Any]:
-    encoded = _instructions(request.instructions)
+    encoded = _instructions(request.instructions) if request.instructions else []
     pending: list[Any] = []
     for index, message in enumerate(request.messages):
         content, role = message.content, message.role
