@@ -155,6 +155,11 @@ def httpx2_work(client: httpx2.AsyncClient, port: int, path: str) -> Work:
     return streamed if path == "/stream" else whole
 
 
+async def measured_in_time(port: int, arguments: argparse.Namespace) -> None:
+    async with asyncio.timeout(BENCH_S_MAX):
+        await measure(port, arguments)
+
+
 async def measure(port: int, arguments: argparse.Namespace) -> None:
     stream_bytes = len(STREAM_HEAD) + arguments.chunks * len(CHUNK) + 5
     async with HttpPool() as pool, httpx2.AsyncClient(limits=httpx2.Limits(max_connections=512)) as client:
@@ -213,7 +218,7 @@ def main() -> None:
     try:
         factory = uvloop.new_event_loop if arguments.loop == "uvloop" else asyncio.new_event_loop
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(asyncio.wait_for(measure(ours.recv(), arguments), BENCH_S_MAX))
+            runner.run(measured_in_time(ours.recv(), arguments))
     finally:
         process.terminate()
 

@@ -118,7 +118,8 @@ async def bench(url: str, count: int, times: int) -> None:
             row = await sessions.create(OWNER, "bench", content=[Text(text)])
             async with store.log.follow(row.id) as batches:
                 while (await store.log.get(TENANT, row.id)).status != "waiting":
-                    await asyncio.wait_for(anext(batches), 20)
+                    async with asyncio.timeout(20):
+                        await anext(batches)
             originals.append(row.id)
         await timers(store.log, url, sessions, times)  # warm, and to compare
         before = memory_mb()

@@ -396,7 +396,8 @@ async def test_a_reader_that_gave_up_waiting_may_go_on_reading(scripted):
     async with scripted(script) as server, HttpPool() as pool:
         reply = await pool.request(Target(server.url), path="/")
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(anext(reply), 0.02)
+            async with asyncio.timeout(0.02):
+                await anext(reply)
         go.set()
         assert await reply.read(3) == b"abc"
 

@@ -115,7 +115,8 @@ class Traffic:
         while not self._over.is_set():
             await self.ask(chance.choice(list(ASKED)), streamed=chance.random() < 0.5)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), PAUSE_S)
+                async with asyncio.timeout(PAUSE_S):
+                    await self._over.wait()
 
     async def goes_on(self) -> None:
         wanted = len(self.answered) + ENOUGH

@@ -82,7 +82,8 @@ async def _until_stopped(stop: Stop, socket: Path | None) -> None:
     """Raises Unavailable when the embedded PostgreSQL is gone: its next start has another socket."""
     while not stop.asked.is_set():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.asked.wait(), SOCKET_LOOK_S)
+            async with asyncio.timeout(SOCKET_LOOK_S):
+                await stop.asked.wait()
         if socket is not None and not await asyncio.to_thread(socket.exists):
             raise Unavailable(
                 "The server on this data folder has stopped, and its database with it: start it, then this."

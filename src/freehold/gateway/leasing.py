@@ -101,7 +101,8 @@ class Leasing:
         answered = one.changed = one.changed or asyncio.Event()
         self._want(one)
         try:
-            await asyncio.wait_for(answered.wait(), ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                await answered.wait()
         except TimeoutError:
             raise self._refused(one, amount, silent=True) from None
         now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
@@ -149,7 +150,8 @@ class Leasing:
         swept_s = self._clock.monotonic_s()
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._some.wait(), SWEEP_S)
+                async with asyncio.timeout(SWEEP_S):
+                    await self._some.wait()
             self._some.clear()
             now_s = self._clock.monotonic_s()
             if now_s - swept_s >= SWEEP_S:

@@ -64,7 +64,8 @@ class Listener:
                         hear(None, 0)
                 while not lost.is_set():
                     try:
-                        await asyncio.wait_for(lost.wait(), HEARTBEAT_S)
+                        async with asyncio.timeout(HEARTBEAT_S):
+                            await lost.wait()
                     except TimeoutError:
                         await connection.execute("SELECT 1", timeout=HEARTBEAT_TIMEOUT_S)
         finally:
@@ -102,5 +103,6 @@ class Changes:
                 if (due_in_s := await due_in()) is not None:
                     timeout_s = min(timeout_s, max(due_in_s, 0.0))
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._some.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._some.wait()
         self._some.clear()

@@ -78,7 +78,8 @@ class PostgresKeys:
 
     async def changed(self, timeout_s: float) -> None:
         try:
-            await asyncio.wait_for(self._change.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._change.wait()
         except TimeoutError:
             return
 

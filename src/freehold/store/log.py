@@ -386,7 +386,8 @@ class PostgresSessionLog:
                     due_in_s = await _leases.due_in_s(self._database)
                     timeout_s = timeout_s if due_in_s is None else min(timeout_s, due_in_s)
                 self._looks_at = datetime.now(UTC) + timedelta(seconds=timeout_s)
-            await asyncio.wait_for(self._work.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._work.wait()
         except TimeoutError:
             return
         finally:

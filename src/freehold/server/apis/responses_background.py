@@ -270,7 +270,8 @@ class _Answer(Exchange):
             if (events := self._next_run()) is not None:
                 await self._responses.add_events(self._lease, events)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), FLUSH_S)
+                async with asyncio.timeout(FLUSH_S):
+                    await self._closed.wait()
 
     def close_stream(self) -> None:
         self._closed.set()
