@@ -81,8 +81,8 @@ async def test_what_a_service_gets_wrong_the_model_is_told(
 async def test_a_service_that_is_down_fails_the_run_and_not_the_session(shared: World) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    result, told = await turn(shared, "depot-down", f"http://127.0.0.1:{port}")
+        port = probe.getsockname()[1]  # Nobody else's, and nobody listens.
+        result, told = await turn(shared, "depot-down", f"http://127.0.0.1:{port}")
     assert result["is_error"]
     assert "depot-down" in str(told)
 

@@ -490,13 +490,13 @@ def test_without_leave_an_address_must_be_https() -> None:
 async def test_nobody_is_led_into_the_private_network(url: str) -> None:
     async with open_postman(allow_private=False, at_once_max=1) as postman:
         with pytest.raises(Forbidden, match="private"):
-            await postman.post(url, headers={}, body=b"{}", timeout_s=5.0)
+            await postman.post(url, headers={}, body=b"{}", timeout_s=PATIENCE_S)
 
 
 async def test_redirects_are_not_followed_and_much_is_not_read() -> None:
     async with receiver() as mine, open_postman(allow_private=True, at_once_max=1) as postman:
         mine.answers = lambda _: (302, "location: http://127.0.0.1:9/\r\n")
-        answer = await postman.post(mine.url, headers={}, body=b"{}", timeout_s=5.0)
+        answer = await postman.post(mine.url, headers={}, body=b"{}", timeout_s=PATIENCE_S)
         assert answer.status == 302
 
 
@@ -578,7 +578,7 @@ async def test_the_documented_receiver_takes_ours_and_nobody_elses(told: World) 
             "webhook-signature": "v1,AAAA",
         }
         async with open_postman(allow_private=True, at_once_max=1) as postman:
-            answer = await postman.post(url, headers=forged, body=b"{}", timeout_s=5.0)
+            answer = await postman.post(url, headers=forged, body=b"{}", timeout_s=PATIENCE_S)
         assert answer.status == 401
     finally:
         process.kill()

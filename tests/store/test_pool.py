@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from tests._waiting import eventually
+from tests._waiting import PATIENCE_S, eventually
 
 from freehold.store._pool import Pool
 from freehold.store.embedded import EmbeddedServer
@@ -39,7 +39,7 @@ async def test_a_connection_that_was_given_back_is_taken_again(pool: Pool) -> No
 
 async def test_who_waits_gets_what_is_given_back_in_order(pool: Pool) -> None:
     one, two = await pool.take(1), await pool.take(1)
-    waiting = [asyncio.create_task(pool.take(5)) for _ in range(2)]
+    waiting = [asyncio.create_task(pool.take(PATIENCE_S)) for _ in range(2)]
     await asyncio.sleep(0)
     pool.give_back(two, None)
     pool.give_back(one, None)
@@ -50,7 +50,7 @@ async def test_who_waits_too_long_is_told_and_leaves_its_place_to_the_next(pool:
     one, two = await pool.take(1), await pool.take(1)
     with pytest.raises(TimeoutError):
         await pool.take(0.01)
-    last = asyncio.create_task(pool.take(5))
+    last = asyncio.create_task(pool.take(PATIENCE_S))
     await asyncio.sleep(0)
     pool.give_back(one, None)
     assert await last is one
@@ -61,7 +61,7 @@ async def test_who_waits_too_long_is_told_and_leaves_its_place_to_the_next(pool:
 
 async def test_what_reaches_one_who_has_just_stopped_waiting_is_not_lost(pool: Pool) -> None:
     one, _two = await pool.take(1), await pool.take(1)
-    waiting = asyncio.create_task(pool.take(5))
+    waiting = asyncio.create_task(pool.take(PATIENCE_S))
     await asyncio.sleep(0)
     pool.give_back(one, None)
     waiting.cancel()
@@ -97,7 +97,7 @@ async def test_a_refused_statement_leaves_its_connection_and_an_open_transaction
 
 async def test_a_connection_that_the_server_ended_is_replaced_and_one_waiting_is_served(pool: Pool) -> None:
     one, two = await pool.take(1), await pool.take(1)
-    waiting = asyncio.create_task(pool.take(5))
+    waiting = asyncio.create_task(pool.take(PATIENCE_S))
     await asyncio.sleep(0)
     with pytest.raises((asyncpg.PostgresError, OSError)) as caught:
         await one.execute("SELECT pg_terminate_backend(pg_backend_pid())")
