@@ -172,6 +172,8 @@ async def amazon(shared: World) -> AsyncIterator[vendors.Vendor]:
         )
         await shared.apply(declared)
         yield vendor
+        # Else what nobody knows goes there in other tests, too, and nobody answers.
+        await shared.json("DELETE", "/v1/resources/provider/aws")
 
 
 async def test_what_nobody_else_knows_passes_to_bedrock_itself(amazon: vendors.Vendor, client: Any) -> None:
@@ -244,7 +246,7 @@ async def test_vendors_refusals_have_awss_names(
 
 
 async def test_an_unknown_model_is_said(client: Any) -> None:
-    error = await refused(client, modelId="nowhere/x")
+    error = await refused(client, modelId="rules/nobody")
     assert (error["Code"], error["status"]) == ("ResourceNotFoundException", 404)
 
 

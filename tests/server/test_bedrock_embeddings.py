@@ -42,6 +42,8 @@ async def aws(shared: World) -> Any:
     async with Vendor(TITAN) as vendor:
         await shared.apply(f"kind: provider\nname: aws\ntype: bedrock\nbase_url: {vendor.url}\n")
         yield vendor
+        # Else what nobody knows goes there in other tests, too, and nobody answers.
+        await shared.json("DELETE", "/v1/resources/provider/aws")
 
 
 @pytest.mark.parametrize(
