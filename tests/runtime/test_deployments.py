@@ -21,7 +21,7 @@ from freehold.runtime import schedules_worker
 from freehold.runtime.schedules_worker import CLAIMED_AT_ONCE_MAX, LEASE_S, Scheduler
 from tests._postgres import disconnect_all
 from tests._waiting import eventually
-from tests.runtime._schedules import MINUTE, MINUTELY, Bench, bench, minutely, slots
+from tests.runtime._schedules import MINUTE, MINUTELY, Bench, bench, minutely, next_minute, slots
 from tests.runtime._world import OWNER, TENANT, events_of
 
 PROCESSES = 3
@@ -41,8 +41,10 @@ async def here(database_url: str) -> AsyncIterator[Bench]:
 
 
 async def test_a_slot_begins_a_session_to_which_everything_is_said(here: Bench) -> None:
+    before = next_minute()
     await here.declare("says", messages=("one", (Text("two"), Text("three"))), title="Says things")
     first = await here.first("says")
+    assert before <= first <= next_minute()
     await here.at(first)
     [run] = await here.runs("says")
     assert (run.slot, run.error_code, run.missed_count, run.run_by) == (first, None, 0, OWNER.id)
