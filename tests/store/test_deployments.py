@@ -11,8 +11,9 @@ from tests.store._parts import CLOCK, STARTED, new_row, said
 from freehold.core import ids
 from freehold.core.deployments import Dealt, DeploymentClaim, DeploymentRun
 from freehold.core.errors import BadRequest, Conflict, LimitReached, NotFound
-from freehold.core.schedules import DEPLOYMENTS_MAX, Cron, Deployment
+from freehold.core.schedules import DEPLOYMENTS_MAX, Cron, Deployment, Once
 from freehold.core.session_log import NewSession
+from freehold.runtime.schedules_plan import Run, decide
 from freehold.store.deployments import RUNS_KEPT, forget_runs
 from freehold.store.store import Store
 
@@ -70,6 +71,12 @@ async def test_a_claim_is_good_for_one_worker_and_for_its_lease(store: Store, ot
     assert (row.done_until, row.last_run_at) == (SLOT, SLOT)
     assert await store.deployments.claim(LATER - timedelta(seconds=1), limit=10, lease_s=10) == []
     assert (await claimed(store, LATER)).at_work, "the first session has something to do"
+
+
+async def test_a_single_time_that_passes_while_it_is_declared_is_run(store: Store) -> None:
+    now = datetime.now(UTC)
+    await declared(store, schedule=Once(at=now - timedelta(seconds=1)))
+    assert isinstance(decide(await claimed(store, now), now), Run)
 
 
 @pytest.mark.parametrize("change", ["declared", "paused", "archived"])

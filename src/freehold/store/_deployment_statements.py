@@ -4,12 +4,13 @@ Slots, claims and leases are in the clock of whoever asks (`$1`); `-infinity` in
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 import msgspec
 
 from freehold.core.errors import LimitReached
-from freehold.core.schedules import DEPLOYMENTS_MAX, Deployment
+from freehold.core.schedules import DEPLOYMENTS_MAX, Deployment, Once
 from freehold.store.database import Connection
 
 CHANNEL: Final = "freehold_deployments"
@@ -18,8 +19,8 @@ TENANTS_LOOKED_AT: Final = 32
 _NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', '')"
 _DECLARE: Final = """
 INSERT INTO deployments AS d (tenant, name, agent, schedule, done_until, due_at)
-SELECT $1, g.name, g.agent, g.schedule, now(), CASE WHEN g.schedule IS NOT NULL THEN '-infinity'::timestamptz END
-FROM unnest($2::text[], $3::text[], $4::text[]) AS g (name, agent, schedule)
+SELECT $1, g.name, g.agent, g.schedule, least(now(), g.before), CASE WHEN g.schedule IS NOT NULL THEN '-infinity'::timestamptz END
+FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[]) AS g (name, agent, schedule, before)
 ON CONFLICT (tenant, name) DO UPDATE SET
     agent = excluded.agent, schedule = excluded.schedule, archived_at = NULL, epoch = d.epoch + 1,
     paused_at = CASE WHEN d.archived_at IS NULL THEN d.paused_at END,
@@ -42,7 +43,8 @@ WHERE tenant = $1 AND name = $2
 
 
 async def declare(connection: Connection, tenant: str, deployments: Sequence[Deployment]) -> None:
-    """In the transaction that writes the declarations. A schedule that is new, or another, begins now; one that stays goes on.
+    """In the transaction that writes the declarations. A schedule that is new, or another, begins now; one that stays goes on. A single
+    time that was accepted while it was to come, and passes meanwhile, is run.
 
     Raises LimitReached where the tenant would have too many; those that are there may always be changed.
     """
@@ -51,9 +53,13 @@ async def declare(connection: Connection, tenant: str, deployments: Sequence[Dep
     schedules = [
         None if one.schedule is None else msgspec.json.encode(one.schedule).decode() for one in deployments
     ]
+    before = [
+        one.schedule.at - timedelta.resolution if isinstance(one.schedule, Once) else None
+        for one in deployments
+    ]
     names, agents = [one.name for one in deployments], [one.agent for one in deployments]
     await _check_count(connection, tenant, names)
-    await connection.execute(_DECLARE, tenant, names, agents, schedules)
+    await connection.execute(_DECLARE, tenant, names, agents, schedules, before)
     await connection.execute(_NOTIFY)
 
 
