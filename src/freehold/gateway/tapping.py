@@ -67,13 +67,15 @@ class Tapped:
         if len(pieces) >= PIECES_MAX or len(piece) > PIECE_BYTES_MAX:
             self._read()
             self._take_mould(piece)
+        elif self._mould is _NONE:
+            self._take_mould(piece)
         self._begins = self._mould if piece.endswith(_END) else _NONE
         return piece if self._hidden is None else self._hidden.feed(piece)
 
     def _take_mould(self, piece: bytes) -> None:
         """Of a piece that is an event. One mould at a time: a stream goes over from thoughts to text, and rarely back."""
-        mould = self._tap.mould(piece) if piece.endswith(_END) and piece.count(_END) == 1 else None
-        if mould is not None:
+        mould = self._tap.mould(piece)
+        if mould is not None and piece.endswith(_END) and piece.count(_END) == 1:
             self._mould, self._behind = mould
             self._text_at = len(mould[0])
 
